@@ -12,7 +12,7 @@ import json
 import random
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -264,7 +264,7 @@ def _tint(rgb: Floats, alpha: Floats, colour: str) -> Floats:
     return np.clip(out, 0, 255).astype(np.float32)
 
 
-@lru_cache(maxsize=None)
+@cache
 def sprite(name: str, colour: str | None = None) -> tuple[Floats, Floats]:
     """A class in one colour: RGB ``[30, 30, 3]`` in 0..255 and alpha ``[30, 30, 1]`` in 0..1."""
     index, cell, columns = NAMES.index(name), int(_INDEX["cell"]), int(_INDEX["columns"])

@@ -1,0 +1,27 @@
+(() => {
+  const gallery = document.querySelector(".gallery"), dialog = document.querySelector("dialog");
+  const big = dialog.querySelector("img"), text = dialog.querySelector("p");
+  let list = [], at = 0;
+  const show = (i) => {
+    at = (i + list.length) % list.length;
+    big.src = list[at].src;
+    big.style.maxWidth = big.style.maxHeight = list[at].naturalWidth * 10 + "px";
+    text.textContent = list[at].alt;
+  };
+  document.querySelectorAll("img[data-zoom]").forEach((img) => img.addEventListener("click", () => {
+    const inside = gallery && gallery.contains(img);
+    list = [...document.querySelectorAll("img[data-zoom]")].filter((other) => (gallery && gallery.contains(other)) === inside);
+    show(list.indexOf(img));
+    dialog.showModal();
+  }));
+  dialog.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowRight") show(at + 1);
+    if (event.key === "ArrowLeft") show(at - 1);
+  });
+  document.querySelectorAll("button[data-order]").forEach((button) => button.addEventListener("click", () => {
+    const name = button.dataset.order;
+    [...gallery.children].sort((a, b) => a.dataset[name] - b.dataset[name]).forEach((card) => gallery.append(card));
+    document.querySelectorAll("button[data-order]").forEach((b) => b.setAttribute("aria-pressed", b === button));
+  }));
+})();

@@ -1,0 +1,166 @@
+"""One run, read once: what report, summary, notebook and JSON all show. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fairlead.app.words import shown
+from fairlead.core.cost import Cost
+from fairlead.run.records import BASELINE, Candidate
+from fairlead.run.spec import Spec
+from fairlead.run.store import Store
+
+
+@dataclass(frozen=True)
+class Point:
+    """The state of a run after one more candidate."""
+
+    candidate: Candidate
+    nfe: float
+    """Everything spent up to and including this candidate."""
+    seconds: float
+    """When its batch was done: nobody knew it earlier."""
+    best: float
+    """Best reward so far, NaN while every candidate has failed."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A run folder as plain values; the database is closed again."""
+
+    folder: Path
+    spec: Spec
+    versions: dict[str, str]
+    warnings: tuple[str, ...]
+    created: str
+    status: str
+    stopped: str
+    candidates: tuple[Candidate, ...]
+    baseline: Candidate | None
+    best: Candidate | None
+    spent: Cost
+    own_baseline: bool
+    """True if the baseline is a sample of its own and not candidate 0."""
+
+    @staticmethod
+    def read(folder: Path) -> View:
+        """Everything the record holds."""
+        store = Store.open(Path(folder))
+        try:
+            versions = store.versions
+            warnings = json.loads(versions.pop("warnings", "[]"))
+            baseline = store.baseline()
+            return View(
+                folder=Path(folder),
+                spec=store.spec,
+                versions=versions,
+                warnings=tuple(str(w) for w in warnings) if isinstance(warnings, list) else (str(warnings),),
+                created=store.created,
+                status=store.status,
+                stopped=store.stopped,
+                candidates=tuple(store.candidates()),
+                baseline=baseline,
+                best=store.best(),
+                spent=store.spent(),
+                own_baseline=baseline is not None and baseline.index == BASELINE,
+            )
+        finally:
+            store.close()
+
+    @property
+    def gain(self) -> float:
+        """Best minus baseline; NaN where one of them is missing or failed."""
+        return self.best.reward - self.baseline.reward if self.best and self.baseline else float("nan")
+
+    @property
+    def failed(self) -> tuple[Candidate, ...]:
+        """Candidates without a number."""
+        return tuple(c for c in self.candidates if c.reward != c.reward)
+
+    @property
+    def ranked(self) -> tuple[Candidate, ...]:
+        """Candidates by reward, the earliest of equals first, the failed last."""
+        return tuple(sorted(self.candidates, key=lambda c: (c.reward != c.reward, -c.reward if c.reward == c.reward else 0.0, c.index)))
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Names of the reward terms in order of appearance."""
+        every = [*([self.baseline] if self.baseline else []), *self.candidates]
+        return tuple(dict.fromkeys(name for c in every for name in c.terms))
+
+    @property
+    def once(self) -> Cost:
+        """What was spent before the first candidate: preparation, and a baseline of its own."""
+        total = Cost()
+        for candidate in self.candidates:
+            total = total + candidate.cost
+        return self.spent - total
+
+    def trace(self) -> list[Point]:
+        """Best so far against what had been spent, in the order of rendering."""
+        order = sorted(self.candidates, key=lambda c: (c.task, c.index))
+        ends: dict[int, float] = {}
+        total = self.once.seconds
+        for candidate in order:
+            total += candidate.cost.seconds
+            ends[candidate.task] = total
+        nfe, best, out = self.once.nfe, float("nan"), []
+        for candidate in order:
+            nfe += candidate.cost.nfe
+            if candidate.reward == candidate.reward and not candidate.reward <= best:
+                best = candidate.reward
+            out.append(Point(candidate, nfe, ends[candidate.task], best))
+        return out
+
+    def picture(self, candidate: Candidate) -> Path:
+        """The candidate's PNG."""
+        return self.folder / candidate.image
+
+    def named_picture(self, name: str, candidate: Candidate) -> Path:
+        """`best.png` or `baseline.png` where it was written, else the picture in the record."""
+        path = self.folder / name
+        return path if path.is_file() else self.picture(candidate)
+
+    def as_object(self) -> dict[str, Any]:
+        """What `--json` prints."""
+        cost = self.spent.as_dict()
+        names = ["nfe", "forwards", *(["backwards"] if self.spent.backwards else []), "decodes", "scores", "seconds"]
+        best, baseline = self.best, self.baseline
+        return {
+            "run": shown(self.folder),
+            "baseline": baseline and {
+                "reward": baseline.reward,
+                "terms": dict(baseline.terms),
+                "image": shown(self.named_picture("baseline.png", baseline)),
+            },
+            "best": best and {
+                "candidate": best.index,
+                "reward": best.reward,
+                "terms": dict(best.terms),
+                "image": shown(self.named_picture("best.png", best)),
+            },
+            "cost": {name: cost[name] for name in names},
+            "stopped": self.stopped or self.status,
+        }  # fmt: skip
+
+
+def rows(view: View) -> Sequence[dict[str, Any]]:
+    """One flat record per candidate, for a table."""
+    return [
+        {
+            "candidate": c.index,
+            "reward": c.reward,
+            **{term: c.terms.get(term, float("nan")) for term in view.terms if term not in ("candidate", "reward")},
+            "nfe": c.cost.nfe,
+            "seconds": c.cost.seconds,
+            "steps": c.steps,
+            "batch": c.task,
+            "image": c.image,
+            "key": c.key,
+        }
+        for c in view.candidates
+    ]

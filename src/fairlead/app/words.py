@@ -1,0 +1,123 @@
+"""Numbers, names and command lines as a person reads and types them. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from fairlead.run.spec import Part, Spec, reward_parts, reward_text
+
+UNITS = {
+    "nfe": "denoiser evaluations",
+    "forwards": "network rows",
+    "backwards": "rows differentiated",
+    "decodes": "images decoded",
+    "scores": "images scored",
+    "seconds": "seconds",
+}
+"""What each entry of a cost counts."""
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """A reward, a term or a difference with four significant digits, so that a column of them lines up."""
+    if value is None or math.isnan(value):
+        return "–"
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if size >= 1e7 or 0 < size < 0.0005:
+        text = f"{size:.2e}"
+    else:
+        text = f"{size:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
+    return ("−" if value < 0 else "+" if sign and value > 0 else "") + text
+
+
+def count(value: float | None) -> str:
+    """A cost: whole numbers whole."""
+    if value is None or not math.isfinite(value):
+        return number(value)
+    return f"{value:,.0f}" if float(value).is_integer() or value >= 1000 else f"{value:,.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def slug(text: str, longest: int = 40) -> str:
+    """Letters, digits and hyphens of a prompt, for a folder name."""
+    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    if len(words) > longest:
+        words = words[:longest].rsplit("-", 1)[0] if "-" in words[:longest] else words[:longest]
+    return words or "run"
+
+
+def new_folder(prompt: str, now: datetime, root: Path = Path("runs")) -> Path:
+    """A folder under `root` that does not exist yet, named by time and prompt."""
+    name = f"{now:%Y%m%d-%H%M%S}-{slug(prompt)}"
+    folder, again = root / name, 2
+    while folder.exists():
+        folder, again = root / f"{name}-{again}", again + 1
+    return folder
+
+
+def shown(path: Path) -> str:
+    """The path as one would type it: relative where it lies below the current folder."""
+    try:
+        return os.path.relpath(path) if path.resolve().is_relative_to(Path.cwd()) else str(path)
+    except OSError:
+        return str(path)
+
+
+def part_text(part: Part) -> str:
+    """`name(setting=value)`, as `parse_part` reads it."""
+    return reward_text(part)
+
+
+def budget_text(budget: Mapping[str, float]) -> str:
+    """`nfe=640,seconds=60`, as `parse_budget` reads it."""
+    return ",".join(f"{name}={value:.15g}" for name, value in budget.items())
+
+
+def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
+    yield "--model", spec.model.name
+    yield "--reward", reward_text(spec.reward)
+    yield "--space", part_text(spec.space)
+    yield "--search", part_text(spec.search)
+    for part in spec.steering:
+        yield "--steer", part_text(part)
+    for part in spec.interventions:
+        yield "--intervene", part_text(part)
+    for name, value in spec.model.settings.items():
+        yield "--set", f"{spec.model.name}.{name}={value!r}"
+    yield "--budget", budget_text(spec.budget)
+    yield "--sampler", spec.sampler
+    for word in ("steps", "group", "batch", "seed"):
+        yield f"--{word}", str(getattr(spec, word))
+
+
+def run_command(spec: Spec) -> str | None:
+    """The command line that asks the same question, or None where only Python can (a reward that is a function)."""
+    if not reward_parts(spec.reward) or any(not part.name.isidentifier() for part in reward_parts(spec.reward)):
+        return None
+    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])
+
+
+def command(*words: Any) -> str:
+    """A `fairlead` command line, quoted for a shell."""
+    return shlex.join(["fairlead", *map(str, words)])

@@ -1,0 +1,327 @@
+"""The denoise loop, and one function per sampler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fairlead.core.cost import Cost, Meter
+from fairlead.core.key import Key, normals
+from fairlead.core.model import Conditioning, Level, Model, Rows
+
+Denoise = Callable[[Tensor, Level, Tensor], Tensor]
+Shift = Callable[[Tensor, Level, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Past:
+    """The clean prediction of the step before, for multistep samplers."""
+
+    x0: Tensor
+    """[R, C, h, w]"""
+    at: Level
+
+
+class Sampler(Protocol):
+    """One function per method. `denoise` may be called again (Heun); unit normal `noise` may be ignored."""
+
+    stochastic: bool
+    """True if the step uses `noise`; the loop draws none otherwise."""
+
+    def __call__(
+        self,
+        denoise: Callable[[Tensor, Level], Tensor],
+        x: Tensor,
+        x0: Tensor,
+        at: Level,
+        to: Level,
+        noise: Tensor,
+        past: Past | None,
+    ) -> Tensor:
+        """x, x0, noise [R, C, h, w] -> x at `to` [R, C, h, w]."""
+        ...
+
+
+def _sampler(stochastic: bool = False) -> Callable[[Callable[..., Tensor]], Sampler]:
+    def mark(f: Callable[..., Tensor]) -> Sampler:
+        f.stochastic = stochastic  # type: ignore[attr-defined]
+        return f  # type: ignore[return-value]
+
+    return mark
+
+
+@_sampler()
+def euler(
+    denoise: Callable[[Tensor, Level], Tensor],
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    to: Level,
+    noise: Tensor,
+    past: Past | None,
+) -> Tensor:
+    """First-order step of the probability-flow ODE; DDIM with eta 0 (Song et al. 2021, eq. 12)."""
+    return to.alpha * x0 + to.sigma * ((x - at.alpha * x0) / at.sigma)
+
+
+@_sampler()
+def heun(
+    denoise: Callable[[Tensor, Level], Tensor],
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    to: Level,
+    noise: Tensor,
+    past: Past | None,
+) -> Tensor:
+    """Second-order step by the trapezoid rule on dx = x0 dalpha + noise dsigma; one more evaluation unless sigma is 0.
+
+    At alpha = 1 this is Algorithm 1 of Karras et al. 2022, on rectified flow it is Heun on the velocity.
+    """
+    y = euler(denoise, x, x0, at, to, noise, past)
+    if to.sigma == 0:
+        return y
+    y0 = denoise(y, to)
+    eps, eps_y = (x - at.alpha * x0) / at.sigma, (y - to.alpha * y0) / to.sigma
+    return x + 0.5 * ((to.alpha - at.alpha) * (x0 + y0) + (to.sigma - at.sigma) * (eps + eps_y))
+
+
+@_sampler()
+def dpmpp_2m(
+    denoise: Callable[[Tensor, Level], Tensor],
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    to: Level,
+    noise: Tensor,
+    past: Past | None,
+) -> Tensor:
+    """DPM-Solver++ 2M (Lu et al. 2022, Algorithm 2), one evaluation a step; first order at the ends."""
+    if past is not None and to.sigma > 0 and past.at.alpha > 0:
+        h, before = _log_snr(to) - _log_snr(at), _log_snr(at) - _log_snr(past.at)
+        x0 = x0 + (0.5 * h / before) * (x0 - past.x0)
+    return euler(denoise, x, x0, at, to, noise, None)
+
+
+def _log_snr(level: Level) -> float:
+    return math.log(level.alpha / level.sigma)
+
+
+@_sampler(stochastic=True)
+def ancestral(
+    denoise: Callable[[Tensor, Level], Tensor],
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    to: Level,
+    noise: Tensor,
+    past: Past | None,
+) -> Tensor:
+    """The exact posterior of the forward process given x0; DDIM with eta 1, DDPM (Song et al. 2021, eq. 12 and 16)."""
+    if to.sigma == 0:
+        return to.alpha * x0
+    kernel = at.sigma**2 - (at.alpha / to.alpha * to.sigma) ** 2
+    up = min(to.sigma / at.sigma * math.sqrt(max(0.0, kernel)), to.sigma)
+    return to.alpha * x0 + math.sqrt(to.sigma**2 - up**2) * ((x - at.alpha * x0) / at.sigma) + up * noise
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the loop as data. A steering returns another Step; the loop runs it."""
+
+    x: Tensor
+    """[B, C, h, w] float32"""
+    at: Level
+    to: Level
+    index: int
+    steps: int
+    keys: tuple[Key, ...]
+    """length B; private to this step and to steering (the loop's own noise has other keys)"""
+    groups: Tensor
+    """[B] int64"""
+    noise: Tensor
+    """[B, C, h, w] unit normal, row b a function of sample b's key alone; empty for deterministic samplers"""
+    memory: dict[str, Any]
+    """Per trajectory, empty at step 0: multistep history, last rewards."""
+    denoise: Denoise
+    """x [R, C, h, w], level, rows [R] -> x0 [R, C, h, w]; metered"""
+    peek: Callable[[Tensor, Level, Tensor, int], Tensor]
+    """x [R, C, h, w], level, rows [R], steps -> x0 [R, C, h, w] by a short ODE; metered"""
+    score: Callable[[Tensor, Tensor], Tensor]
+    """x0 [R, C, h, w], rows [R] -> reward [R]; decode and reward, metered"""
+    sampler: Sampler
+    x0: Tensor | None = None
+    """[B, C, h, w] clean prediction at (x, at), once somebody has paid for it"""
+    after: Callable[[Tensor], Tensor] = _same
+
+    @property
+    def rows(self) -> Tensor:
+        """[B] int64: every sample once."""
+        return torch.arange(len(self.x))
+
+    def guide(self, shift: Shift) -> Step:
+        """Add shift(x, at, rows) [R, C, h, w] to every clean prediction of this step.
+
+        A prediction already paid for is shifted, not bought again.
+        """
+        inner, known = self.denoise, self.x0
+
+        def guided(x: Tensor, at: Level, rows: Tensor) -> Tensor:
+            return inner(x, at, rows) + shift(x, at, rows)
+
+        return replace(self, denoise=guided, x0=None if known is None else known + shift(self.x, self.at, self.rows))
+
+    def with_noise(self, noise: Tensor) -> Step:
+        """The same step with other noise [B, C, h, w]."""
+        return replace(self, noise=noise)
+
+    def then(self, after: Callable[[Tensor], Tensor]) -> Step:
+        """Apply after(x) [B, C, h, w] -> [B, C, h, w] once the step is taken (resampling, renoising).
+
+        Rows may have moved, so multistep history is dropped: the next step starts at first order.
+        """
+        before = self.after
+        return replace(self, after=lambda x: after(before(x)))
+
+    def solved(self) -> Step:
+        """The same step with x0 known: one evaluation per sample the first time, none afterwards."""
+        return self if self.x0 is not None else replace(self, x0=self.denoise(self.x, self.at, self.rows))
+
+    def advance(self, noise: Tensor, rows: Tensor) -> Tensor:
+        """Noise [R, C, h, w], rows [R] -> rows of x moved to `to`, [R, C, h, w]. Needs a solved step."""
+        if self.x0 is None:
+            raise RuntimeError("advance() needs the clean prediction: call solved() first")
+        on = rows.to(self.x.device)
+        past: Past | None = self.memory.get("past")
+        if past is not None:
+            past = Past(past.x0[on], past.at)
+        denoise = self.denoise
+        return self.sampler(lambda y, at: denoise(y, at, rows), self.x[on], self.x0[on], self.at, self.to, noise, past)
+
+    def run(self) -> Tensor:
+        """Solved, advanced with `noise`, then `after`: [B, C, h, w]."""
+        ready = self.solved()
+        assert ready.x0 is not None
+        x = ready.advance(ready.noise, ready.rows)
+        if ready.after is _same:
+            self.memory["past"] = Past(ready.x0, ready.at)
+            return x
+        self.memory.pop("past", None)
+        return ready.after(x)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a steering may do once per prompt, before any sampling. Metered; done on one worker, sent to the others."""
+
+    key: Key
+    render: Callable[[tuple[Key, ...], int], Tensor]
+    """n keys, steps -> x0 [n, C, h, w]"""
+    score: Callable[[Tensor], Tensor]
+    """x0 [n, C, h, w] -> reward [n]"""
+
+
+class Steering(Protocol):
+    """Acts inside the denoise loop. A frozen dataclass: its fields are its settings and, once prepared, its tensors."""
+
+    @property
+    def couples(self) -> bool:
+        """True if samples of one group influence each other (resampling). The engine then never cuts a group."""
+        ...
+
+    def prepare(self, scene: Scene) -> Steering:
+        """What is done once per prompt; returns the steering to use."""
+        ...
+
+    def __call__(self, step: Step) -> Step:
+        """The step to run instead."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Parts in order: what the second sees is what the first made. The empty chain is the plain sampler."""
+
+    parts: tuple[Steering, ...] = ()
+
+    @property
+    def couples(self) -> bool:
+        """True if any part couples."""
+        return any(part.couples for part in self.parts)
+
+    def prepare(self, scene: Scene) -> Chain:
+        """Every part prepared, in order."""
+        return Chain(tuple(part.prepare(scene) for part in self.parts))
+
+    def __call__(self, step: Step) -> Step:
+        """The step as the last part leaves it."""
+        for part in self.parts:
+            step = part(step)
+        return step
+
+
+def replicas(rows: Tensor) -> Tensor:
+    """Rows [R] int64 -> [R] int64: how often this sample occurred before in the same call."""
+    seen: dict[int, int] = {}
+    out = []
+    for r in rows.tolist():
+        out.append(seen.get(r, 0))
+        seen[r] = out[-1] + 1
+    return torch.tensor(out, dtype=torch.int64)
+
+
+def sample(
+    model: Model,
+    sampler: Sampler,
+    x: Tensor,
+    cond: Conditioning,
+    levels: Sequence[Level],
+    keys: tuple[Key, ...],
+    meter: Meter,
+    *,
+    steering: Steering | None = None,
+    groups: Tensor | None = None,
+    score: Callable[[Tensor, Conditioning], Tensor] | None = None,
+) -> Tensor:
+    """x [B, C, h, w] at levels[0] -> x [B, C, h, w] at levels[-1]. The whole loop, and the only one."""
+    steering = steering or Chain()
+    group = torch.arange(len(x)) if groups is None else groups
+    steps = len(levels) - 1
+    memory: dict[str, Any] = {}
+    everyone = torch.arange(len(x))
+    for i, (at, to) in enumerate(pairwise(levels)):
+
+        def denoise(y: Tensor, level: Level, rows: Tensor, i: int = i) -> Tensor:
+            meter.charge(Cost(nfe=len(y)))
+            owner = Rows(rows, group[rows], replicas(rows), torch.ones(len(rows), dtype=torch.bool), i, steps, level)
+            same = torch.equal(rows, everyone)
+            return model.predict(y, level, cond if same else cond.take(rows), owner)
+
+        def peek(y: Tensor, level: Level, rows: Tensor, n: int, denoise: Denoise = denoise) -> Tensor:
+            rest = [lower for lower in model.levels(n) if lower.sigma < level.sigma]
+            for a, b in pairwise([level, *rest]):
+                y = euler(None, y, denoise(y, a, rows), a, b, y, None)  # type: ignore[arg-type]
+            return y
+
+        def scored(z: Tensor, rows: Tensor) -> Tensor:
+            if score is None:
+                raise RuntimeError("this steering needs a reward, and the loop was given none")
+            return score(z, cond.take(rows))
+
+        drawn = normals(tuple(k.fold("step", i) for k in keys), *x.shape[1:]) if sampler.stochastic else torch.empty(0)
+        step = Step(
+            x=x, at=at, to=to, index=i, steps=steps, keys=tuple(k.fold("steer", i) for k in keys), groups=group,
+            noise=drawn.to(x.device), memory=memory, denoise=denoise, peek=peek, score=scored, sampler=sampler,
+        )  # fmt: skip
+        x = steering(step).run()
+    return x

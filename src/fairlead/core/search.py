@@ -1,0 +1,73 @@
+"""Ask/tell over points of a space. A search knows vectors and numbers, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from fairlead.core.key import Key
+from fairlead.core.model import Conditioning, Model
+
+
+class Space(Protocol):
+    """What is searched, as vectors: initial noise, a shift of the prompt tokens, a subspace, a product of spaces.
+
+    Built as cls(shape, **settings) with the model's `Shape`.
+    """
+
+    @property
+    def dim(self) -> int:
+        """d"""
+        ...
+
+    def draw(self, key: Key) -> Tensor:
+        """[d] from the prior; for embeddings the zero shift, which reproduces the unsearched picture bit for bit."""
+        ...
+
+    def place(self, x: Tensor, model: Model, cond: Conditioning, keys: tuple[Key, ...]) -> tuple[Tensor, Conditioning]:
+        """x [B, d] -> unit-normal latents [B, C, h, w] and Conditioning. Differentiable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A question: this point, with this randomness."""
+
+    x: Tensor
+    """[d] float32 cpu, never written to afterwards"""
+    key: Key
+    """Randomness of the rollout; equal keys share sampler noise (common random numbers)."""
+    steps: int | None = None
+    """Cheaper or finer than the run's default."""
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """The answer, carrying its question: nothing is matched by position or by value."""
+
+    proposal: Proposal
+    reward: float
+    """Higher is better; NaN = failed, and a failed candidate never ranks first."""
+    terms: Mapping[str, float]
+    gradient: Tensor | None = None
+    """[d] d reward / d x, if the search asked for it"""
+
+
+class Search(Protocol):
+    """Knows vectors and numbers. No model, device, store, budget or executor. Built as cls(space, key, **settings)."""
+
+    @property
+    def wants_gradient(self) -> bool:
+        """True if `tell` needs d reward / d x."""
+        ...
+
+    def ask(self, n: int) -> list[Proposal]:
+        """At most n, which is what the budget affords. Empty: finished, or less than a generation is affordable."""
+        ...
+
+    def tell(self, feedback: Sequence[Feedback]) -> None:
+        """Everything asked last, in the order asked. State is a function of the key and of what was told."""
+        ...

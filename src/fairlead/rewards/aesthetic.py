@@ -1,0 +1,77 @@
+"""LAION aesthetic predictors: an affine head on the unit CLIP image feature (V1 linear, V2 "improved")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.reward import Reward
+from fairlead.pocket import load as pocket
+from fairlead.rewards._clip import clip
+
+
+def load_head(path: Path) -> tuple[Tensor, Tensor]:
+    """A published head -> (w [D], b []) in float32.
+
+    V1 is one Linear. The V2 heads are five Linear layers without activation between them, so they collapse to one.
+    Safetensors, or a pickle read with `weights_only=True`.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Mapping[str, Tensor] = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise FairleadError(f"Aesthetic head {str(path)!r} could not be read: {str(error).splitlines()[0]}") from error
+    state = {k: v.double() for k, v in state.items()}
+    if "weight" in state:
+        return state["weight"].flatten().float(), state["bias"].flatten()[0].float()
+    layers = sorted({int(k.split(".")[1]) for k in state if k.startswith("layers.")})
+    if layers != [0, 2, 4, 6, 7]:
+        raise FairleadError(
+            f"Aesthetic head {str(path)!r} has layers {layers}: only V1 (weight, bias) and the linear V2 heads "
+            "(layers 0, 2, 4, 6, 7) are affine; the ReLU variant is not."
+        )
+    w, b = state["layers.0.weight"], state["layers.0.bias"]
+    for i in layers[1:]:
+        w, b = state[f"layers.{i}.weight"] @ w, state[f"layers.{i}.weight"] @ b + state[f"layers.{i}.bias"]
+    return w.flatten().float(), b.flatten()[0].float()
+
+
+class Aesthetic(Reward):
+    """w . e + b with e the unit CLIP image feature; nominal 1 to 10, unbounded outside the data the head saw.
+
+    `head` is a file of either layout, `checkpoint` the CLIP it was trained on; left out, the small pair that comes with
+    the package, whose notion of beauty is a formula (see the model card).
+    """
+
+    name = "aesthetic"
+    unit: ClassVar[str] = "rating, nominal 1 to 10"
+    licence: ClassVar[str] = "LAION heads MIT/Apache-2.0; the embedded one Apache-2.0"
+    needs_prompt: ClassVar[bool] = False
+    differentiable = True
+
+    def __init__(self, head: str | None = None, checkpoint: str | None = None, device: str = "cpu") -> None:
+        if head is not None and checkpoint is None:
+            raise FairleadError(
+                f"aesthetic.head is {head!r} without its CLIP: set aesthetic.checkpoint too, for example "
+                "openai/clip-vit-large-patch14."
+            )
+        self._clip = clip(checkpoint, device)
+        w, b = load_head(pocket.aesthetic_head() if head is None else Path(head))
+        if len(w) != self._clip.dim:
+            raise FairleadError(
+                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was trained on."
+            )
+        self._w, self._b = w.to(device), b.to(device)
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> [B]."""
+        return self._clip.images(images) @ self._w + self._b

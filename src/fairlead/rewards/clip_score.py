@@ -1,0 +1,42 @@
+"""CLIPScore: cosine between image and prompt features (Hessel et al. 2021, arXiv 2104.08718)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from fairlead.core.errors import unknown
+from fairlead.core.reward import Reward
+from fairlead.rewards._clip import clip
+
+SCALES = ("percent", "cosine", "hessel", "logit")
+
+
+class ClipScore(Reward):
+    """Agreement of picture and prompt on one of the four scales in use.
+
+    `percent` is 100 cos (torchmetrics; 20 to 35 on OpenAI's checkpoints), `cosine` is raw, `hessel` is
+    2.5 max(cos, 0) with the paper's prefix "A photo depicts", `logit` multiplies by the checkpoint's own temperature.
+    `checkpoint` is a transformers CLIP folder or hub name; left out, the small one that comes with the package, which
+    knows only the pocket world.
+    """
+
+    name = "clip_score"
+    unit: ClassVar[str] = "100 cos, -100 to 100 (percent scale)"
+    licence: ClassVar[str] = "the checkpoint's own; the embedded one Apache-2.0"
+    differentiable = True
+
+    def __init__(self, checkpoint: str | None = None, scale: str = "percent", device: str = "cpu") -> None:
+        if scale not in SCALES:
+            raise unknown("clip_score scale", str(scale), SCALES)
+        self._clip, self._scale = clip(checkpoint, device), scale
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
+        texts = [f"A photo depicts {p}" for p in prompts] if self._scale == "hessel" else prompts
+        cosine = (self._clip.images(images) * self._clip.texts(texts)).sum(-1)
+        if self._scale == "hessel":
+            return 2.5 * cosine.clamp(min=0)
+        return cosine * {"percent": 100.0, "cosine": 1.0, "logit": self._clip.logit_scale}[self._scale]

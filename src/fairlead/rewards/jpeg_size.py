@@ -1,0 +1,39 @@
+"""Size of the picture as JPEG: DDPO's (in)compressibility reward (Black et al. 2023, arXiv 2305.13301, section 5.1)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.reward import Reward
+
+
+class JpegSize(Reward):
+    """Kilobytes (1000 bytes) of the image at one JPEG quality; more detail is more. Negate it for compressibility."""
+
+    name = "jpeg_size"
+    unit: ClassVar[str] = "kB at the given quality; 64 px: 1 to 3, 512 px: 30 to 200"
+    licence: ClassVar[str] = "formula, free"
+    needs_prompt: ClassVar[bool] = False
+    differentiable = False
+
+    def __init__(self, quality: int = 95) -> None:
+        if not isinstance(quality, int) or not 1 <= quality <= 95:
+            raise FairleadError(f"jpeg_size.quality is {quality!r}: give a whole number from 1 to 95.")
+        self._quality = quality
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1] -> [B] kilobytes."""
+        pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        sizes = []
+        for picture in pixels:
+            buffer = io.BytesIO()
+            Image.fromarray(picture).save(buffer, format="JPEG", quality=self._quality)
+            sizes.append(buffer.tell() / 1000)
+        return torch.tensor(sizes, dtype=torch.float32)

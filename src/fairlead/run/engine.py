@@ -1,0 +1,387 @@
+"""The driver: ask, recall or dispatch, record, tell. Owns the ledger; never sees a model."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fairlead.core.cost import BudgetExceeded, Cost, Ledger
+from fairlead.core.errors import FairleadError, RewardError, StoreError
+from fairlead.core.key import Key
+from fairlead.core.reward import Reward
+from fairlead.core.sampling import Chain
+from fairlead.core.search import Feedback, Proposal, Search
+from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run.executor import Executor, Local
+from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
+from fairlead.run.spec import Part, Spec
+from fairlead.run.store import Store, as_json, write_atomically
+
+ASK = 256
+"""Candidates asked for at once at most, so that memory does not grow with the budget."""
+
+Watch = Callable[[Progress], None]
+Stop = Callable[[], bool]
+
+
+def _silent(progress: Progress) -> None:
+    pass
+
+
+def _never() -> bool:
+    return False
+
+
+def search_class(spec: Spec) -> Any:
+    """The registered search of a run."""
+    return registry.resolve("searches", spec.search.name)
+
+
+def make_search(spec: Spec, executor: Executor) -> Search:
+    """The run's search from its seed."""
+    search: Search = registry.build("searches", spec.search, executor.space, Key.root(spec.seed).fold("search"))
+    return search
+
+
+def start(
+    spec: Spec, out: Path, *, reward: Reward | None = None, on_progress: Watch = _silent, stop: Stop = _never
+) -> Store:
+    """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible."""
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise StoreError(
+            f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
+        )
+    clock = _Clock(spec, on_progress)
+    clock.say("loading model")
+    spec = _with_dtype(spec)
+    executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+    drive = _Drive(spec, executor, clock)
+    drive.check_affordable()
+    versions = machine.versions()
+    if warned := models.warnings(spec):
+        versions["warnings"] = as_json(warned)
+    store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
+    with store.lock():
+        drive.run(store, stop)
+    return store
+
+
+def resume(
+    folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None,
+    on_progress: Watch = _silent, stop: Stop = _never,
+) -> Store:  # fmt: skip
+    """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
+    store = Store.open(folder)
+    with store.lock():
+        spec = store.spec
+        if budget is not None:
+            spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
+            if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
+                raise FairleadError(f"Budget {dict(budget)} is below what {folder} has spent: give a larger one.")
+            store.set_spec(spec)
+        elif store.status == "finished":
+            return store
+        if reward is None and any(p.name == "python" for p in _leaves(spec.reward)):
+            raise FairleadError(
+                f"The reward of {folder} was a Python object: resume it with fairlead.resume(folder, reward=...)."
+            )
+        clock = _Clock(spec, on_progress)
+        clock.say("loading model")
+        executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+        store.set_status("running")
+        _Drive(spec, executor, clock).run(store, stop)
+    return store
+
+
+def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | None = None) -> Replay:
+    """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
+
+    Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
+    the shape it had and the result is identical on the same machine and versions.
+    """
+    store = Store.open(folder)
+    spec = store.spec
+    companions = store.task_of(index)
+    recorded = store.get(index)
+    executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+    drive = _Drive(spec, executor, _Clock(spec, _silent))
+    asked, steering = drive.questions(store, companions)
+    chosen = [index] if alone else companions
+    task = drive.task([asked[i] for i in chosen], plain=index == BASELINE)
+    _, outcomes, _ = next(executor.map([task], steering))
+    outcome = next(o for o in outcomes if o.index == index)
+    old, _ = png.read(store.image(Path(recorded.image).stem))
+    new, _ = png.read(outcome.image)
+    gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
+    same_reward = outcome.reward == recorded.reward or (
+        outcome.reward != outcome.reward and recorded.reward != recorded.reward
+    )
+    identical = gap == 0 and same_reward
+    changed = {
+        k: (v, machine.versions().get(k)) for k, v in store.versions.items() if machine.versions().get(k, v) != v
+    }
+    why = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
+    if identical:
+        message = "Identical: same pixels, same reward."
+    elif alone:
+        message = f"Rendered alone it differs by at most {gap}/255 per pixel; kernels round differently for another batch size."
+    else:
+        message = f"Differs by at most {gap}/255 per pixel" + (f": {why}." if why else "; versions are those recorded.")
+    return Replay(index, recorded, outcome.reward, identical, gap, outcome.image, len(chosen), message)
+
+
+def _leaves(tree: Any) -> list[Part]:
+    from fairlead.run.spec import reward_parts
+
+    return reward_parts(tree)
+
+
+def _with_dtype(spec: Spec) -> Spec:
+    """Number format is part of the answer, so it is part of the Spec from the start."""
+    if (
+        "dtype" in spec.model.settings
+        or (models.folder(spec.model.name) is None
+        and spec.model.name in registry.table("models"))
+    ):
+        return spec
+    return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))
+
+
+class _Clock:
+    """Turns what happens into Progress."""
+
+    def __init__(self, spec: Spec, watch: Watch) -> None:
+        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
+        self.expected: int | None = None
+        self.baseline: float | None = None
+        self.best: tuple[float, int] | None = None
+        self.done, self._computed, self._computing = 0, 0, 0.0
+        self.spent = Cost()
+
+    def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
+        self._computed += len(outcomes)
+        self._computing += cost.seconds
+
+    def seen(self, outcomes: Sequence[Outcome], controlled: bool) -> None:
+        for o in outcomes:
+            if o.index == BASELINE or (o.index == 0 and not controlled):
+                self.baseline = o.reward
+            if o.index != BASELINE:
+                self.done += 1
+                if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
+                    self.best = (o.reward, o.index)
+
+    def per_image(self) -> float:
+        """Seconds of this process per image so far, 0 before the first."""
+        return self._computing / self._computed if self._computed else 0.0
+
+    def say(self, phase: str) -> None:
+        best, index = self.best or (None, None)
+        rate = 1 / self.per_image() if self.per_image() else 0.0
+        self._watch(
+            Progress(phase, self.done, self.expected, self.spent, self._spec.limit, self.baseline, best, index,
+                     time.perf_counter() - self._since, rate)
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Asked:
+    index: int
+    proposal: Proposal
+    group: int
+
+
+class _Stopped(Exception):
+    def __init__(self, status: str, reason: str) -> None:
+        self.status, self.reason = status, reason
+
+
+class _Drive:
+    """One run being driven. State is a function of the Spec and of what was recorded."""
+
+    def __init__(self, spec: Spec, executor: Executor, clock: _Clock) -> None:
+        self._spec, self._executor, self._clock = spec, executor, clock
+        self._ledger = Ledger(spec.limit)
+        self.once, self._unit = executor.price()
+        self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
+        self._prices: dict[int | None, Cost] = {None: self._unit}
+
+    def check_affordable(self) -> None:
+        """Refuse a budget that does not cover the first group, saying what it would take."""
+        need = self.once + self._plain + self._unit * self._spec.group
+        if lacking := need.over(self._spec.limit):
+            wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
+            given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
+            what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
+            raise FairleadError(f"The budget {given} does not cover {what}: give at least {wanted}, or fewer --steps.")
+        self._clock.expected = self._expected(Ledger(self._spec.limit))
+
+    def _expected(self, ledger: Ledger) -> int | None:
+        ledger.settle(Cost(), self.once + self._plain)
+        n = ledger.affordable(self._unit)
+        return n - n % self._spec.group if n < 1 << 30 else None
+
+    def run(self, store: Store, stop: Stop) -> None:
+        """To the end of the budget, of the search, or of the caller's patience."""
+        self._clock.expected = self._expected(Ledger(self._spec.limit))
+        status, reason = "finished", ""
+        try:
+            steering = self._prepared(store)
+            if self._spec.controlled:
+                self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop)
+            for _ in self._rounds(store, steering, stop):
+                pass
+        except _Stopped as stopped:
+            status, reason = stopped.status, stopped.reason
+        except BudgetExceeded as error:
+            reason = f"budget: {', '.join(error.names)}"
+        except BaseException:
+            store.set_status("stopped", "error")
+            raise
+        self._finish(store, status, reason)
+
+    def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[_Asked]]:
+        """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
+        search, index = make_search(self._spec, self._executor), 0
+        while True:
+            n = self._ledger.affordable(self._unit, cap=ASK)
+            n -= n % self._spec.group
+            if n == 0:
+                names = (self._unit * self._spec.group).over(self._ledger.left) or ["seconds"]
+                raise _Stopped("finished", f"budget: {', '.join(names)}")
+            proposals = search.ask(n)
+            if not proposals:
+                raise _Stopped("finished", "search finished")
+            if len(proposals) > n:
+                raise RuntimeError(
+                    f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
+                )
+            asked = [_Asked(index + i, p, (index + i) // self._spec.group) for i, p in enumerate(proposals)]
+            index += len(asked)
+            yield asked
+            outcomes = self._answer(store, self._tasks(asked), steering, stop)
+            search.tell(
+                [Feedback(a.proposal, o.reward, o.terms, o.gradient) for a, o in zip(asked, outcomes, strict=True)]
+            )
+
+    def _tasks(self, asked: Sequence[_Asked]) -> list[Task]:
+        """Batches in ask order; a batch has one effort and never cuts a group."""
+        out: list[list[_Asked]] = []
+        for a in asked:
+            fresh = not out or len(out[-1]) >= self._spec.batch or out[-1][-1].proposal.steps != a.proposal.steps
+            if fresh and (not out or out[-1][-1].group != a.group):
+                out.append([])
+            out[-1].append(a)
+        return [self.task(batch) for batch in out]
+
+    def task(self, asked: Sequence[_Asked], *, plain: bool = False) -> Task:
+        """A batch with the grant its price gives it."""
+        steps = asked[0].proposal.steps
+        if steps not in self._prices:
+            self._prices[steps] = self._executor.price(steps=steps)[1]
+        each = self._plain if plain else self._prices[steps]
+        grant = replace(each * len(asked), seconds=math.inf)
+        return Task(
+            tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain
+        )
+
+    def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
+        """Recalled where recorded, computed and recorded where not; in ask order."""
+        answers: dict[int, Outcome] = {}
+        for task in tasks:
+            for piece in self._split(store, task):
+                outcomes = store.recall(piece)
+                cost = Cost()
+                if outcomes is None:
+                    outcomes, cost = self._compute(store, piece, steering, stop)
+                else:
+                    for o in outcomes:
+                        cost = cost + o.cost
+                    self._ledger.settle(Cost(), cost)
+                answers.update({o.index: o for o in outcomes})
+                self._clock.spent = self._ledger.spent
+                self._clock.seen(outcomes, self._spec.controlled)
+                self._clock.say("searching")
+        return [answers[i] for task in tasks for i in task.indices]
+
+    def _split(self, store: Store, task: Task) -> list[Task]:
+        """A task whose front was recorded under a smaller budget, as its recorded and its missing part."""
+        known = store.known(task.indices)
+        if len(known) in (0, len(task.indices)):
+            return [task]
+        rows = [_Asked(i, p, g) for i, p, g in zip(task.indices, task.proposals, task.groups, strict=True)]
+        return [self.task([r for r in rows if r.index in known]), self.task([r for r in rows if r.index not in known])]
+
+    def _compute(self, store: Store, task: Task, steering: Chain, stop: Stop) -> tuple[list[Outcome], Cost]:
+        if stop():
+            raise _Stopped("stopped", "interrupted")
+        left = self._ledger.left.seconds
+        if left <= 0 or self._clock.per_image() * len(task.indices) > left:
+            raise _Stopped("finished", "budget: seconds")
+        task = replace(task, grant=replace(task.grant, seconds=left))
+        self._ledger.reserve(task.grant)
+        try:
+            _, outcomes, cost = next(iter(self._executor.map([task], steering)))
+        except BaseException:
+            self._ledger.settle(task.grant, Cost())
+            raise
+        store.record(task, outcomes, cost)
+        self._ledger.settle(task.grant, cost)
+        self._clock.computed(outcomes, cost)
+        return outcomes, cost
+
+    def _prepared(self, store: Store) -> Chain:
+        """The prepared steering, bought once per run."""
+        bare = Chain(tuple(registry.build("steerings", part) for part in self._spec.steering))
+        if not bare.parts:
+            return bare
+        if (kept := store.recall_prepared("steering")) is not None:
+            self._ledger.settle(Cost(), kept[1])
+            return prepared.restore(bare, kept[0], machine.device())
+        grant = replace(self.once, seconds=self._ledger.left.seconds)
+        self._ledger.reserve(grant)
+        ready, cost = self._executor.prepare(grant)
+        store.record_prepared("steering", prepared.dump(ready), cost)
+        self._ledger.settle(grant, cost)
+        return ready
+
+    def _baseline(self) -> _Asked:
+        """The plain sample of the seed: candidate 0 of best_of, without controls."""
+        key = Key.root(self._spec.seed).fold("search").fold("candidate", 0)
+        return _Asked(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
+
+    def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, _Asked], Chain]:
+        """What was asked at those indices, by replaying the search against the record; computes nothing."""
+        steering = self._prepared(store)
+        found = {BASELINE: self._baseline()}
+        if set(wanted) <= found.keys():
+            return found, steering
+        try:
+            if self._spec.controlled:
+                self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True)
+            for asked in self._rounds(store, steering, lambda: True):
+                found.update({a.index: a for a in asked})
+                if set(wanted) <= found.keys():
+                    break
+        except _Stopped:
+            pass
+        return found, steering
+
+    def _finish(self, store: Store, status: str, reason: str) -> None:
+        store.set_status(status, reason)
+        for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+            if candidate is not None:
+                write_atomically(store.folder / f"{name}.png", (store.folder / candidate.image).read_bytes())
+        self._clock.say("done")
+        if status == "finished" and store.candidates() and store.best() is None:
+            raise RewardError(
+                f"Every one of the {len(store.candidates())} candidates got NaN from the reward: see its terms in the report."
+            )

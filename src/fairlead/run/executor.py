@@ -1,0 +1,62 @@
+"""Where tasks run. Local holds one worker in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from fairlead.core.cost import Cost
+from fairlead.core.reward import Reward
+from fairlead.core.sampling import Chain
+from fairlead.core.search import Space
+from fairlead.run import price
+from fairlead.run.records import Outcome, Task
+from fairlead.run.spec import Spec
+from fairlead.run.worker import Worker
+
+
+class Executor(Protocol):
+    """Runs tasks built from a Spec somewhere, in any order."""
+
+    @property
+    def space(self) -> Space:
+        """The space of the run, sized for its model."""
+        ...
+
+    def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
+        """(once, unit) by dry run."""
+        ...
+
+    def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
+        """On one worker, once per prompt. The result is data (tensors), shipped by reference."""
+        ...
+
+    def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
+        """Every task with its outcomes and cost, lazily. A failure of the machinery is raised."""
+        ...
+
+
+class Local:
+    """One worker, here."""
+
+    def __init__(self, spec: Spec, *, reward: Reward | None = None, want_gradient: bool = False) -> None:
+        self.worker = Worker(spec, reward=reward, want_gradient=want_gradient)
+
+    @property
+    def space(self) -> Space:
+        """The worker's space."""
+        return self.worker.space
+
+    def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
+        """(once, unit) by dry run on this worker's model."""
+        return price.unit(self.worker, steps=steps, plain=plain)
+
+    def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
+        """Here."""
+        return self.worker.prepare(grant)
+
+    def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
+        """One after the other."""
+        for task in tasks:
+            outcomes, cost = self.worker.evaluate(task, steering)
+            yield task, outcomes, cost

@@ -1,0 +1,46 @@
+"""Which device and number format a run uses. The only place that chooses."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+
+def device() -> str:
+    """The accelerator if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def dtype(on: str) -> str:
+    """bfloat16 where the hardware multiplies it, float32 elsewhere: emulated bfloat16 is many times slower."""
+    if on == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    if on == "cpu" and _has_bf16_instructions():
+        return "bfloat16"
+    return "float32"
+
+
+def _has_bf16_instructions() -> bool:
+    check = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(check and check())
+
+
+def synchronise(on: str) -> None:
+    """Wait for the device, so that a clock read next to it means something."""
+    if on == "cuda":
+        torch.cuda.synchronize()
+
+
+def versions() -> dict[str, str]:
+    """What must be equal for a run to repeat bit for bit."""
+    out = {"python": platform.python_version(), "machine": platform.machine(), "threads": str(torch.get_num_threads())}
+    for name in ("fairlead", "torch", "diffusers", "transformers", "numpy"):
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = "not installed"
+    return out

@@ -1,0 +1,39 @@
+"""What a steering prepared, as bytes: plain fields and tensors of frozen dataclasses, no pickle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from safetensors.torch import load, save
+from torch import Tensor
+
+from fairlead.core.sampling import Chain
+
+
+def dump(chain: Chain) -> bytes:
+    """Every tensor field of every part, under `<part>.<field>`."""
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, Any] = {}
+    for i, part in enumerate(chain.parts):
+        if not is_dataclass(part):
+            raise TypeError(f"{type(part).__name__} is not a frozen dataclass, so what it prepared cannot be kept")
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, Tensor):
+                tensors[f"{i}.{field.name}"] = value.detach().cpu().contiguous()
+            else:
+                plain[f"{i}.{field.name}"] = value
+    data: bytes = save(tensors, {"plain": json.dumps(plain, default=repr)})
+    return data
+
+
+def restore(chain: Chain, data: bytes, device: Any) -> Chain:
+    """The unprepared chain with its prepared tensors put back."""
+    tensors = load(data)
+    parts = []
+    for i, part in enumerate(chain.parts):
+        own = {k.partition(".")[2]: v.to(device) for k, v in tensors.items() if k.partition(".")[0] == str(i)}
+        parts.append(replace(part, **own) if own else part)  # type: ignore[type-var]
+    return Chain(tuple(parts))

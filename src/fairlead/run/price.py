@@ -1,0 +1,128 @@
+"""The cost of a run by dry run: the same worker and the same loop around a model that only counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fairlead.core.cost import INFINITE, Cost, Ledger, Meter
+from fairlead.core.key import Key
+from fairlead.core.model import Conditioning, Edit, Level, Model, Rows, Site
+from fairlead.core.reward import Reward
+from fairlead.core.search import Feedback, Proposal
+from fairlead.run.records import Task
+from fairlead.run.spec import Spec
+from fairlead.run.worker import Worker
+
+LOOK = 4096
+"""Candidates a dry run looks ahead at most."""
+
+
+class Mirage:
+    """A model seen through its sizes: charges like the real one, computes nothing."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._meter = model, Meter()
+        self.latent, self.device, self.sites, self.branches = model.latent, model.device, model.sites, model.branches
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """The real conditioning: it is small, and its shapes matter."""
+        return self._model.encode(prompts)
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The real levels."""
+        return self._model.levels(steps)
+
+    def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
+        """Charged as `branches` rows a sample; returns zeros."""
+        self._meter.charge(Cost(forwards=len(x) * self.branches))
+        return torch.zeros_like(x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Charged; returns grey 8x8 pictures [B, 3, 8, 8]."""
+        self._meter.charge(Cost(decodes=len(x)))
+        return torch.full((len(x), 3, 8, 8), 0.5, device=x.device) + 0 * x.mean()
+
+    def meter(self, meter: Meter) -> None:
+        """Charge this meter."""
+        self._meter = meter
+
+    def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
+        """Nothing to edit: costs do not depend on tokens."""
+        return lambda: None
+
+
+class _Leaf(Reward):
+    """Charged like a real reward; always 0."""
+
+    differentiable = True
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Zeros [B]."""
+        return 0 * images.mean(dim=(1, 2, 3))
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a run will spend."""
+
+    unit: Cost
+    """One candidate."""
+    plain: Cost
+    """The baseline where it is not itself a candidate, else zero."""
+    once: Cost
+    """Preparation before the first candidate."""
+    candidates: int
+    """How many the budget affords."""
+    total: Cost
+    seconds: float | None = None
+    """Not known before something was timed on this machine."""
+
+
+def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
+    """(once, unit): what preparation and one candidate cost, counted by running them on nothing."""
+    spec = worker.spec
+    parts = [leaf.name for leaf in worker.reward.leaves()]
+    counted = _Leaf(parts[0])
+    reward: Reward = counted
+    for name in parts[1:]:
+        reward = reward + _Leaf(name)
+    dry = Worker(spec, reward=reward, model=Mirage(worker.model), want_gradient=worker.wants_gradient)
+    ready, once = dry.prepare(INFINITE)
+    group = 1 if plain else spec.group
+    keys = [Key.root(0).fold("price", i) for i in range(group)]
+    proposals = tuple(Proposal(dry.space.draw(key), key, steps) for key in keys)
+    task = Task(tuple(range(group)), proposals, (0,) * group, INFINITE, plain)
+    _, cost = dry.evaluate(task, ready)
+    return replace(once, seconds=0.0), replace(cost * (1 / group), seconds=0.0)
+
+
+def price(spec: Spec) -> Price:
+    """What `spec` will spend, before spending it. Loads the model for its sizes and its text encoder, runs no network.
+
+    The search is asked and told nothing but zeros until it or the budget ends, at most `LOOK` candidates far.
+    """
+    from fairlead.run import engine
+    from fairlead.run.executor import Local
+
+    executor = Local(spec, want_gradient=bool(engine.search_class(spec).wants_gradient))
+    once, each = executor.price()
+    plain = executor.price(plain=True)[1] if spec.controlled else Cost()
+    ledger = Ledger(spec.limit)
+    ledger.settle(Cost(), once + plain)
+    search, n = engine.make_search(spec, executor), 0
+    while n < LOOK:
+        room = ledger.affordable(each, cap=engine.ASK)
+        proposals = search.ask(room - room % spec.group) if room >= spec.group else []
+        if not proposals:
+            break
+        n += len(proposals)
+        ledger.settle(Cost(), each * len(proposals))
+        search.tell([Feedback(p, 0.0, {}, torch.zeros_like(p.x)) for p in proposals])
+    return Price(each, plain, once, n, ledger.spent)

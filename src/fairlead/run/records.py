@@ -1,0 +1,99 @@
+"""What travels between driver, worker and store. Imports no torch at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fairlead.core.cost import Cost
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fairlead.core.search import Proposal
+
+BASELINE = -1
+"""Index of the plain sample of the same seed without any control."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Whole groups only, in ask order, with what they may spend."""
+
+    indices: tuple[int, ...]
+    proposals: tuple[Proposal, ...]
+    groups: tuple[int, ...]
+    grant: Cost
+    plain: bool = False
+    """True for the baseline: no steering, no intervention."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came back for one candidate."""
+
+    index: int
+    reward: float
+    """NaN if it failed"""
+    terms: Mapping[str, float]
+    cost: Cost
+    """This candidate's share of its batch."""
+    image: bytes
+    """PNG"""
+    gradient: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A recorded outcome as the readers see it."""
+
+    index: int
+    reward: float
+    terms: Mapping[str, float]
+    cost: Cost
+    image: str
+    """File name inside the run directory."""
+    key: str
+    """Hex digest of the candidate's key."""
+    task: int
+    """Ordinal of the batch it was rendered in."""
+    steps: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a run stands, for whoever watches."""
+
+    phase: str
+    """One of: loading model, searching, done."""
+    done: int
+    """Candidates with an answer."""
+    expected: int | None
+    """Candidates the budget affords, if that can be counted."""
+    spent: Cost
+    limit: Cost
+    baseline: float | None
+    best: float | None
+    best_index: int | None
+    seconds: float
+    """Since this process started the run."""
+    rate: float
+    """Images per second of this process; 0 before the first."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recorded candidate rendered again."""
+
+    index: int
+    recorded: Candidate
+    reward: float
+    identical: bool
+    """Equal reward and equal pixels, bit for bit."""
+    max_pixel_difference: int
+    """0 to 255"""
+    image: bytes
+    companions: int
+    """How many candidates were rendered in the same batch this time."""
+    message: str

@@ -1,0 +1,100 @@
+"""name -> "module:attribute", resolved when used. Built-ins and third parties stand in the same table.
+
+A package joins by an entry point in the group `fairlead.<kind>`, for example `fairlead.rewards`; its name is the word
+people type. Nothing here imports an axis folder until somebody asks for one of its items.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from fairlead.core.errors import FairleadError, unknown
+
+if TYPE_CHECKING:
+    from fairlead.run.spec import Part
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "models": {
+        "pocket": "fairlead.pocket.load:folder",
+        "mixture": "fairlead.models.mixture:Mixture",
+    },
+    "adapters": {
+        "FluxPipeline": "fairlead.models.flux:Flux",
+    },
+    "rewards": {
+        "aesthetic": "fairlead.rewards.aesthetic:Aesthetic",
+        "brightness": "fairlead.rewards.brightness:Brightness",
+        "clip_score": "fairlead.rewards.clip_score:ClipScore",
+        "detector": "fairlead.rewards.detector:DetectorScore",
+        "jpeg_size": "fairlead.rewards.jpeg_size:JpegSize",
+    },
+    "spaces": {"noise": "fairlead.spaces.noise:Noise"},
+    "searches": {"best_of": "fairlead.searches.best_of:BestOf"},
+    "steerings": {},
+    "interventions": {"token_mean_damping": "fairlead.interventions.token_mean_damping:TokenMeanDamping"},
+    "samplers": {
+        "euler": "fairlead.core.sampling:euler",
+        "heun": "fairlead.core.sampling:heun",
+        "dpmpp_2m": "fairlead.core.sampling:dpmpp_2m",
+        "ancestral": "fairlead.core.sampling:ancestral",
+    },
+}
+"""What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""
+
+
+@cache
+def table(kind: str) -> dict[str, str]:
+    """Everything of one kind, by name. A third party may not take a built-in's name."""
+    if kind not in BUILTIN:
+        raise unknown("kind", kind, BUILTIN)
+    found = dict(BUILTIN[kind])
+    for point in entry_points(group=f"fairlead.{kind}"):
+        if found.setdefault(point.name, point.value) != point.value:
+            raise FairleadError(
+                f"Two {kind} are named {point.name!r} ({found[point.name]} and {point.value}): uninstall one of them."
+            )
+    return found
+
+
+def check(kind: str, name: str) -> str:
+    """The name, or an error with the nearest known one."""
+    if name not in table(kind):
+        raise unknown(singular(kind), name, table(kind))
+    return name
+
+
+def singular(kind: str) -> str:
+    """The word for one of a kind."""
+    return kind[:-2] if kind.endswith("ches") else kind[:-1]
+
+
+def resolve(kind: str, name: str) -> Any:
+    """The registered object itself."""
+    path = table(kind)[check(kind, name)]
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise FairleadError(f"{singular(kind)} {name!r} could not be imported from {path}: {error}.") from error
+
+
+def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
+    """make(*given, **settings), with an unknown setting refused by its nearest known name."""
+    accepted = list(inspect.signature(make).parameters)[len(given) :]
+    for setting in settings:
+        if setting not in accepted:
+            raise unknown(f"setting of {name}", setting, accepted)
+    try:
+        return make(*given, **settings)
+    except TypeError as error:
+        raise FairleadError(f"{name} cannot be built from {dict(settings)}: {error}.") from error
+
+
+def build(kind: str, part: Part, *given: Any) -> Any:
+    """A registered item from its Part."""
+    return call(resolve(kind, part.name), part.name, part.settings, *given)

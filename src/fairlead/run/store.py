@@ -1,0 +1,357 @@
+"""Append-only record of a run: SQLite in WAL mode beside content-addressed PNG files. Imports no torch.
+
+A run directory holds `run.sqlite`, `images/<digest>.png`, and, once there is a winner, `best.png`, `baseline.png` and
+`report.html`. Paths inside are relative, so it can be moved. Resuming is replaying: the search asks again, and an
+answer that is recorded is recalled instead of computed; another question at the same index is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.cost import Cost
+from fairlead.core.errors import StoreError
+from fairlead.run.records import BASELINE, Candidate, Outcome, Task
+from fairlead.run.spec import Spec
+
+VERSION = 1
+DATABASE = "run.sqlite"
+SCHEMA = """
+create table run(
+    id text not null, spec text not null, versions text not null, created text not null,
+    status text not null, stopped text not null, message text not null);
+create table task(number integer primary key, questions text not null, cost text not null);
+create table outcome(
+    idx integer primary key, task integer not null references task(number), question text not null, key text not null,
+    reward real, terms text not null, cost text not null, image text not null, steps integer not null);
+create table prepared(name text primary key, data blob not null, cost text not null);
+"""
+
+
+def question(task: Task, position: int) -> str:
+    """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
+    p = task.proposals[position]
+    h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
+    h.update(p.key.digest + str((p.steps, task.plain)).encode())
+    return h.hexdigest()
+
+
+class Store:
+    """One run directory, open for reading or, with `lock`, for writing by this process alone."""
+
+    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
+        self.folder, self._db, self._lock = folder, db, -1
+
+    @staticmethod
+    def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
+        """A new run directory. Refuses a folder that has anything in it."""
+        folder = Path(folder)
+        try:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise StoreError(
+                    f"{folder} exists already: give another --out, or continue the run in it with 'fairlead resume {folder}'."
+                )
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{folder} cannot be written ({error.strerror}): give another --out.") from error
+        with _plain(folder):
+            db = _connect(folder / DATABASE)
+            db.execute("pragma journal_mode=wal")
+            with db:
+                db.executescript(f"begin; {SCHEMA} pragma user_version={VERSION};")
+                db.execute(
+                    "insert into run values(?,?,?,?,?,?,?)",
+                    (spec.id(), spec.json(), json.dumps(dict(versions)), created, "running", "", ""),
+                )
+        return Store(folder, db)
+
+    @staticmethod
+    def open(folder: Path) -> Store:
+        """An existing run directory, wherever it was moved."""
+        folder = Path(folder)
+        path = folder / DATABASE
+        if not path.is_file():
+            raise StoreError(f"{folder} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
+        with _plain(folder):
+            db = _connect(path)
+            version = db.execute("pragma user_version").fetchone()[0]
+            if version > VERSION:
+                raise StoreError(
+                    f"{path} has format {version}, this fairlead reads up to {VERSION}: update fairlead to continue it."
+                )
+            if version < 1 or db.execute("select count(*) from run").fetchone()[0] != 1:
+                raise StoreError(f"{path} is not a finished run record (format {version}): start the run again.")
+        return Store(folder, db)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing; the lock ends with the process, however it ends."""
+        path = self.folder / "run.lock"
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.folder} cannot be written ({error.strerror}): check its permissions.") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise StoreError(
+                f"{self.folder} is being written by another process: wait for it, or stop it first."
+            ) from None
+        try:
+            yield
+        finally:
+            os.close(handle)
+
+    def close(self) -> None:
+        """Fold the journal into the one file and close it."""
+        with contextlib.suppress(sqlite3.Error):
+            self._db.execute("pragma wal_checkpoint(truncate)")
+        self._db.close()
+
+    # what the run is
+
+    @property
+    def spec(self) -> Spec:
+        """The run as data."""
+        return Spec.from_json(self._one("spec"))
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Package versions, model fingerprint and machine the run was started on."""
+        return dict(json.loads(self._one("versions")))
+
+    @property
+    def created(self) -> str:
+        """When the run was started, ISO 8601 UTC."""
+        return self._one("created")
+
+    @property
+    def status(self) -> str:
+        """`running`, `stopped` or `finished`."""
+        return self._one("status")
+
+    @property
+    def stopped(self) -> str:
+        """Why it ended, in words."""
+        return self._one("stopped")
+
+    def _one(self, column: str) -> str:
+        with _plain(self.folder):
+            return str(self._db.execute(f"select {column} from run").fetchone()[0])
+
+    def set_status(self, status: str, stopped: str = "") -> None:
+        """Record how the run stands."""
+        with _plain(self.folder), self._db:
+            self._db.execute("update run set status=?, stopped=?", (status, stopped))
+
+    def set_spec(self, spec: Spec) -> None:
+        """Change the budget of a run; anything else would be another run."""
+        if spec.id() != self.spec.id():
+            raise StoreError(f"{self.folder} records run {self.spec.id()[:8]}, not {spec.id()[:8]}: start a new run.")
+        with _plain(self.folder), self._db:
+            self._db.execute("update run set spec=?", (spec.json(),))
+
+    # what was answered
+
+    def recall(self, task: Task) -> list[Outcome] | None:
+        """The recorded answers to a task's questions, all or none."""
+        with _plain(self.folder):
+            marks = ",".join("?" * len(task.indices))
+            rows = self._db.execute(
+                f"select idx, question, reward, terms, cost, image from outcome where idx in ({marks}) order by idx",
+                task.indices,
+            ).fetchall()
+        if len(rows) != len(task.indices):
+            return None
+        out = []
+        for position, (idx, asked, reward, terms, cost, image) in enumerate(rows):
+            if asked != question(task, position):
+                raise StoreError(
+                    f"Candidate {idx} of {self.folder} was asked another question when it was recorded: "
+                    "the algorithm or its settings changed since, so start a new run."
+                )
+            value = float("nan") if reward is None else float(reward)
+            out.append(Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image)))
+        return out
+
+    def known(self, indices: Sequence[int]) -> set[int]:
+        """Which of these have an answer."""
+        marks = ",".join("?" * len(indices))
+        with _plain(self.folder):
+            return {r[0] for r in self._db.execute(f"select idx from outcome where idx in ({marks})", tuple(indices))}
+
+    def get(self, index: int) -> Candidate:
+        """One recorded candidate."""
+        found = next((c for c in self._candidates() if c.index == index), None)
+        if found is None:
+            raise StoreError(
+                f"{self.folder} has no candidate {index}: it has {len(self.candidates())}, counted from 0."
+            )
+        return found
+
+    def record(self, task: Task, outcomes: Sequence[Outcome], cost: Cost) -> None:
+        """One task, one transaction: recorded whole or not at all. Pictures are on disk before the rows."""
+        with _plain(self.folder):
+            names = [self._put(o.image) for o in outcomes]
+            with self._db:
+                number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
+                asked = [question(task, i) for i in range(len(outcomes))]
+                self._db.execute(
+                    "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
+                )
+                self._db.executemany(
+                    "insert into outcome values(?,?,?,?,?,?,?,?,?)",
+                    [
+                        (o.index, number, q, p.key.hex(), None if o.reward != o.reward else o.reward, json.dumps(dict(o.terms)),
+                         json.dumps(o.cost.as_dict()), name, p.steps or self.spec.steps)
+                        for o, q, p, name in zip(outcomes, asked, task.proposals, names, strict=True)
+                    ],
+                )  # fmt: skip
+
+    def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
+        """What a steering prepared once per prompt, with what it cost."""
+        with _plain(self.folder):
+            row = self._db.execute("select data, cost from prepared where name=?", (name,)).fetchone()
+        return None if row is None else (bytes(row[0]), Cost(**json.loads(row[1])))
+
+    def record_prepared(self, name: str, data: bytes, cost: Cost) -> None:
+        """Keep what a steering prepared."""
+        with _plain(self.folder), self._db:
+            self._db.execute("insert into prepared values(?,?,?)", (name, data, json.dumps(cost.as_dict())))
+
+    # what readers want
+
+    def candidates(self) -> list[Candidate]:
+        """Everything recorded but the baseline, in ask order."""
+        return [c for c in self._candidates() if c.index != BASELINE]
+
+    def baseline(self) -> Candidate | None:
+        """The plain sample: its own row, or the first candidate of an uncontrolled run."""
+        every = self._candidates()
+        own = next((c for c in every if c.index == BASELINE), None)
+        return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
+
+    def best(self) -> Candidate | None:
+        """The highest reward; the earliest of equals. Failed candidates never rank."""
+        ranked = [c for c in self.candidates() if c.reward == c.reward]
+        return max(ranked, key=lambda c: (c.reward, -c.index), default=None)
+
+    def spent(self) -> Cost:
+        """Everything recorded as spent, preparation included."""
+        with _plain(self.folder):
+            rows = self._db.execute("select cost from task union all select cost from prepared").fetchall()
+        total = Cost()
+        for (cost,) in rows:
+            total = total + Cost(**json.loads(cost))
+        return total
+
+    def task_of(self, index: int) -> list[int]:
+        """Indices rendered in the same batch as `index`, in batch order."""
+        with _plain(self.folder):
+            rows = self._db.execute(
+                "select idx from outcome where task=(select task from outcome where idx=?) order by idx", (index,)
+            ).fetchall()
+        return [r[0] for r in rows]
+
+    def _candidates(self) -> list[Candidate]:
+        with _plain(self.folder):
+            rows = self._db.execute(
+                "select idx, reward, terms, cost, image, key, task, steps from outcome order by idx"
+            ).fetchall()
+        return [
+            Candidate(
+                i, float("nan") if r is None else r, json.loads(t), Cost(**json.loads(c)), f"images/{m}.png", k, n, s
+            )
+            for i, r, t, c, m, k, n, s in rows
+        ]
+
+    def image(self, digest: str) -> bytes:
+        """The PNG of that digest."""
+        path = self.folder / "images" / f"{digest}.png"
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
+
+    def _put(self, png: bytes) -> str:
+        digest = blake2b(png, digest_size=16).hexdigest()
+        path = self.folder / "images" / f"{digest}.png"
+        if not path.exists():
+            write_atomically(path, png)
+        return digest
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """The whole file or none of it, also when the disk is full or the process dies."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(temporary, "wb") as handle:
+            handle.write(data)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _sentence(path.parent, error) from error
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=10.0)
+    db.execute("pragma synchronous=full")
+    return db
+
+
+def _sentence(folder: Path, error: OSError) -> StoreError:
+    if error.errno == errno.ENOSPC:
+        return StoreError(f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'.")
+    return StoreError(f"{folder} cannot be written ({error.strerror}): check its permissions, then resume the run.")
+
+
+@contextmanager
+def _plain(folder: Path) -> Iterator[None]:
+    """SQLite's errors as one sentence."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text:
+            raise StoreError(
+                f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'."
+            ) from error
+        if "locked" in text:
+            raise StoreError(f"{folder} is being written by another process: wait for it, or stop it first.") from error
+        if "readonly" in text or "unable to open" in text:
+            raise StoreError(f"{folder} cannot be opened ({text}): check its permissions.") from error
+        raise StoreError(
+            f"{folder}/{DATABASE} cannot be used ({text}): restore it from a copy or start again."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{folder}/{DATABASE} is damaged ({error}): restore it from a copy or start the run again."
+        ) from error
+    except OSError as error:
+        raise _sentence(folder, error) from error
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON without NaN, which JSON does not have."""
+
+    def clean(v: Any) -> Any:
+        if isinstance(v, float) and v != v:
+            return None
+        if isinstance(v, Mapping):
+            return {k: clean(x) for k, x in v.items()}
+        return [clean(x) for x in v] if isinstance(v, list | tuple) else v
+
+    return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,151 @@
+"""One process, one device, one model. `evaluate` is the whole path from point to reward, on one screen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.core import sampling
+from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
+from fairlead.core.errors import FairleadError, RewardError
+from fairlead.core.intervention import Intervention, installed
+from fairlead.core.key import Key, normals
+from fairlead.core.model import Conditioning, Model, Shape
+from fairlead.core.reward import Constant, Product, Reward, Sum
+from fairlead.core.search import Space
+from fairlead.run import machine, models, png, registry
+from fairlead.run.records import BASELINE, Outcome, Task
+from fairlead.run.spec import Part, Spec
+
+
+def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Reward] | None = None) -> Reward:
+    """A Reward from the formula in a Spec; a leaf named twice with equal settings is one object."""
+    made = {} if made is None else made
+    if isinstance(tree, Part):
+        key = f"{tree.name}{sorted(tree.settings.items())!r}"
+        return made.setdefault(key, made[key] if key in made else leaf(tree))
+    if isinstance(tree, Mapping):
+        (op, parts), *_ = tree.items()
+        inner = tuple(build_reward(part, leaf, made) for part in parts)
+        return Sum(inner) if op == "+" else Product(inner)
+    return Constant(float(tree))
+
+
+class Worker:
+    """Built from a Spec alone; `reward` replaces the Spec's formula by a live object, `model` by one already loaded."""
+
+    def __init__(
+        self, spec: Spec, *, reward: Reward | None = None, model: Model | None = None, want_gradient: bool = False
+    ):
+        self.spec, self.meter, self.wants_gradient = spec, Meter(), want_gradient
+        self._device = machine.device()
+        if model is None:
+            dtype = spec.model.settings.get("dtype") or machine.dtype(self._device)
+            model = models.build(spec, device=self._device, dtype=dtype)
+        self.model: Model = model
+        if reward is None:
+            reward = build_reward(spec.reward, lambda part: registry.build("rewards", part))
+        self.reward: Reward = reward
+        if want_gradient and not self.reward.differentiable:
+            raise FairleadError(
+                f"{spec.search.name} needs gradients and reward {self.reward.name!r} has none: choose another reward or search."
+            )
+        self.model.meter(self.meter)
+        self.reward.meter(self.meter)
+        self._cond = self.model.encode([spec.prompt])
+        tokens = self._cond.tokens.shape
+        self.shape = Shape(self.model.latent, (int(tokens[1]), int(tokens[2])))
+        self.space: Space = registry.build("spaces", spec.space, self.shape)
+        self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
+        self.steering = sampling.Chain(tuple(registry.build("steerings", part) for part in spec.steering))
+        self._interventions: list[Intervention] = [registry.build("interventions", part) for part in spec.interventions]
+        if self._interventions:
+            with installed(self.model, self._interventions):
+                pass
+
+    @property
+    def couples(self) -> bool:
+        """True if candidates of one group influence each other."""
+        return self.steering.couples or any(i.couples for i in self._interventions)
+
+    def prepare(self, grant: Cost) -> tuple[sampling.Chain, Cost]:
+        """Whatever the steering does once per prompt. Done on one worker; the result is data."""
+        before, key = self.meter.spent, Key.root(self.spec.seed).fold("scene")
+
+        def render(keys: tuple[Key, ...], steps: int) -> Tensor:
+            x = normals(tuple(k.fold("init") for k in keys), *self.model.latent).to(self.model.device)
+            return sampling.sample(
+                self.model, sampling.euler, x, self._batch(len(keys)), self.model.levels(steps), keys, self.meter
+            )
+
+        def score(z: Tensor) -> Tensor:
+            return self._score(z, self._batch(len(z)))
+
+        with torch.no_grad(), self.meter.grant(grant):
+            ready = self.steering.prepare(sampling.Scene(key, render, score))
+            machine.synchronise(self._device)
+        return ready, self.meter.spent - before
+
+    def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
+        """Whole groups only. Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
+
+        Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through.
+        """
+        before, real = self.meter.spent, len(task.indices)
+        keys = tuple(p.key for p in task.proposals)
+        steps = task.proposals[0].steps or self.spec.steps
+        groups = torch.tensor(task.groups) if self.couples else None
+        wants = self.wants_gradient and not task.plain
+        with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant):
+            x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
+            latents, cond = self.space.place(x, self.model, self._batch(real), keys)
+            with nullcontext() if task.plain else installed(self.model, self._interventions):
+                z = sampling.sample(
+                    self.model, self._sampler, latents, cond, self.model.levels(steps), keys, self.meter,
+                    steering=sampling.Chain() if task.plain else steering, groups=groups, score=self._score,
+                )  # fmt: skip
+            decoded = self.model.decode(z)
+            images = decoded + ((decoded * 255).round() / 255 - decoded).detach()
+            total, terms = self._judge(images, cond.prompts)
+            gradient = None
+            if wants:
+                self.meter.charge(Cost(backwards=(self.meter.spent - before).forwards))
+                (gradient,) = torch.autograd.grad(total.sum(), x)
+            machine.synchronise(self._device)
+        cost = self.meter.spent - before
+        rewards, values = total.detach().tolist(), {k: v.detach().tolist() for k, v in terms.items()}
+        out = []
+        for i, index in enumerate(task.indices):
+            own = {k: v[i] for k, v in values.items()}
+            picture = self._png(images[i], index, keys[i], rewards[i], own)
+            slope = None if gradient is None else gradient[i].cpu()
+            out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope))
+        return out, cost
+
+    def _batch(self, n: int) -> Conditioning:
+        return self._cond.take(torch.zeros(n, dtype=torch.int64))
+
+    def _score(self, z: Tensor, cond: Conditioning | None) -> Tensor:
+        prompts = (self.spec.prompt,) * len(z) if cond is None else cond.prompts
+        return self._judge(self.model.decode(z), prompts)[0].to(z.device)
+
+    def _judge(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+        try:
+            return self.reward(images, prompts)
+        except (FairleadError, BudgetExceeded, Unmetered):
+            raise
+        except Exception as error:
+            raise RewardError(
+                f"Reward {self.reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept; "
+                "mend the reward and resume."
+            ) from error
+
+    def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float]) -> bytes:
+        version, plain = machine.versions()["fairlead"], index == BASELINE
+        data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain)
+        size = (image.shape[-1], image.shape[-2])
+        return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index))

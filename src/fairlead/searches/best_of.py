@@ -1,0 +1,35 @@
+"""Random search: independent draws from the prior, the best one wins (Ma et al. 2025, arXiv 2501.09732, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import Key
+from fairlead.core.search import Feedback, Proposal, Space
+
+
+class BestOf:
+    """Asks for draws until the budget ends, or for `n` of them.
+
+    Candidate i depends on the run's seed and on i alone, so best of 64 contains best of 32. Candidate 0 is the plain
+    sample of the seed. This is the reference every other search must beat at equal cost.
+    """
+
+    wants_gradient = False
+
+    def __init__(self, space: Space, key: Key, n: int | None = None) -> None:
+        if n is not None and (not isinstance(n, int) or n < 1):
+            raise FairleadError(f"best_of.n is {n!r}: give a whole number of at least 1, or leave it out.")
+        self._space, self._key, self._n, self._asked = space, key, n, 0
+
+    def ask(self, n: int) -> list[Proposal]:
+        """The next draws, at most n."""
+        if self._n is not None:
+            n = min(n, self._n - self._asked)
+        keys = [self._key.fold("candidate", self._asked + i) for i in range(n)]
+        self._asked += len(keys)
+        return [Proposal(self._space.draw(key), key) for key in keys]
+
+    def tell(self, feedback: Sequence[Feedback]) -> None:
+        """Nothing to learn: draws are independent."""
