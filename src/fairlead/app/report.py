@@ -58,7 +58,7 @@ def _head(view: View) -> str:
     facts = [f"{spec.model.name}", reward_text(spec.reward), spec.search.name, f"seed {spec.seed}", view.created]
     return (
         f'<div class="top"><b>fairlead</b>{"".join(f"<span>{text(fact)}</span>" for fact in facts)}</div>'
-        f"<h1>{text(spec.prompt)}</h1>"
+        f'<h1{" class=long" if len(spec.prompt) > 120 else ""}>{text(spec.prompt)}</h1>'
     )
 
 
@@ -71,7 +71,7 @@ def _shot(view: View, which: str) -> str:
     css, title = ("win", "Best found") if which == "best" else ("base", "Baseline")
     if candidate is None:
         why = "no candidate has a reward yet" if which == "best" else "not rendered yet"
-        return f'<figure class="card shot {css}"><figcaption><b>{title}</b> {why}</figcaption></figure>'
+        return f'<figure class="card shot {css}"><div class="blank"></div><figcaption><b>{title}</b> {why}</figcaption></figure>'
     if which == "best":
         told = f"candidate {candidate.index}"
     else:
@@ -86,7 +86,7 @@ def _shot(view: View, which: str) -> str:
 def _facts(view: View) -> str:
     gain = view.gain
     css = "none" if not gain == gain or gain == 0 else "down" if gain < 0 else ""
-    head = number(gain, sign=True) if gain == gain else "–"
+    head = number(gain, sign=True) if gain == gain and gain != 0 else "none" if gain == 0 else "–"
     beaten = sum(1 for c in view.candidates if view.baseline and c.reward > view.baseline.reward)
     if gain > 0:
         small = f"{beaten} of {len(view.candidates)} candidates beat the baseline"
@@ -110,7 +110,7 @@ def _facts(view: View) -> str:
         f"<div><dt>reward</dt><dd>{text(reward_text(view.spec.reward))}</dd></div>"
         f"<div><dt>candidates</dt><dd>{len(view.candidates)}"
         f"{f' <span class=small>({len(view.failed)} failed)</span>' if view.failed else ''}</dd></div>"
-        f"{''.join(used)}{time}<div><dt>stopped</dt><dd>{text(state(view))}</dd></div></dl></aside>"
+        f"{''.join(used)}{time}<div><dt>{'state' if view.status == 'running' else 'stopped'}</dt><dd>{text(state(view))}</dd></div></dl></aside>"
     )
 
 
@@ -132,7 +132,7 @@ def _notes(view: View) -> str:
 
 def _charts(view: View) -> str:
     trace = view.trace()
-    if not trace:
+    if not any(math.isfinite(point.best) for point in trace):
         return ""
     limit = view.spec.limit
     by_nfe = _chart(view, trace, "nfe", limit.nfe)
