@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -35,6 +36,10 @@ class Reward(ABC):
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """Values [B] of the leaves by id -> total [B]."""
         return values[id(self)]
+
+    def copy(self) -> Self:
+        """The same formula over copies of its leaves that share their weights: metering it leaves this one as it is."""
+        return copy.deepcopy(self, {id(leaf): copy.copy(leaf) for leaf in self.leaves()})
 
     def meter(self, meter: Meter) -> None:
         """From now on a leaf of this reward cannot see an image without being charged for it."""

@@ -67,6 +67,10 @@ def euler(
     past: Past | None,
 ) -> Tensor:
     """First-order step of the probability-flow ODE; DDIM with eta 0 (Song et al. 2021, eq. 12)."""
+    return _line(x, x0, at, to)
+
+
+def _line(x: Tensor, x0: Tensor, at: Level, to: Level) -> Tensor:
     return to.alpha * x0 + to.sigma * ((x - at.alpha * x0) / at.sigma)
 
 
@@ -155,8 +159,8 @@ class Step:
     """Per trajectory, empty at step 0: multistep history, last rewards."""
     denoise: Denoise
     """x [R, C, h, w], level, rows [R] -> x0 [R, C, h, w]; metered"""
-    peek: Callable[[Tensor, Level, Tensor, int], Tensor]
-    """x [R, C, h, w], level, rows [R], steps -> x0 [R, C, h, w] by a short ODE; metered"""
+    ladder: Callable[[int], Sequence[Level]]
+    """The model's levels for that many steps."""
     score: Callable[[Tensor, Tensor], Tensor]
     """x0 [R, C, h, w], rows [R] -> reward [R]; decode and reward, metered"""
     sampler: Sampler
@@ -192,6 +196,12 @@ class Step:
         """
         before = self.after
         return replace(self, after=lambda x: after(before(x)))
+
+    def peek(self, x: Tensor, at: Level, rows: Tensor, steps: int) -> Tensor:
+        """x [R, C, h, w] at `at`, rows [R] -> x0 [R, C, h, w] by a short ODE with this step's guidance; metered."""
+        for a, b in pairwise([at, *(level for level in self.ladder(steps) if level.sigma < at.sigma)]):
+            x = _line(x, self.denoise(x, a, rows), a, b)
+        return x
 
     def solved(self) -> Step:
         """The same step with x0 known: one evaluation per sample the first time, none afterwards."""
@@ -307,12 +317,6 @@ def sample(
             same = torch.equal(rows, everyone)
             return model.predict(y, level, cond if same else cond.take(rows), owner)
 
-        def peek(y: Tensor, level: Level, rows: Tensor, n: int, denoise: Denoise = denoise) -> Tensor:
-            rest = [lower for lower in model.levels(n) if lower.sigma < level.sigma]
-            for a, b in pairwise([level, *rest]):
-                y = euler(None, y, denoise(y, a, rows), a, b, y, None)  # type: ignore[arg-type]
-            return y
-
         def scored(z: Tensor, rows: Tensor) -> Tensor:
             if score is None:
                 raise RuntimeError("this steering needs a reward, and the loop was given none")
@@ -321,7 +325,7 @@ def sample(
         drawn = normals(tuple(k.fold("step", i) for k in keys), *x.shape[1:]) if sampler.stochastic else torch.empty(0)
         step = Step(
             x=x, at=at, to=to, index=i, steps=steps, keys=tuple(k.fold("steer", i) for k in keys), groups=group,
-            noise=drawn.to(x.device), memory=memory, denoise=denoise, peek=peek, score=scored, sampler=sampler,
+            noise=drawn.to(x.device), memory=memory, denoise=denoise, ladder=model.levels, score=scored, sampler=sampler,
         )  # fmt: skip
         x = steering(step).run()
     return x

@@ -56,6 +56,7 @@ class Flux:
         ids = pipe._prepare_latent_image_ids(1, h // 2, w // 2, self._device, self._dtype)
         self._image_ids: Tensor = ids
         self._meter: Meter | None = None
+        self._net.register_forward_pre_hook(self._charge, with_kwargs=True)
         self._rows: Rows | None = None
         self._sites = [Site(f"joint_{i}", "joint", i) for i in range(len(self._net.transformer_blocks))] + [
             Site(f"single_{i}", "single", i) for i in range(len(self._net.single_transformer_blocks))
@@ -159,10 +160,10 @@ class Flux:
         """From now on every row of the network and every decoded latent is charged first."""
         self._meter = meter
 
-        def charge(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            meter.charge(Cost(forwards=len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])))
-
-        self._net.register_forward_pre_hook(charge, with_kwargs=True)
+    def _charge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._meter is not None:
+            rows = len(kwargs["hidden_states"] if "hidden_states" in kwargs else args[0])
+            self._meter.charge(Cost(forwards=rows))
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
         """Edit both streams where block `site` hands them on; returns the removal."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,7 @@ class Mixture:
         self._size = gaussians.means.shape[1]
         self._net = _Network(gaussians)
         self._meter: Meter | None = None
+        self._net.register_forward_pre_hook(self._charge)
 
     @property
     def latent(self) -> tuple[int, int, int]:
@@ -135,7 +137,10 @@ class Mixture:
     def meter(self, meter: Meter) -> None:
         """Charge rows and decodes from now on."""
         self._meter = meter
-        self._net.register_forward_pre_hook(lambda module, args: meter.charge(Cost(forwards=len(args[0]))))
+
+    def _charge(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if self._meter is not None:
+            self._meter.charge(Cost(forwards=len(args[0])))
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
         """There is no site."""

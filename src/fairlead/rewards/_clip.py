@@ -53,18 +53,23 @@ class Clip:
         self._mean, self._std = tuple(shape.image_mean), tuple(shape.image_std)
         self._size = int(self._net.config.vision_config.image_size)
         self._length = int(self._net.config.text_config.max_position_embeddings)
-        self._last: tuple[weakref.ref[Tensor], Tensor] | None = None
+        self._last: tuple[weakref.ref[Tensor], int, Tensor] | None = None
         self._texts: dict[str, Tensor] = {}
         self.logit_scale = float(self._net.logit_scale.exp())
         self.dim = int(self._net.config.projection_dim)
 
     def images(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] in [0, 1] -> [B, D] unit norm. Two rewards on one batch share one pass."""
-        if self._last is not None and self._last[0]() is images:
-            return self._last[1]
+        """Images [B, 3, H, W] in [0, 1] -> [B, D] unit norm. Two rewards on one batch share one pass.
+
+        Not where gradients flow: a graph is spent once, and keeping it would keep the batch alive.
+        """
+        graph = torch.is_grad_enabled() and images.requires_grad
+        if self._last is not None and self._last[0]() is images and self._last[1] == images._version and not graph:
+            return self._last[2]
         pixels = preprocess(images.to(self._net.device), self._size, self._mean, self._std)
         features = F.normalize(_pooled(self._net.get_image_features(pixel_values=pixels)), dim=-1)
-        self._last = (weakref.ref(images), features)
+        if not graph:
+            self._last = (weakref.ref(images), images._version, features)
         return features
 
     @torch.no_grad()

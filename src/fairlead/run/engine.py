@@ -21,7 +21,7 @@ from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.run import machine, models, png, prepared, registry
 from fairlead.run.executor import Executor, Local
 from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
-from fairlead.run.spec import Part, Spec
+from fairlead.run.spec import Spec, reward_parts
 from fairlead.run.store import Store, as_json, write_atomically
 
 ASK = 256
@@ -89,10 +89,7 @@ def resume(
             store.set_spec(spec)
         elif store.status == "finished":
             return store
-        if reward is None and any(p.name == "python" for p in _leaves(spec.reward)):
-            raise FairleadError(
-                f"The reward of {folder} was a Python object: resume it with fairlead.resume(folder, reward=...)."
-            )
+        _needs(spec, reward, folder, "resume it with fairlead.resume(folder, reward=...)")
         clock = _Clock(spec, on_progress)
         clock.say("loading model")
         executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
@@ -109,6 +106,7 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     """
     store = Store.open(folder)
     spec = store.spec
+    _needs(spec, reward, folder, "replay it with that object")
     companions = store.task_of(index)
     recorded = store.get(index)
     executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
@@ -138,10 +136,9 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     return Replay(index, recorded, outcome.reward, identical, gap, outcome.image, len(chosen), message)
 
 
-def _leaves(tree: Any) -> list[Part]:
-    from fairlead.run.spec import reward_parts
-
-    return reward_parts(tree)
+def _needs(spec: Spec, reward: Reward | None, folder: Path, what: str) -> None:
+    if reward is None and any(part.name == "python" for part in reward_parts(spec.reward)):
+        raise FairleadError(f"The reward of {folder} was a Python object: {what}.")
 
 
 def _with_dtype(spec: Spec) -> Spec:

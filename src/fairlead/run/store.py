@@ -11,18 +11,22 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.run.records import BASELINE, Candidate, Outcome, Task
 from fairlead.run.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 1
 DATABASE = "run.sqlite"
@@ -33,7 +37,8 @@ create table run(
 create table task(number integer primary key, questions text not null, cost text not null);
 create table outcome(
     idx integer primary key, task integer not null references task(number), question text not null, key text not null,
-    reward real, terms text not null, cost text not null, image text not null, steps integer not null);
+    reward real, terms text not null, cost text not null, image text not null, steps integer not null,
+    gradient blob);
 create table prepared(name text primary key, data blob not null, cost text not null);
 """
 
@@ -169,20 +174,20 @@ class Store:
         with _plain(self.folder):
             marks = ",".join("?" * len(task.indices))
             rows = self._db.execute(
-                f"select idx, question, reward, terms, cost, image from outcome where idx in ({marks}) order by idx",
+                f"select idx, question, reward, terms, cost, image, gradient from outcome where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
         if len(rows) != len(task.indices):
             return None
         out = []
-        for position, (idx, asked, reward, terms, cost, image) in enumerate(rows):
+        for position, (idx, asked, reward, terms, cost, image, slope) in enumerate(rows):
             if asked != question(task, position):
                 raise StoreError(
                     f"Candidate {idx} of {self.folder} was asked another question when it was recorded: "
                     "the algorithm or its settings changed since, so start a new run."
                 )
             value = float("nan") if reward is None else float(reward)
-            out.append(Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image)))
+            out.append(Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image), _tensor(slope)))
         return out
 
     def known(self, indices: Sequence[int]) -> set[int]:
@@ -211,10 +216,11 @@ class Store:
                     "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
                 self._db.executemany(
-                    "insert into outcome values(?,?,?,?,?,?,?,?,?)",
+                    "insert into outcome values(?,?,?,?,?,?,?,?,?,?)",
                     [
                         (o.index, number, q, p.key.hex(), None if o.reward != o.reward else o.reward, json.dumps(dict(o.terms)),
-                         json.dumps(o.cost.as_dict()), name, p.steps or self.spec.steps)
+                         json.dumps(o.cost.as_dict()), name, p.steps or self.spec.steps,
+                         None if o.gradient is None else o.gradient.float().numpy().tobytes())
                         for o, q, p, name in zip(outcomes, asked, task.proposals, names, strict=True)
                     ],
                 )  # fmt: skip
@@ -292,6 +298,14 @@ class Store:
         return digest
 
 
+def _tensor(data: bytes | None) -> Tensor | None:
+    if data is None:
+        return None
+    import torch
+
+    return torch.frombuffer(bytearray(data), dtype=torch.float32)
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """The whole file or none of it, also when the disk is full or the process dies."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -345,10 +359,10 @@ def _plain(folder: Path) -> Iterator[None]:
 
 
 def as_json(value: Any) -> str:
-    """One line of JSON without NaN, which JSON does not have."""
+    """One line of JSON without NaN and infinity, which JSON does not have."""
 
     def clean(v: Any) -> Any:
-        if isinstance(v, float) and v != v:
+        if isinstance(v, float) and not math.isfinite(v):
             return None
         if isinstance(v, Mapping):
             return {k: clean(x) for k, x in v.items()}

@@ -49,7 +49,7 @@ class Worker:
         self.model: Model = model
         if reward is None:
             reward = build_reward(spec.reward, lambda part: registry.build("rewards", part))
-        self.reward: Reward = reward
+        self.reward: Reward = reward.copy()
         if want_gradient and not self.reward.differentiable:
             raise FairleadError(
                 f"{spec.search.name} needs gradients and reward {self.reward.name!r} has none: choose another reward or search."
@@ -109,7 +109,7 @@ class Worker:
                     steering=sampling.Chain() if task.plain else steering, groups=groups, score=self._score,
                 )  # fmt: skip
             decoded = self.model.decode(z)
-            images = decoded + ((decoded * 255).round() / 255 - decoded).detach()
+            images = (decoded.detach() * 255).round() / 255 + (decoded - decoded.detach())
             total, terms = self._judge(images, cond.prompts)
             gradient = None
             if wants:
