@@ -1,0 +1,140 @@
+"""What fairlead adds to the work itself, and which settings make the work fast. Everything is measured side by side.
+
+    python experiments/overhead/measure.py [--repeats 7] [--settings] [--out experiments/overhead/results.md]
+
+The bare side calls the same network rows, decodes and reward passes with nothing around them: no keys, no ledger, no
+store, no PNG. Both sides use one loaded model in one process and take turns; the ratio is of medians, its interval from
+bootstrap over the turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+from fairlead.core.cost import INFINITE
+from fairlead.core.model import whole
+from fairlead.run import engine, machine, models
+from fairlead.run.executor import Local
+from fairlead.run.spec import make_spec
+from fairlead.run.store import Store
+
+PROMPT = "a photo of a red apple left of a dog"
+
+
+def bare(worker, spec, images: int) -> float:
+    """Seconds for `images` pictures: network, decoder and reward, and only them."""
+    model, net = worker.model, worker.model._net
+    sigmas = [level.sigma for level in model.levels(spec.steps)]
+    cond = worker._batch(spec.batch)
+    since = time.perf_counter()
+    with torch.no_grad(), worker.meter.grant(INFINITE):
+        for _ in range(images // spec.batch):
+            x = torch.zeros(spec.batch, *model.latent)
+            rows = 2 * spec.batch if model.branches == 2 else spec.batch
+            packed = model._pipe._pack_latents(x.repeat(model.branches, 1, 1, 1).to(model._dtype), rows, *model.latent)
+            tokens = torch.cat([cond.extra["negative"], cond.tokens]) if model.branches == 2 else cond.tokens
+            pooled = torch.cat([cond.extra["negative_pooled"], cond.extra["pooled"]]) if model.branches == 2 else cond.extra["pooled"]
+            ids = torch.zeros(tokens.shape[1], 3, dtype=model._dtype)
+            for sigma in sigmas[:-1]:
+                net(hidden_states=packed, timestep=torch.full((rows,), sigma, dtype=model._dtype), guidance=None,
+                    pooled_projections=pooled, encoder_hidden_states=tokens, txt_ids=ids, img_ids=model._image_ids,
+                    return_dict=False)  # fmt: skip
+            worker.reward(model.decode(x), (spec.prompt,) * spec.batch)
+    return time.perf_counter() - since
+
+
+def controlled(executor, spec) -> float:
+    """Seconds for the same pictures through engine, ledger, store and PNG files, as `fairlead run` does after loading."""
+    with tempfile.TemporaryDirectory() as scratch:
+        since = time.perf_counter()
+        drive = engine._Drive(spec, executor, engine._Clock(spec, lambda p: None))
+        drive.check_affordable()
+        store = Store.create(Path(scratch) / "run", spec, machine.versions(), "now")
+        with store.lock():
+            drive.run(store, lambda: False)
+        seconds = time.perf_counter() - since
+        store.close()
+    return seconds
+
+
+def overhead(repeats: int) -> list[str]:
+    """Ratio with its interval."""
+    spec = engine._with_dtype(
+        make_spec(PROMPT, budget="nfe=640", batch=16, steps=20, defaults=models.defaults("pocket"))
+    )
+    executor = Local(spec)
+    worker = executor.worker
+    images = 32
+    ours, theirs = [], []
+    for turn in range(repeats + 1):
+        a = controlled(executor, spec)
+        b = bare(worker, spec, images)
+        if turn:
+            ours.append(a)
+            theirs.append(b)
+    pick = np.random.default_rng(0).integers(0, repeats, (2000, repeats))
+    ratios = np.median(np.array(ours)[pick], 1) / np.median(np.array(theirs)[pick], 1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return [
+        f"Best of {images}, 20 steps, batch 16, {spec.model.settings['dtype']}, {torch.get_num_threads()} threads, "
+        f"{repeats} turns each.",
+        "",
+        "| | seconds (median) |",
+        "|---|---|",
+        f"| fairlead, from loaded model to written pictures | {np.median(ours):.2f} |",
+        f"| the same network rows, decodes and reward passes, bare | {np.median(theirs):.2f} |",
+        f"| **ratio** | **{np.median(ours) / np.median(theirs):.3f}** (95 %: {low:.3f} to {high:.3f}) |",
+    ]
+
+
+def settings(repeats: int) -> list[str]:
+    """Milliseconds per network row for batch size, number format and attention kernel."""
+    out = ["| number format | attention | " + " | ".join(f"batch {b}" for b in (1, 4, 8, 16, 32)) + " |", "|---|---|" + "---|" * 5]
+    for dtype in ("float32", "bfloat16"):
+        for kernel in ("flash", "math"):
+            cells = []
+            spec = make_spec(PROMPT, settings={"pocket": {"dtype": dtype}}, defaults=models.defaults("pocket"))
+            model = models.build(spec, device="cpu", dtype=dtype)
+            backend = torch.nn.attention.SDPBackend
+            chosen = backend.FLASH_ATTENTION if kernel == "flash" else backend.MATH
+            for batch in (1, 4, 8, 16, 32):
+                cond = model.encode([PROMPT] * batch)
+                x, level = torch.zeros(batch, *model.latent), model.levels(4)[1]
+                with torch.no_grad(), torch.nn.attention.sdpa_kernel([chosen]):
+                    model.predict(x, level, cond, whole(batch, level))
+                    spent = []
+                    for _ in range(repeats):
+                        since = time.perf_counter()
+                        model.predict(x, level, cond, whole(batch, level))
+                        spent.append(time.perf_counter() - since)
+                cells.append(f"{1000 * float(np.median(spent)) / batch / model.branches:.2f}")
+            out.append(f"| {dtype} | {kernel} | " + " | ".join(cells) + " |")
+    return out
+
+
+def main() -> None:
+    """Print, and write if asked."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--repeats", type=int, default=7)
+    options.add_argument("--settings", action="store_true", help="also measure batch, number format and attention")
+    options.add_argument("--out", type=Path)
+    chosen = options.parse_args()
+    lines = ["# Overhead", "", f"{platform.machine()}, torch {torch.__version__}.", "", *overhead(chosen.repeats)]
+    if chosen.settings:
+        lines += ["", "Milliseconds per network row:", "", *settings(chosen.repeats)]
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if chosen.out:
+        chosen.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
