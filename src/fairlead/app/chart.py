@@ -76,8 +76,12 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
 
 def svg(chart: Chart) -> str:
     """The chart as one `<svg>` element."""
-    low, high = _range([chart.baseline, *(y for _, y, _ in chart.dots), *(y for line in chart.lines for _, y in line.steps)])
-    most = max([x for x, _, _ in chart.dots] + [x for x, _ in chart.failed] + [line.end for line in chart.lines] + [0.0])
+    low, high = _range(
+        [chart.baseline, *(y for _, y, _ in chart.dots), *(y for line in chart.lines for _, y in line.steps)]
+    )
+    most = max(
+        [x for x, _, _ in chart.dots] + [x for x, _ in chart.failed] + [line.end for line in chart.lines] + [0.0]
+    )
     right = (chart.limit if chart.limit <= most * 1.6 else most) if most > 0 else 1.0
     right = max(right, most) * 1.02 or 1.0
     plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
@@ -102,7 +106,9 @@ def svg(chart: Chart) -> str:
         for line in chart.lines[:1]:
             out.append(_area(line, chart.baseline, px, py))
     for x, y, label in chart.dots:
-        out.append(f'<circle class="dot" cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6"><title>{escape(label)}</title></circle>')
+        out.append(
+            f'<circle class="dot" cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6"><title>{escape(label)}</title></circle>'
+        )
     for x, label in chart.failed:
         out.append(
             f'<path class="fail" d="M{px(x) - 3:.1f} {floor - 8}l6 6m0 -6l-6 6"><title>{escape(label)}</title></path>'

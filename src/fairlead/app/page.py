@@ -28,9 +28,7 @@ class Picture:
         if not self.source:
             return f'<p class="missing">{text(alt)}: the picture is missing.</p>'
         width, height = self.size
-        return (
-            f'<img src="{self.source}" alt="{text(alt)}" width="{width}" height="{height}" data-zoom loading="lazy">'
-        )
+        return f'<img src="{self.source}" alt="{text(alt)}" width="{width}" height="{height}" data-zoom loading="lazy">'
 
 
 def picture(path: Path, side: int) -> Picture:

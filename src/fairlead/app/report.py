@@ -10,7 +10,18 @@ from pathlib import Path
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import change, page, pairs, picture, text
 from fairlead.app.view import Point, View
-from fairlead.app.words import UNITS, budget_text, command, count, duration, number, part_text, run_command, shown
+from fairlead.app.words import (
+    UNITS,
+    budget_text,
+    command,
+    count,
+    duration,
+    number,
+    part_text,
+    reason,
+    run_command,
+    shown,
+)
 from fairlead.core.cost import Cost
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
@@ -43,22 +54,26 @@ def _sections(view: View) -> Iterator[str]:
     yield _cost(view)
     yield _settings(view)
     yield _commands(view)
-    yield f"<footer>Run {text(view.spec.id())}, started {text(view.created)}. One file, nothing is fetched: it can be mailed as it is.</footer>"
+    yield (
+        f"<footer>Run {text(view.spec.id())}, started {text(view.created)}. "
+        "One file, nothing is fetched: it can be mailed as it is.</footer>"
+    )
 
 
 def state(view: View) -> str:
     """How the run stands, in words."""
     if view.status == "running":
         return "not finished"
-    return view.stopped or view.status
+    return reason(view.stopped) or view.status
 
 
 def _head(view: View) -> str:
     spec = view.spec
-    facts = [f"{spec.model.name}", reward_text(spec.reward), spec.search.name, f"seed {spec.seed}", view.created]
+    when = view.created[:16].replace("T", " ") + " UTC"
+    facts = [spec.model.name, reward_text(spec.reward), spec.search.name, f"seed {spec.seed}", when]
     return (
         f'<div class="top"><b>fairlead</b>{"".join(f"<span>{text(fact)}</span>" for fact in facts)}</div>'
-        f'<h1{" class=long" if len(spec.prompt) > 120 else ""}>{text(spec.prompt)}</h1>'
+        f"<h1{' class=long' if len(spec.prompt) > 120 else ''}>{text(spec.prompt)}</h1>"
     )
 
 
@@ -79,13 +94,14 @@ def _shot(view: View, which: str) -> str:
     shot = picture(view.named_picture(f"{which}.png", candidate), LARGE)
     return (
         f'<figure class="card shot {css}">{shot.tag(f"{title}: {told}, reward {number(candidate.reward)}")}'
-        f'<figcaption><span><b>{title}</b> &nbsp;{told}</span><span class="num">{number(candidate.reward)}</span></figcaption></figure>'
+        f"<figcaption><span><b>{title}</b> &nbsp;{told}</span>"
+        f'<span class="num">{number(candidate.reward)}</span></figcaption></figure>'
     )
 
 
 def _facts(view: View) -> str:
     gain = view.gain
-    css = "none" if not gain == gain or gain == 0 else "down" if gain < 0 else ""
+    css = "none" if gain != gain or gain == 0 else "down" if gain < 0 else ""
     head = number(gain, sign=True) if gain == gain and gain != 0 else "none" if gain == 0 else "–"
     beaten = sum(1 for c in view.candidates if view.baseline and c.reward > view.baseline.reward)
     if gain > 0:
@@ -110,7 +126,8 @@ def _facts(view: View) -> str:
         f"<div><dt>reward</dt><dd>{text(reward_text(view.spec.reward))}</dd></div>"
         f"<div><dt>candidates</dt><dd>{len(view.candidates)}"
         f"{f' <span class=small>({len(view.failed)} failed)</span>' if view.failed else ''}</dd></div>"
-        f"{''.join(used)}{time}<div><dt>{'state' if view.status == 'running' else 'stopped'}</dt><dd>{text(state(view))}</dd></div></dl></aside>"
+        f"{''.join(used)}{time}<div><dt>{'state' if view.status == 'running' else 'stopped'}</dt>"
+        f"<dd>{text(state(view))}</dd></div></dl></aside>"
     )
 
 
@@ -121,7 +138,11 @@ def _amount(name: str, value: float) -> str:
 def _notes(view: View) -> str:
     notes = list(view.warnings)
     if view.status == "running":
-        notes.append("This run has not finished: it is still going, or it was cut off. The command to continue it is below.")
+        notes.append(
+            "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
+        )
+    elif view.status == "stopped":
+        notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed:
         many = len(view.failed)
         notes.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
@@ -140,7 +161,8 @@ def _charts(view: View) -> str:
     return (
         "<h2>Best so far<small>the line is the best reward yet, a dot one candidate</small></h2>"
         f'<section class="charts" id="charts"><figure class="card"><figcaption><b>against NFE</b></figcaption>{by_nfe}</figure>'
-        f'<figure class="card"><figcaption><b>against seconds</b>, counted when a batch is done</figcaption>{by_seconds}</figure></section>'
+        '<figure class="card"><figcaption><b>against seconds</b>, counted when a batch is done</figcaption>'
+        f"{by_seconds}</figure></section>"
     )
 
 
@@ -157,7 +179,11 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
                 for p in trace
                 if math.isfinite(p.candidate.reward)
             ],
-            failed=[(getattr(p, axis), f"candidate {p.candidate.index} failed") for p in trace if p.candidate.reward != p.candidate.reward],
+            failed=[
+                (getattr(p, axis), f"candidate {p.candidate.index} failed")
+                for p in trace
+                if p.candidate.reward != p.candidate.reward
+            ],
             baseline=view.baseline.reward if view.baseline else math.nan,
             limit=limit,
         )
@@ -179,7 +205,11 @@ def _gallery(view: View) -> str:
         return ""
     chosen = ranked[:GALLERY]
     cards = "".join(_card(view, candidate, rank) for rank, candidate in enumerate(chosen, 1))
-    left = f"the best {len(chosen)} of {len(ranked)}; the others are in the table below and in images/" if len(ranked) > len(chosen) else "all of them"
+    left = (
+        f"the best {len(chosen)} of {len(ranked)}; the others are in the table below and in images/"
+        if len(ranked) > len(chosen)
+        else "all of them"
+    )
     return (
         f"<h2>Candidates<small>{left}; click to enlarge, arrow keys to walk</small></h2>"
         '<div class="tools">order <button data-order="rank" aria-pressed="true">by reward</button>'
@@ -193,7 +223,9 @@ def _card(view: View, candidate: Candidate, rank: int) -> str:
     wins = view.best is not None and candidate.index == view.best.index
     plain = view.baseline is not None and candidate.index == view.baseline.index
     css = " ".join(w for w, on in (("win", wins), ("base", plain and not wins), ("failed", failed)) if on)
-    tags = ('<span class="tag">best</span>' if wins else "") + ('<span class="tag base">baseline</span>' if plain else "")
+    tags = ('<span class="tag">best</span>' if wins else "") + (
+        '<span class="tag base">baseline</span>' if plain else ""
+    )
     reward = "failed" if failed else number(candidate.reward)
     alt = f"Candidate {candidate.index}: {'no reward' if failed else f'reward {reward}, rank {rank} of {len(view.candidates)}'}"
     return (
@@ -274,9 +306,14 @@ def _cost(view: View) -> str:
         )
     head = "<th>once</th>" if apart else ""
     return (
-        f'<h2>Cost</h2><div class="card scroll" id="cost"><table><thead><tr><th>resource</th><th>spent</th><th>budget</th><th></th>{head}'
+        '<h2>Cost</h2><div class="card scroll" id="cost"><table><thead><tr>'
+        f"<th>resource</th><th>spent</th><th>budget</th><th></th>{head}"
         f"<th>per candidate</th></tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-        + ("<p class='small'>“Once” is the baseline's own sample and what a method prepares per prompt.</p>" if apart else "")
+        + (
+            "<p class='small'>“Once” is the baseline's own sample and what a method prepares per prompt.</p>"
+            if apart
+            else ""
+        )
     )
 
 
@@ -308,7 +345,7 @@ def _settings(view: View) -> str:
 def _commands(view: View) -> str:
     folder = shown(view.folder)
     lines: list[tuple[str, str]] = []
-    if view.status == "running" or view.stopped == "interrupted":
+    if view.status != "finished":
         lines.append(("continue this run", command("resume", folder)))
     if view.best:
         lines.append(("render the winner again and compare", command("replay", folder, view.best.index)))

@@ -84,7 +84,12 @@ class View:
     @property
     def ranked(self) -> tuple[Candidate, ...]:
         """Candidates by reward, the earliest of equals first, the failed last."""
-        return tuple(sorted(self.candidates, key=lambda c: (c.reward != c.reward, -c.reward if c.reward == c.reward else 0.0, c.index)))
+        return tuple(
+            sorted(
+                self.candidates,
+                key=lambda c: (c.reward != c.reward, -c.reward if c.reward == c.reward else 0.0, c.index),
+            )
+        )
 
     @property
     def terms(self) -> tuple[str, ...]:

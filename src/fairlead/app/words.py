@@ -94,6 +94,27 @@ def budget_text(budget: Mapping[str, float]) -> str:
     return ",".join(f"{name}={value:.15g}" for name, value in budget.items())
 
 
+def _literal(value: Any) -> str:
+    """As `parse_settings` reads it: bare words stay bare."""
+    bare = (
+        isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value) and value not in ("True", "False", "None")
+    )
+    return str(value) if bare else repr(value)
+
+
+def reason(stopped: str) -> str:
+    """Why a run ended, as a clause."""
+    kind, _, names = stopped.partition(": ")
+    if kind == "budget" and names:
+        words = " and ".join("NFE" if name == "nfe" else name for name in names.split(", "))
+        return f"the budget of {words} is spent"
+    return {
+        "interrupted": "interrupted",
+        "error": "an error ended it",
+        "search finished": "the search is finished",
+    }.get(stopped, stopped)
+
+
 def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "--model", spec.model.name
     yield "--reward", reward_text(spec.reward)
@@ -104,7 +125,7 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     for part in spec.interventions:
         yield "--intervene", part_text(part)
     for name, value in spec.model.settings.items():
-        yield "--set", f"{spec.model.name}.{name}={value!r}"
+        yield "--set", f"{spec.model.name}.{name}={_literal(value)}"
     yield "--budget", budget_text(spec.budget)
     yield "--sampler", spec.sampler
     for word in ("steps", "group", "batch", "seed"):
@@ -113,7 +134,7 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
 
 def run_command(spec: Spec) -> str | None:
     """The command line that asks the same question, or None where only Python can (a reward that is a function)."""
-    if not reward_parts(spec.reward) or any(not part.name.isidentifier() for part in reward_parts(spec.reward)):
+    if any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
     return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])
 

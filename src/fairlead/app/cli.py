@@ -1,0 +1,601 @@
+"""The command line. Imports torch only inside the commands that compute."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fairlead.app import catalogue
+from fairlead.app.comparison import write_comparison
+from fairlead.app.progress import Interrupt, Watch
+from fairlead.app.report import write_report
+from fairlead.app.view import View
+from fairlead.app.words import UNITS, command, count, duration, new_folder, number, reason, shown
+from fairlead.core.cost import Cost
+from fairlead.core.errors import FairleadError, unknown
+from fairlead.run import registry
+from fairlead.run.records import BASELINE
+from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings, reward_text
+from fairlead.run.store import Store, write_atomically
+from fairlead.run.store import as_json as to_json
+
+if TYPE_CHECKING:
+    from fairlead.run.records import Progress
+
+KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
+INTERRUPTED = 130
+"""Exit code of a run that was stopped by Ctrl-C, and of one that was aborted."""
+
+app = typer.Typer(
+    help="Search for better pictures with a frozen text-to-image model, at a budget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _names(kind: str) -> Callable[[str], list[str]]:
+    """Shell completion from the registry."""
+    return lambda incomplete: [name for name in registry.table(kind) if name.startswith(incomplete)]
+
+
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the picture should show.")]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="NAME",
+        help="pocket, a hub name, or a diffusers folder.",
+        autocompletion=_names("models"),
+    ),
+]
+Reward = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMULA",
+        help="A formula over rewards, like 'clip_score + 0.5*aesthetic'.",
+        autocompletion=_names("rewards"),
+    ),
+]
+Space = Annotated[str, typer.Option(metavar="NAME", help="What the search moves.", autocompletion=_names("spaces"))]
+Search = Annotated[str, typer.Option(metavar="NAME", help="The outer loop.", autocompletion=_names("searches"))]
+Steer = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Control inside the denoising loop; repeat to chain.", autocompletion=_names("steerings")
+    ),
+]
+Intervene = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="Edit inside the network; repeat for several.", autocompletion=_names("interventions")
+    ),
+]
+Setting = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PART.SETTING=VALUE", help="part.setting=value, like best_of.n=16; repeat for several."
+    ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
+    ),
+]
+Sampler = Annotated[str, typer.Option(metavar="NAME", help="How a step is taken.", autocompletion=_names("samplers"))]
+Steps = Annotated[
+    int | None, typer.Option(metavar="N", help="Denoising steps of a picture.  [default: the model's own]")
+]
+Group = Annotated[int, typer.Option(metavar="N", help="Candidates rendered together, for methods that couple them.")]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures rendered at once.  [default: the model's own]")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Names the run's randomness.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder for the run.  [default: runs/TIME-PROMPT]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
+Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+
+
+def _stdout() -> Console:
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+
+
+def _stderr() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _print_json(value: Any) -> None:
+    print(to_json(value), flush=True)
+
+
+@contextlib.contextmanager
+def _computing(as_json: bool) -> Iterator[tuple[Callable[[Progress], None], Interrupt]]:
+    """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
+    console = _stderr()
+    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+    with quiet, Interrupt(announce=not console.is_terminal) as stop, Watch(console, stop) as watch:
+        yield watch, stop
+
+
+def _spec(
+    prompt: str, model: str, reward: str, space: str, search: str, steer: list[str] | None, intervene: list[str] | None,
+    setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
+) -> Spec:  # fmt: skip
+    from fairlead.run import models
+
+    return make_spec(
+        prompt, model=model, reward=reward, space=space, search=search, steer=steer or (), intervene=intervene or (),
+        settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
+        seed=seed, defaults=models.defaults(model),
+    )  # fmt: skip
+
+
+@app.command("run", short_help="Search for a better picture.")
+def run_command(
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
+    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
+) -> int:  # fmt: skip
+    """Search for a better picture and write it, its rivals and a report into a new folder."""
+    spec = _spec(
+        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+    )
+    if dry_run:
+        return _price(spec, as_json)
+    folder = out if out is not None else new_folder(prompt, datetime.now(UTC))
+    _refuse_existing(folder)
+    _warn(spec)
+    from fairlead.run import engine
+
+    with _computing(as_json) as (watch, stop), _reported(folder):
+        engine.start(spec, folder, on_progress=watch, stop=stop).close()
+    return _finish(folder, as_json)
+
+
+@app.command(short_help="Continue a run where it ended.")
+def resume(run: Folder, budget: Budget = None, as_json: AsJson = False) -> int:
+    """Continue a run where it ended, with a larger --budget if one is given."""
+    limits = None if budget is None else parse_budget(budget)
+    Store.open(run).close()
+    from fairlead.run import engine
+
+    with _computing(as_json) as (watch, stop), _reported(run):
+        engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
+    return _finish(run, as_json)
+
+
+@app.command(short_help="Render one candidate again and compare.")
+def replay(
+    run: Folder,
+    candidate: Annotated[str, typer.Argument(metavar="CANDIDATE", help="Its number, or 'best', or 'baseline'.")],
+    alone: Annotated[bool, typer.Option("--alone", help="Without the others of its batch.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the picture to this new file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
+    index = _index(run, candidate)
+    if out is not None and out.exists():
+        raise FairleadError(f"{out} exists already: give another --out.")
+    from fairlead.run import engine
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        again = engine.replay(run, index, alone=alone)
+    if out is not None:
+        write_atomically(out, again.image)
+    if as_json:
+        _print_json(
+            {
+                "run": shown(run), "candidate": again.index, "identical": again.identical,
+                "reward": {"recorded": again.recorded.reward, "replayed": again.reward},
+                "max_pixel_difference": again.max_pixel_difference, "companions": again.companions,
+                "image": None if out is None else shown(out),
+            }
+        )  # fmt: skip
+    else:
+        rows = [
+            ("candidate", str(again.index) if again.index != BASELINE else "baseline"),
+            ("recorded reward", repr(again.recorded.reward)),
+            ("replayed reward", repr(again.reward)),
+            ("pixels", "identical" if again.max_pixel_difference == 0 else f"differ by up to {again.max_pixel_difference} of 255"),
+            ("rendered with", f"{again.companions} in one batch"),
+        ]  # fmt: skip
+        _stdout().print(_pairs(rows if out is None else [*rows, ("picture", shown(out))]))
+        print(again.message)
+    return 0 if again.identical else 1
+
+
+@app.command(short_help="Write the report of a run, or compare several.")
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Page for several runs.  [default: comparison.html]"),
+    ] = None,
+) -> int:
+    """Write the report of one run again, or one page that compares several."""
+    if len(runs) > 1:
+        print(shown(write_comparison(runs, out or Path("comparison.html"))))
+    elif out is not None:
+        raise FairleadError(f"--out {out} is for a page of several runs: one run's report is written into its folder.")
+    else:
+        print(shown(write_report(runs[0])))
+    return 0
+
+
+@app.command("list")
+def list_command(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(KINDS)}, runs.  [default: all but runs]")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """What can be named in a run, or the runs in ./runs."""
+    if kind is not None and kind not in (*KINDS, "runs"):
+        raise unknown("list", kind, (*KINDS, "runs"))
+    if kind == "runs":
+        return _list_runs(as_json)
+    kinds = KINDS if kind is None else (kind,)
+    if as_json:
+        _print_json({k: [_item_object(k, item) for item in catalogue.items(k)] for k in kinds})
+        return 0
+    console = _stdout()
+    for i, k in enumerate(kinds):
+        if len(kinds) > 1:
+            console.print(Text(f"{chr(10) if i else ''}{k}", style="bold"))
+        console.print(_model_table() if k == "models" else _item_table(k))
+    return 0
+
+
+@app.command()
+def price(
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
+    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    seed: Seed = 0, as_json: AsJson = False,
+) -> int:  # fmt: skip
+    """What a run would cost, counted without running it."""
+    spec = _spec(
+        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+    )
+    return _price(spec, as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> int:
+    """Check that everything a run needs works here. Exit code 1 if something does not."""
+    from fairlead.run.doctor import checks
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        found = list(checks())
+    if as_json:
+        listed = [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in found]
+        _print_json({"ok": all(c.ok for c in found), "checks": listed})
+        return 0 if all(c.ok for c in found) else 1
+    table = Table.grid(padding=(0, 2))
+    for check in found:
+        mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
+        told = check.detail if check.ok or not check.fix else f"{check.detail}\n→ {check.fix}"
+        table.add_row(mark, Text(check.name), Text(told, style="" if check.ok else "yellow"))
+    _stdout().print(table)
+    return 0 if all(c.ok for c in found) else 1
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"fairlead {version('fairlead')}")
+        except PackageNotFoundError:
+            print("fairlead (not installed)")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# around a run
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Before anything is loaded: the engine would refuse too, but a minute later."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        hint = (
+            f"or continue the run in it with '{command('resume', folder)}'"
+            if (folder / "run.sqlite").exists()
+            else "nothing is overwritten"
+        )
+        raise FairleadError(f"{folder} exists already: give another --out, {hint}.")
+
+
+def _warn(spec: Spec) -> None:
+    from fairlead.run import models
+
+    for sentence in models.warnings(spec):
+        _say(f"warning: {sentence}")
+
+
+@contextlib.contextmanager
+def _reported(folder: Path) -> Iterator[None]:
+    """Whatever ends a run, its folder gets a report of what there is."""
+    try:
+        yield
+    except BaseException as error:
+        if (folder / "run.sqlite").is_file():
+            with contextlib.suppress(FairleadError):
+                write_report(folder)
+            if isinstance(error, KeyboardInterrupt):
+                _say(f"Aborted; what was recorded is kept. Continue with: {command('resume', shown(folder))}")
+        raise
+
+
+def _finish(folder: Path, as_json: bool) -> int:
+    """Write the report and say what came out."""
+    page = write_report(folder)
+    view = View.read(folder)
+    console = _stderr() if as_json else _stdout()
+    console.print(_summary(view, page))
+    if as_json:
+        _print_json(view.as_object())
+    if view.status == "stopped":
+        _say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
+        return INTERRUPTED
+    return 0
+
+
+def _summary(view: View, page: Path) -> Table:
+    rows: list[tuple[str, str | Text]] = []
+    if view.best and view.baseline:
+        told = Text().append(number(view.baseline.reward), style="yellow").append(" → ")
+        told.append(number(view.best.reward), style="bold cyan")
+        style = "bold green" if view.gain > 0 else "dim"
+        told.append(f"   {number(view.gain, sign=True)}" if view.gain else "   no gain", style=style)
+        told.append(f"   candidate {view.best.index} of {len(view.candidates)}", style="dim")
+        rows.append((reward_text(view.spec.reward), told))
+    else:
+        rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
+    rows.append(("cost", _cost_text(view.spent, view.spec.limit)))
+    rows.append(("stopped", reason(view.stopped) or view.status))
+    if view.best:
+        rows.append(("best", shown(view.named_picture("best.png", view.best))))
+    if view.baseline:
+        rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
+    rows.append(("report", shown(page)))
+    return _pairs(rows)
+
+
+def _cost_text(spent: Cost, limit: Cost) -> str:
+    limits = limit.limits()
+
+    def amount(name: str, value: float) -> str:
+        return duration(value) if name == "seconds" else count(value)
+
+    return " · ".join(
+        f"{amount(name, value)}{f' of {amount(name, limits[name])}' if name in limits else ''}"
+        f"{'' if name == 'seconds' else f' {name}'}"
+        for name, value in asdict(spent).items()
+        if value or name in limits
+    )
+
+
+def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), value if isinstance(value, Text) else Text(value))
+    return table
+
+
+# around the other commands
+
+
+def _index(run: Path, word: str) -> int:
+    """A candidate's number from what was typed."""
+    view = View.read(run)
+    if word in ("best", "baseline"):
+        found = view.best if word == "best" else view.baseline
+        if found is None:
+            raise FairleadError(f"{run} has no {word} yet: continue it with '{command('resume', run)}'.")
+        return found.index
+    try:
+        index = int(word)
+    except ValueError:
+        raise FairleadError(
+            f"Candidate {word!r} is not a number: give one from the report, or 'best', or 'baseline'."
+        ) from None
+    if index not in {c.index for c in view.candidates} | ({BASELINE} if view.own_baseline else set()):
+        raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, counted from 0.")
+    return index
+
+
+def _price(spec: Spec, as_json: bool) -> int:
+    from fairlead.run.price import price
+
+    _warn(spec)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        found = price(spec)
+    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once, "total": found.total}
+    if as_json:
+        _print_json(
+            {
+                "candidates": found.candidates,
+                **{name: cost.as_dict() for name, cost in parts.items()},
+                "budget": dict(spec.budget),
+                "seconds": found.seconds,
+            }
+        )
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    shownparts = {
+        name: cost for name, cost in parts.items() if name in ("candidate", "total") or any(asdict(cost).values())
+    }
+    table.add_column("")
+    for name in shownparts:
+        table.add_column(
+            {"candidate": "one candidate", "baseline": "its own baseline", "once": "once, to prepare"}.get(name, name),
+            justify="right",
+        )
+    table.add_column("budget", justify="right")
+    limits = spec.limit.limits()
+    for name in UNITS:
+        values = [getattr(cost, name) for cost in shownparts.values()]
+        if any(values) or name in limits:
+            limit = limits.get(name)
+            cells = [duration(v) if name == "seconds" else count(v) for v in values]
+            budget = "" if limit is None else duration(limit) if name == "seconds" else count(limit)
+            table.add_row(name, *(cells if name != "seconds" or any(values) else ["?"] * len(cells)), budget)
+    console = _stdout()
+    console.print(table)
+    time = "" if found.seconds is None else f", about {duration(found.seconds)}"
+    console.print(Text(f"{found.candidates} candidates{time}. Nothing was run or written."))
+    return 0
+
+
+def _item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
+    out: dict[str, Any] = {
+        "name": item.name,
+        "what": item.what,
+        "settings": dict(item.settings),
+        "package": item.package,
+    }
+    if kind == "models":
+        out.update(_model_facts(item.name))
+    return out
+
+
+def _model_facts(name: str) -> dict[str, Any]:
+    from fairlead.run import models
+
+    try:
+        return dict(models.describe(name))
+    except (FairleadError, OSError, ValueError, KeyError) as error:
+        return {"error": str(error)}
+
+
+def _plain_table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _model_table() -> Table:
+    table = _plain_table("name", "family", "size", "steps", "picture", "guidance")
+    for item in catalogue.items("models"):
+        facts = _model_facts(item.name)
+        if "error" in facts:
+            table.add_row(Text(item.name), Text(f"not usable here: {facts['error']}", style="yellow"))
+            continue
+        size = facts.get("megabytes")
+        cells = [
+            facts.get("family"),
+            f"{size:.0f} MB" if size else "",
+            facts.get("steps"),
+            facts.get("size"),
+            facts.get("guidance"),
+        ]
+        table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
+    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
+    return table
+
+
+def _item_table(kind: str) -> Table:
+    table = _plain_table("name", "what it is", "settings")
+    for item in catalogue.items(kind):
+        what = item.what if item.package == "fairlead" else f"{item.what} [{item.package}]".strip()
+        settings = ", ".join(f"{name}={default}" for name, default in item.settings)
+        table.add_row(Text(item.name, style="bold cyan"), Text(what), Text(settings, style="dim"))
+    if not table.rows:
+        table.add_row(Text("none yet", style="dim"))
+    return table
+
+
+def _list_runs(as_json: bool) -> int:
+    root, objects = Path("runs"), []
+    table = _plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
+    for folder in catalogue.runs(root):
+        try:
+            view = View.read(folder)
+        except FairleadError as error:
+            objects.append({"run": shown(folder), "error": str(error)})
+            table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
+            continue
+        objects.append({**view.as_object(), "prompt": view.spec.prompt})
+        table.add_row(
+            Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), str(len(view.candidates)),
+            number(view.baseline.reward if view.baseline else None), number(view.best.reward if view.best else None),
+            number(view.gain, sign=True), count(view.spent.nfe), Text(reason(view.stopped) or view.status),
+        )  # fmt: skip
+    if as_json:
+        _print_json({"runs": objects})
+    elif objects:
+        _stdout().print(table)
+    else:
+        _say("There is no run in ./runs yet: 'fairlead run \"a photo of a dog\"' makes one.")
+    return 0
+
+
+# the door
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. Every error is one sentence on stderr."""
+    usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
+    try:
+        code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="fairlead", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except FairleadError as error:
+        return _fail(str(error), error.exit_code, error)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _fail("aborted", INTERRUPTED, error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if isinstance(error, usage_error):
+            where = getattr(getattr(error, "ctx", None), "command_path", "fairlead")
+            return _fail(f"{error.format_message()} See '{where} --help'.", 2, error)  # type: ignore[attr-defined]
+        told = " ".join(str(error).split()) or type(error).__name__
+        return _fail(
+            f"{type(error).__name__}: {told} (a bug in fairlead: please report it; FAIRLEAD_DEBUG=1 shows where)",
+            70,
+            error,
+        )
+
+
+def _fail(sentence: str, code: int, error: BaseException) -> int:
+    if os.environ.get("FAIRLEAD_DEBUG") == "1":
+        traceback.print_exception(error)
+    if sentence:
+        _say(f"fairlead: {sentence}")
+    return code

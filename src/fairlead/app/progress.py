@@ -1,0 +1,166 @@
+"""What a waiting person sees, and how they stop a run. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from types import FrameType, TracebackType
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from fairlead.app.words import count, duration, number
+from fairlead.run.records import Progress
+
+STOPPING = "stopping after this batch… (Ctrl-C again to abort)"
+EVERY = 10.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Interrupt:
+    """While open, the first Ctrl-C asks the run to stop after its batch and the second one ends the process."""
+
+    def __init__(self, announce: bool = True) -> None:
+        self.asked, self._announce = False, announce
+        self._before: list[tuple[int, Any]] = []
+
+    def __call__(self) -> bool:
+        """True once somebody asked to stop: what the engine asks between batches."""
+        return self.asked
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = [(s, signal.signal(s, self._heard)) for s in (signal.SIGINT, signal.SIGTERM)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for which, handler in self._before:
+            signal.signal(which, handler)
+
+    def _heard(self, which: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        if self._announce:
+            os.write(2, f"{STOPPING}\n".encode())
+
+
+class Watch:
+    """Shows `Progress` on a console: a live bar on a terminal, a line every ten seconds elsewhere."""
+
+    def __init__(self, console: Console, stop: Interrupt, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._stop, self._clock = console, stop, clock
+        self._now: Progress | None = None
+        self._at = self._said = clock()
+        self._phase = ""
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
+
+    def __enter__(self) -> Watch:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, progress: Progress) -> None:
+        """Called by the engine after every batch."""
+        self._now, self._at = progress, self._clock()
+        fresh = progress.phase != self._phase
+        self._phase = progress.phase
+        if not self._console.is_terminal and progress.phase != "done" and (fresh or self._at - self._said >= EVERY):
+            self._said = self._at
+            self._console.print(line(progress), markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> Group:
+        now = self._now
+        if now is None or now.phase != "searching":
+            what = f"{now.phase if now else 'starting'} … {duration(self._clock() - self._at)}"
+            return Group(Text(what, style="dim"), *self._notice())
+        left = time_left(now)
+        left = None if left is None else max(0.0, left - (self._clock() - self._at))
+        share = fraction(now)
+        bar = Table.grid(padding=(0, 1))
+        bar.add_row(
+            ProgressBar(total=1.0, completed=share, width=max(10, min(48, self._console.width - 30))),
+            Text(f"{share:4.0%}"),
+            Text("" if left is None else f"{duration(left)} left", style="dim"),
+        )
+        return Group(bar, Text(_counts(now), style="dim", overflow="fold"), _rewards(now), *self._notice())
+
+    def _notice(self) -> list[Text]:
+        return [Text(STOPPING, style="bold yellow")] if self._stop() else []
+
+
+def fraction(now: Progress) -> float:
+    """How far a run is: the fullest entry of its budget, or its candidates, whichever is further."""
+    spent, limits = asdict(now.spent), now.limit.limits()
+    shares = [spent[name] / limit for name, limit in limits.items() if limit > 0]
+    if now.expected:
+        shares.append(now.done / now.expected)
+    return min(1.0, max(shares, default=0.0))
+
+
+def time_left(now: Progress) -> float | None:
+    """Seconds to the end at the present rate, None while nothing was measured."""
+    guesses = []
+    if now.rate > 0 and now.expected is not None:
+        guesses.append((now.expected - now.done) / now.rate)
+    if now.rate > 0 and "seconds" in now.limit.limits():
+        guesses.append(now.limit.seconds - now.spent.seconds)
+    if not guesses and now.rate > 0 and 0 < fraction(now) < 1:
+        guesses.append(now.spent.seconds * (1 / fraction(now) - 1))
+    return max(0.0, min(guesses)) if guesses else None
+
+
+def _amount(name: str, value: float) -> str:
+    return duration(value) if name == "seconds" else count(value)
+
+
+def _counts(now: Progress) -> str:
+    of = "" if now.expected is None else f" of {now.expected}"
+    words = [f"{now.done}{of} candidates"]
+    limits = {"nfe": None, **now.limit.limits()}
+    for name, limit in limits.items():
+        unit = "" if name == "seconds" else " NFE" if name == "nfe" else f" {name}"
+        of = "" if limit is None else f" of {_amount(name, limit)}"
+        words.append(f"{_amount(name, getattr(now.spent, name))}{of}{unit}")
+    if now.rate > 0:
+        words.append(f"{now.rate:.1f} images/s" if now.rate >= 1 else f"{duration(1 / now.rate)} per image")
+    return " · ".join(words)
+
+
+def _rewards(now: Progress) -> Text:
+    out = Text()
+    if now.best is not None:
+        out.append("best ").append(number(now.best), style="bold cyan")
+        out.append(f"  (candidate {now.best_index})", style="dim")
+    if now.baseline is not None:
+        out.append("   baseline " if out else "baseline ").append(number(now.baseline), style="yellow")
+    if now.best is not None and now.baseline is not None and now.best > now.baseline:
+        out.append("   gain ").append(number(now.best - now.baseline, sign=True), style="bold green")
+    return out
+
+
+def line(now: Progress) -> str:
+    """One short line for a log."""
+    if now.phase != "searching":
+        return f"{now.phase} …"
+    left = time_left(now)
+    words = [_counts(now), _rewards(now).plain.replace("   ", ", ").replace("  ", " ")]
+    if left is not None:
+        words.append(f"{duration(left)} left")
+    return " · ".join(filter(None, words))

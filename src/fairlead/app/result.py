@@ -1,0 +1,185 @@
+"""A run in Python and in a notebook: pictures, numbers, a table. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fairlead.app.page import picture, text
+from fairlead.app.report import write_report
+from fairlead.app.view import View, rows
+from fairlead.app.words import count, duration, number, reason
+from fairlead.core.cost import Cost
+from fairlead.core.errors import FairleadError, StoreError
+from fairlead.run.records import Candidate
+from fairlead.run.spec import Spec, reward_text
+from fairlead.run.store import DATABASE
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One candidate with its picture."""
+
+    index: int
+    """Its number in the run; -1 for a baseline that is no candidate."""
+    reward: float
+    terms: Mapping[str, float]
+    path: Path
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, loaded."""
+        from PIL import Image
+
+        try:
+            with Image.open(self.path) as image:
+                image.load()
+                return image.copy()
+        except FileNotFoundError:
+            raise StoreError(f"{self.path} is missing: restore it, or start the run again.") from None
+
+    def _repr_png_(self) -> bytes:
+        return self.path.read_bytes()
+
+
+class Result:
+    """What a run found. Reads the run's folder each time, so a resumed run shows its present state."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._view()
+
+    def _view(self) -> View:
+        return View.read(self.folder)
+
+    def _shot(self, view: View, candidate: Candidate) -> Shot:
+        return Shot(candidate.index, candidate.reward, dict(candidate.terms), view.picture(candidate))
+
+    @property
+    def best(self) -> Shot:
+        """The candidate with the highest reward."""
+        view = self._view()
+        if view.best is None:
+            raise FairleadError(f"{self.folder} has no candidate with a reward: {len(view.candidates)} were rendered.")
+        return self._shot(view, view.best)
+
+    @property
+    def baseline(self) -> Shot:
+        """The plain sample of the same seed, without search or control."""
+        view = self._view()
+        if view.baseline is None:
+            raise FairleadError(f"{self.folder} has no baseline yet: it was stopped before the first batch was done.")
+        return self._shot(view, view.baseline)
+
+    @property
+    def gain(self) -> float:
+        """Best reward minus the baseline's."""
+        return self._view().gain
+
+    @property
+    def candidates(self) -> Any:
+        """Every candidate in ask order: a pandas DataFrame where pandas is installed, else a list of dicts."""
+        table = rows(self._view())
+        try:
+            import pandas
+        except ImportError:
+            return table
+        return pandas.DataFrame(table)
+
+    @property
+    def cost(self) -> Cost:
+        """Everything the run has spent."""
+        return self._view().spent
+
+    @property
+    def spec(self) -> Spec:
+        """The run as data."""
+        return self._view().spec
+
+    @property
+    def stopped(self) -> str:
+        """Why the run ended."""
+        return self._view().stopped
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know, for example words the model cannot read."""
+        return self._view().warnings
+
+    def save(self, folder: str | Path) -> Path:
+        """Copy the run to a new folder. All of it or nothing; an existing folder must be empty."""
+        target = Path(folder)
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise StoreError(f"{target} exists and is not empty: give another folder.")
+        half = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            half.mkdir(parents=True)
+            _copy_database(self.folder / DATABASE, half / DATABASE)
+            skip = shutil.ignore_patterns(f"{DATABASE}*", "run.lock", ".*")
+            shutil.copytree(self.folder, half, ignore=skip, dirs_exist_ok=True)
+            os.replace(half, target)
+        except (OSError, sqlite3.Error) as error:
+            shutil.rmtree(half, ignore_errors=True)
+            raise StoreError(f"{target} cannot be written ({error}): give another folder.") from error
+        return target
+
+    def report(self) -> Path:
+        """Write `report.html` into the run's folder."""
+        return write_report(self.folder)
+
+    def __repr__(self) -> str:
+        view = self._view()
+        best = number(view.best.reward) if view.best else "none"
+        before = number(view.baseline.reward) if view.baseline else "none"
+        ended = reason(view.stopped) or view.status
+        return f"Result({str(self.folder)!r}: {before} -> {best}, {len(view.candidates)} candidates, {ended})"
+
+    def _repr_html_(self) -> str:
+        view = self._view()
+        shots = "".join(_figure(view, name) for name in ("best", "baseline"))
+        facts = [
+            ("reward", reward_text(view.spec.reward)),
+            ("gain", number(view.gain, sign=True)),
+            ("candidates", str(len(view.candidates))),
+            ("NFE", count(view.spent.nfe)),
+            ("time", duration(view.spent.seconds)),
+            ("stopped", reason(view.stopped) or view.status),
+        ]
+        cell = "padding:2px 14px 2px 0;text-align:left;vertical-align:top"
+        table = "".join(
+            f'<tr><th style="{cell}">{name}</th><td style="{cell}">{text(value)}</td></tr>' for name, value in facts
+        )
+        return (
+            '<div style="font-family:system-ui,sans-serif;font-size:14px">'
+            f'<div style="font-weight:600;margin-bottom:8px">{text(view.spec.prompt)}</div>'
+            f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{shots}<table>{table}</table></div></div>'
+        )
+
+
+def _figure(view: View, which: str) -> str:
+    candidate = view.best if which == "best" else view.baseline
+    if candidate is None:
+        return ""
+    shot = picture(view.picture(candidate), 512)
+    return (
+        f'<figure style="margin:0"><img src="{shot.source}" alt="{which}" style="width:256px;height:auto;border-radius:6px">'
+        f'<figcaption style="padding-top:4px">{which} <b>{number(candidate.reward)}</b></figcaption></figure>'
+    )
+
+
+def _copy_database(source: Path, target: Path) -> None:
+    """A consistent copy also while the run is being written."""
+    old, new = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True), sqlite3.connect(target)
+    try:
+        old.backup(new)
+    finally:
+        new.close()
+        old.close()
