@@ -38,7 +38,7 @@ class Chart:
     limit: float = math.inf
     """Where the budget ends on the x axis."""
     labelled: bool = field(default=True)
-    """Write baseline and best into the plot."""
+    """One run: write baseline and best into the plot and shade what was gained."""
 
 
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
@@ -102,9 +102,8 @@ def svg(chart: Chart) -> str:
             f'<line class="limit" x1="{px(chart.limit):.1f}" x2="{px(chart.limit):.1f}" y1="{TOP}" y2="{floor}"/>'
             f'<text class="note" x="{px(chart.limit) - 5:.1f}" y="{floor - 7}" text-anchor="end">budget</text>'
         )
-    if math.isfinite(chart.baseline):
-        for line in chart.lines[:1]:
-            out.append(_area(line, chart.baseline, px, py))
+    if math.isfinite(chart.baseline) and chart.labelled:
+        out.extend(_area(line, chart.baseline, px, py) for line in chart.lines)
     for x, y, label in chart.dots:
         out.append(
             f'<circle class="dot" cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6"><title>{escape(label)}</title></circle>'

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -30,9 +30,6 @@ from fairlead.run.records import BASELINE
 from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings, reward_text
 from fairlead.run.store import Store, write_atomically
 from fairlead.run.store import as_json as to_json
-
-if TYPE_CHECKING:
-    from fairlead.run.records import Progress
 
 KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
 INTERRUPTED = 130
@@ -129,7 +126,7 @@ def _print_json(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def _computing(as_json: bool) -> Iterator[tuple[Callable[[Progress], None], Interrupt]]:
+def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
     """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
     console = _stderr()
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
@@ -182,6 +179,8 @@ def resume(run: Folder, budget: Budget = None, as_json: AsJson = False) -> int:
 
     with _computing(as_json) as (watch, stop), _reported(run):
         engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
+    if watch.idle:
+        _say("Nothing was left to do: a larger --budget goes on from here.")
     return _finish(run, as_json)
 
 
@@ -543,6 +542,7 @@ def _item_table(kind: str) -> Table:
 def _list_runs(as_json: bool) -> int:
     root, objects = Path("runs"), []
     table = _plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
+    table.columns[0].no_wrap = True
     for folder in catalogue.runs(root):
         try:
             view = View.read(folder)

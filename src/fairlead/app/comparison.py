@@ -34,6 +34,7 @@ def names(views: Sequence[View]) -> list[str]:
         {
             "prompt": view.spec.prompt,
             "model": part_text(view.spec.model),
+            "reward": reward_text(view.spec.reward),
             "search": part_text(view.spec.search),
             "steering": " ".join(map(part_text, view.spec.steering)) or "no steering",
             "interventions": " ".join(map(part_text, view.spec.interventions)) or "no intervention",
@@ -82,6 +83,8 @@ def _winner(view: View, label: str) -> str:
 
 def _charts(chosen: Sequence[tuple[int, View]], labels: Sequence[str], reward: str) -> str:
     key = "".join(f'<span><i style="background:{_colour(i)}"></i>{text(labels[i])}</span>' for i, _ in chosen)
+    if _baseline(chosen) == _baseline(chosen):
+        key += '<span><i class="base"></i>baseline of all</span>'
     cards = "".join(
         f'<figure class="card"><figcaption><b>against {"NFE" if axis == "nfe" else axis}</b></figcaption>'
         f'{_chart(chosen, labels, axis)}<div class="key">{key}</div></figure>'
@@ -90,15 +93,20 @@ def _charts(chosen: Sequence[tuple[int, View]], labels: Sequence[str], reward: s
     return f'<h2>Best so far<small>reward {text(reward)}</small></h2><section class="charts">{cards}</section>'
 
 
+def _baseline(chosen: Sequence[tuple[int, View]]) -> float:
+    """The baseline's reward if all runs have the same, else NaN."""
+    found = {view.baseline.reward if view.baseline else math.nan for _, view in chosen}
+    return found.pop() if len(found) == 1 else math.nan
+
+
 def _chart(chosen: Sequence[tuple[int, View]], labels: Sequence[str], axis: str) -> str:
-    baselines = {v.baseline.reward for _, v in chosen if v.baseline}
     return svg(
         Chart(
             title=f"Best reward so far against {axis}, {len(chosen)} runs",
             x_label="NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing",
             y_label="reward",
             lines=[Line(labels[i], staircase(v.trace(), axis), getattr(v.spent, axis), _colour(i)) for i, v in chosen],
-            baseline=baselines.pop() if len(baselines) == 1 else math.nan,
+            baseline=_baseline(chosen),
             labelled=False,
         )
     )

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -63,6 +63,9 @@ class Watch:
         self._now: Progress | None = None
         self._at = self._said = clock()
         self._phase = ""
+        self._first: tuple[float, int] | None = None
+        self.idle = True
+        """Nothing had to be done."""
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Watch:
@@ -78,12 +81,22 @@ class Watch:
 
     def __call__(self, progress: Progress) -> None:
         """Called by the engine after every batch."""
-        self._now, self._at = progress, self._clock()
+        self._at = self._clock()
+        self._now = progress = replace(progress, rate=self._rate(progress))
+        self.idle = False
         fresh = progress.phase != self._phase
         self._phase = progress.phase
         if not self._console.is_terminal and progress.phase != "done" and (fresh or self._at - self._said >= EVERY):
             self._said = self._at
             self._console.print(line(progress), markup=False, highlight=False, soft_wrap=True)
+
+    def _rate(self, progress: Progress) -> float:
+        """Images per second as they arrive, recording included; the engine's own figure until two batches were seen."""
+        if progress.rate > 0 and self._first is None:
+            self._first = (self._at, progress.done)
+        if self._first is None or progress.done <= self._first[1] or self._at <= self._first[0]:
+            return progress.rate
+        return (progress.done - self._first[1]) / (self._at - self._first[0])
 
     def _render(self) -> Group:
         now = self._now
@@ -95,7 +108,13 @@ class Watch:
         share = fraction(now)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
-            ProgressBar(total=1.0, completed=share, width=max(10, min(48, self._console.width - 30))),
+            ProgressBar(
+                total=1.0,
+                completed=share,
+                width=max(10, min(48, self._console.width - 30)),
+                complete_style="cyan",
+                finished_style="cyan",
+            ),
             Text(f"{share:4.0%}"),
             Text("" if left is None else f"{duration(left)} left", style="dim"),
         )

@@ -46,11 +46,13 @@ def count(value: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    """`0.02 s`, `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
+    if seconds < 0.095:
+        return f"{max(0.0, seconds):.2f} s"
     if seconds < 9.95:
-        return f"{max(0.0, seconds):.1f} s"
+        return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
