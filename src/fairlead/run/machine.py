@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import torch
@@ -35,12 +36,18 @@ def synchronise(on: str) -> None:
         torch.cuda.synchronize()
 
 
-def versions() -> dict[str, str]:
-    """What must be equal for a run to repeat bit for bit."""
-    out = {"python": platform.python_version(), "machine": platform.machine(), "threads": str(torch.get_num_threads())}
+@cache
+def _packages() -> dict[str, str]:
+    out = {}
     for name in ("fairlead", "torch", "diffusers", "transformers", "numpy"):
         try:
             out[name] = version(name)
         except PackageNotFoundError:
             out[name] = "not installed"
     return out
+
+
+def versions() -> dict[str, str]:
+    """What must be equal for a run to repeat bit for bit."""
+    here = {"python": platform.python_version(), "machine": platform.machine(), "threads": str(torch.get_num_threads())}
+    return {**here, **_packages()}

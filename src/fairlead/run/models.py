@@ -74,9 +74,19 @@ def build(spec: Spec, *, device: str, dtype: str) -> Any:
         raise FairleadError(
             f"Model {name!r} is a {family}, which has no adapter yet: known are {', '.join(registry.table('adapters'))}."
         )
+    _quiet()
     own = defaults(name).get("settings", {})
     wanted = {"device": device, "dtype": dtype, **own, **settings}
     return registry.call(registry.resolve("adapters", family), name, wanted, str(folder(name) or name))
+
+
+def _quiet() -> None:
+    """Loading bars of local files say nothing and break the live display; downloads keep theirs."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def describe(name: str) -> dict[str, Any]:
