@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-
 from fairlead.core.cost import INFINITE
 from fairlead.core.model import whole
 from fairlead.run import engine, machine, models
@@ -41,7 +40,11 @@ def bare(worker, spec, images: int) -> float:
             rows = 2 * spec.batch if model.branches == 2 else spec.batch
             packed = model._pipe._pack_latents(x.repeat(model.branches, 1, 1, 1).to(model._dtype), rows, *model.latent)
             tokens = torch.cat([cond.extra["negative"], cond.tokens]) if model.branches == 2 else cond.tokens
-            pooled = torch.cat([cond.extra["negative_pooled"], cond.extra["pooled"]]) if model.branches == 2 else cond.extra["pooled"]
+            pooled = (
+                torch.cat([cond.extra["negative_pooled"], cond.extra["pooled"]])
+                if model.branches == 2
+                else cond.extra["pooled"]
+            )
             ids = torch.zeros(tokens.shape[1], 3, dtype=model._dtype)
             for sigma in sigmas[:-1]:
                 net(hidden_states=packed, timestep=torch.full((rows,), sigma, dtype=model._dtype), guidance=None,
@@ -97,7 +100,10 @@ def overhead(repeats: int) -> list[str]:
 
 def settings(repeats: int) -> list[str]:
     """Milliseconds per network row for batch size, number format and attention kernel."""
-    out = ["| number format | attention | " + " | ".join(f"batch {b}" for b in (1, 4, 8, 16, 32)) + " |", "|---|---|" + "---|" * 5]
+    out = [
+        "| number format | attention | " + " | ".join(f"batch {b}" for b in (1, 4, 8, 16, 32)) + " |",
+        "|---|---|" + "---|" * 5,
+    ]
     for dtype in ("float32", "bfloat16"):
         for kernel in ("flash", "math"):
             cells = []

@@ -1,0 +1,68 @@
+"""The picture at the top of the README: first try, the whole search, winner.
+
+python experiments/hero/make.py [--prompt "..."] [--reward FORMULA] [--seed 0] --out docs/hero.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+import fairlead
+
+BIG, SMALL, GAP, TOP = 288, 66, 4, 34
+INK, FAINT, GOLD, PAPER = (32, 36, 44), (120, 126, 138), (222, 150, 20), (255, 255, 255)
+
+
+def main() -> None:
+    """Run, arrange, write."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--prompt", default="a photo of a red apple left of a dog")
+    options.add_argument("--reward", default="clip_score")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--out", type=Path, default=Path("docs/hero.png"))
+    chosen = options.parse_args()
+    result = fairlead.run(chosen.prompt, reward=chosen.reward, budget={"nfe": 640}, seed=chosen.seed)
+    folder = Path(result.folder)
+    rows = sorted(_rows(result), key=lambda row: row["index"])
+    columns = 8
+    middle = columns * (SMALL + GAP) - GAP
+    width, height = 2 * BIG + middle + 4 * 24, TOP + BIG + 30
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    x = 24
+    draw.text((x, 8), "first try", INK, font)
+    sheet.paste(_up(result.baseline.image, BIG), (x, TOP))
+    draw.text((x, TOP + BIG + 8), f"{chosen.reward} {result.baseline.reward:.1f}", FAINT, small)
+    x += BIG + 24
+    draw.text((x, 8), f"\u201c{chosen.prompt}\u201d: {len(rows)} candidates", INK, font)
+    for i, row in enumerate(rows):
+        picture = Image.open(io.BytesIO((folder / row["image"]).read_bytes())).convert("RGB")
+        at = (x + (i % columns) * (SMALL + GAP), TOP + (i // columns) * (SMALL + GAP + 3))
+        sheet.paste(_up(picture, SMALL), at)
+        if row["index"] == result.best.index:
+            draw.rectangle([at[0] - 2, at[1] - 2, at[0] + SMALL + 1, at[1] + SMALL + 1], outline=GOLD, width=3)
+    x += middle + 24
+    draw.text((x, 8), "winner", GOLD, font)
+    sheet.paste(_up(result.best.image, BIG), (x, TOP))
+    draw.text((x, TOP + BIG + 8), f"{chosen.reward} {result.best.reward:.1f}", FAINT, small)
+    chosen.out.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(chosen.out, optimize=True)
+    print(f"{chosen.out}: {result.baseline.reward:.2f} -> {result.best.reward:.2f}")
+
+
+def _rows(result: fairlead.Result) -> list[dict]:
+    table = result.candidates
+    return table if isinstance(table, list) else table.to_dict("records")
+
+
+def _up(image: Image.Image, side: int) -> Image.Image:
+    return image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+
+
+if __name__ == "__main__":
+    main()
