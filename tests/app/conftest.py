@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from PIL import Image
 
+import fairlead.run
 from fairlead.core.cost import Cost
-from fairlead.run.records import BASELINE, Outcome, Task
+from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
 from fairlead.run.spec import Spec, make_spec
 from fairlead.run.store import Store, write_atomically
 
@@ -73,7 +76,7 @@ def write_run(
     picture: Callable[[int], bytes] = png,
     batch: int = 4,
     status: str = "finished",
-    stopped: str = "the budget of 640 nfe is spent",
+    stopped: str = "budget: nfe",
     warnings: str | None = None,
     seconds: float = 0.05,
 ) -> Path:
@@ -111,3 +114,49 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         return write_run(made[-1], rewards, **options)
 
     return make
+
+
+class FakeEngine(ModuleType):
+    """Answers like `fairlead.run.engine` at once, with the rewards it was given."""
+
+    def __init__(self) -> None:
+        super().__init__("fairlead.run.engine")
+        self.rewards: Sequence[float] = (0.5, 0.2, 0.8, 0.4)
+        self.calls: list[tuple[str, Any]] = []
+        self.error: BaseException | None = None
+        self.while_running: Callable[[], None] = lambda: None
+
+    def start(
+        self, spec: Spec, out: Path, *, on_progress: Callable[[Progress], None], stop: Callable[[], bool]
+    ) -> Store:
+        self.calls.append(("start", spec))
+        if self.error:
+            raise self.error
+        print("a library talks on stdout")
+        on_progress(Progress("loading model", 0, None, Cost(), spec.limit, None, None, None, 0.0, 0.0))
+        self.while_running()
+        on_progress(Progress("searching", 4, 32, Cost(nfe=80), spec.limit, 0.5, 0.8, 2, 1.0, 4.0))
+        ended = ("stopped", "interrupted") if stop() else ("finished", "budget: nfe")
+        write_run(out, self.rewards, spec=spec, status=ended[0], stopped=ended[1])
+        return Store.open(out)
+
+    def resume(self, folder: Path, *, budget: Mapping[str, float] | None = None, **watchers: Any) -> Store:
+        self.calls.append(("resume", budget))
+        return Store.open(folder)
+
+    def replay(self, folder: Path, index: int, *, alone: bool = False) -> Replay:
+        self.calls.append(("replay", index))
+        store = Store.open(folder)
+        recorded = next(c for c in store.candidates() if c.index == index)
+        store.close()
+        return Replay(index, recorded, recorded.reward, not alone, int(alone), png(index), 1 if alone else 4, "said so")
+
+
+@pytest.fixture
+def fake_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeEngine:
+    """The command line in an empty folder with an engine that needs no torch."""
+    engine = FakeEngine()
+    monkeypatch.setitem(sys.modules, "fairlead.run.engine", engine)
+    monkeypatch.setattr(fairlead.run, "engine", engine, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return engine

@@ -349,11 +349,13 @@ def _reported(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        if (folder / "run.sqlite").is_file():
+        kept = (folder / "run.sqlite").is_file()
+        if kept:
             with contextlib.suppress(FairleadError):
                 write_report(folder)
-            if isinstance(error, KeyboardInterrupt):
-                _say(f"Aborted; what was recorded is kept. Continue with: {command('resume', shown(folder))}")
+        if isinstance(error, KeyboardInterrupt):
+            onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."
+            _say(f"fairlead: aborted{onward}")
         raise
 
 
@@ -577,7 +579,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FairleadError as error:
         return _fail(str(error), error.exit_code, error)
     except (KeyboardInterrupt, typer.Abort) as error:
-        return _fail("aborted", INTERRUPTED, error)
+        return _fail("", INTERRUPTED, error)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

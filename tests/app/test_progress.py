@@ -1,0 +1,90 @@
+"""What is shown while a run goes on, and how it is stopped."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from fairlead.app.progress import Interrupt, Watch, fraction, line, time_left
+from fairlead.core.cost import Cost
+from fairlead.run.records import Progress
+
+NOW = Progress("searching", 8, 32, Cost(nfe=160, seconds=2.0), Cost.budget({"nfe": 640}), 0.25, 0.3127, 5, 3.0, 4.0)
+
+
+def test_fraction_and_time_left() -> None:
+    assert fraction(NOW) == 0.25
+    assert time_left(NOW) == 6.0
+    assert time_left(replace(NOW, limit=Cost.budget({"nfe": 640, "seconds": 5}))) == 3.0
+    assert time_left(replace(NOW, rate=0.0)) is None
+    assert fraction(replace(NOW, done=0, spent=Cost())) == 0.0
+
+
+def test_a_line_says_what_matters() -> None:
+    said = line(NOW)
+    for word in (
+        "8 of 32 candidates",
+        "160 of 640 NFE",
+        "4.0 images/s",
+        "best 0.3127",
+        "baseline 0.2500",
+        "+0.0627",
+        "6.0 s left",
+    ):
+        assert word in said
+
+
+@pytest.mark.parametrize("changes", [
+    {"phase": "loading model", "done": 0, "expected": None, "best": None, "baseline": None, "best_index": None, "rate": 0.0},
+    {"best": None, "best_index": None, "baseline": float("nan")},
+    {"expected": None, "limit": Cost.budget({"seconds": 9})},
+    {"limit": Cost.budget({"decodes": 9})},
+    {"phase": "done"},
+])  # fmt: skip
+def test_every_state_can_be_shown(changes: dict[str, object]) -> None:
+    for terminal in (True, False):
+        console = Console(file=io.StringIO(), force_terminal=terminal, width=80)
+        with Watch(console, Interrupt()) as watch:
+            watch(replace(NOW, **changes))  # type: ignore[arg-type]
+            console.print(watch._render())
+        assert line(replace(NOW, **changes))  # type: ignore[arg-type]
+
+
+def test_a_log_gets_a_line_every_ten_seconds() -> None:
+    clock = iter(range(0, 1000, 3))
+    out = io.StringIO()
+    with Watch(Console(file=out, width=200), Interrupt(), clock=lambda: float(next(clock))) as watch:
+        watch(replace(NOW, phase="loading model"))
+        for done in range(8, 32):
+            watch(replace(NOW, done=done))
+        watch(replace(NOW, phase="done"))
+    assert 5 <= len(out.getvalue().splitlines()) <= 10
+
+
+def test_images_per_second_are_those_that_arrive() -> None:
+    now = [0.0]
+    watch = Watch(Console(file=io.StringIO()), Interrupt(), clock=lambda: now[0])
+    now[0] = 1.0
+    watch(replace(NOW, done=8, rate=100.0))
+    assert watch._now is not None
+    assert watch._now.rate == 100.0
+    now[0] = 3.0
+    watch(replace(NOW, done=16, rate=100.0))
+    assert watch._now.rate == 4.0
+
+
+def test_ctrl_c_once_asks_and_twice_aborts(capfd: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as stop:
+        assert not stop()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert "stopping after this batch" in capfd.readouterr().err

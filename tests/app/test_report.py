@@ -1,0 +1,203 @@
+"""The report of any run is one readable file that fetches nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from fairlead.app.comparison import write_comparison
+from fairlead.app.report import GALLERY, write_report
+from fairlead.core.errors import StoreError
+from fairlead.run.spec import make_spec
+
+SECTIONS = ("winner", "charts", "gallery", "terms", "cost", "settings", "versions", "commands")
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced; keeps ids, text, addresses."""
+
+    def __init__(self, markup: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: list[str] = []
+        self.addresses: list[str] = []
+        self.words: list[str] = []
+        self.images = 0
+        self.feed(markup)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.images += tag == "img"
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(str(value))
+            if name in ("src", "href") and value:
+                self.addresses.append(value)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("style", "script"):
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def read(folder: Path) -> Page:
+    return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def test_every_section_is_there_and_nothing_is_fetched(make_run: Callable[..., Path]) -> None:
+    page = read(make_run())
+    assert [name for name in SECTIONS if name not in page.ids] == []
+    assert all(address.startswith("data:") for address in page.addresses)
+    for told in (
+        "a photo of a red apple",
+        "+0.3000",
+        "candidate 2",
+        "640",
+        "the budget of NFE is spent",
+        "2.13.0",
+        "brightness",
+    ):
+        assert told in page.text
+    assert page.images == 2 + 4 + 1  # best, baseline, gallery, the enlarged one
+
+
+def test_commands_repeat_the_run(
+    make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = make_run(spec=make_spec("a dog", reward="brightness", budget={"nfe": 100}))
+    page = read(folder)
+    for line in (
+        f"replay {folder} 2",
+        f"resume {folder} --budget nfe=200",
+        "run 'a dog' --model pocket --reward brightness",
+    ):
+        assert f"fairlead {line}" in page.text
+    monkeypatch.chdir(tmp_path)
+    assert f"fairlead replay {folder.name} 2" in read(folder).text
+
+
+def test_text_is_escaped(make_run: Callable[..., Path]) -> None:
+    evil = '<script>alert(1)</script> & "quotes" <img src=x onerror=y>'
+    folder = make_run(spec=make_spec(evil, reward="brightness"), warnings=json.dumps([evil]), stopped=evil,
+                      terms=lambda reward: {evil: reward})  # fmt: skip
+    raw = write_report(folder).read_text(encoding="utf-8")
+    assert "<script>alert" not in raw
+    assert "<img src=x" not in raw
+    assert Page(raw).text.count(evil) >= 4
+
+
+@pytest.mark.parametrize(
+    ("rewards", "options"),
+    [
+        ([0.4], {}),
+        ([0.4, 0.4, 0.4], {}),
+        ([-5.0, -7.0], {"baseline": -1.0}),
+        ([1e-9, 3e9], {}),
+        ([math.inf, 1.0, -math.inf], {}),
+        ([math.nan, 0.2], {}),
+        ([math.nan, math.nan], {}),
+        ([], {"status": "running", "stopped": ""}),
+        ([0.1, 0.2], {"status": "running", "stopped": ""}),
+        ([0.1, 0.2], {"status": "stopped", "stopped": "interrupted"}),
+    ],
+)
+def test_any_run_has_a_report(make_run: Callable[..., Path], rewards: list[float], options: dict[str, object]) -> None:
+    page = read(make_run(rewards, **options))
+    assert "winner" in page.ids
+    assert "nan" not in page.text.lower()
+    if options.get("status"):
+        assert "continue this run" in page.text
+    if any(r != r for r in rewards):
+        assert "got no number" in page.text
+
+
+def test_failed_candidates_never_win(make_run: Callable[..., Path]) -> None:
+    page = read(make_run([math.nan, 0.2, math.nan, 0.7]))
+    assert "Best found candidate 3" in page.text
+    assert page.text.count("failed") >= 2
+
+
+def test_a_large_run_is_capped(make_run: Callable[..., Path]) -> None:
+    folder = make_run([(i * 37 % 500) / 500 for i in range(500)], batch=100)
+    page = read(folder)
+    assert page.images == 2 + GALLERY + 1
+    assert f"the best {GALLERY} of 500" in page.text
+    assert (folder / "report.html").stat().st_size < 3_000_000
+
+
+def test_large_pictures_are_inlined_smaller(make_run: Callable[..., Path]) -> None:
+    from PIL import Image
+
+    folder = make_run([0.1])
+    picture = next((folder / "images").iterdir())
+    noise = Image.effect_noise((1200, 1100), 80).convert("RGB")
+    noise.save(picture)
+    noise.save(folder / "best.png")
+    assert write_report(folder).stat().st_size < 0.8 * picture.stat().st_size
+
+
+def test_missing_pictures_do_not_matter(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    for picture in [*(folder / "images").iterdir(), folder / "best.png", folder / "baseline.png"]:
+        picture.unlink()
+    assert "the picture is missing" in read(folder).text
+
+
+def test_a_moved_run_can_be_reported(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    moved = make_run().rename(tmp_path / "else where")
+    assert f"fairlead replay '{moved}' 2" in read(moved).text
+
+
+def test_one_sentence_when_there_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"holds no run\.sqlite"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_runs_on_one_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    specs = [make_spec("a dog", reward="brightness", seed=seed) for seed in (1, 2)]
+    folders = [make_run(spec=spec) for spec in specs] + [make_run([])]
+    out = write_comparison(folders[:2], tmp_path / "c.html")
+    page = Page(out.read_text(encoding="utf-8"))
+    assert "seed 1" in page.text
+    assert "seed 2" in page.text
+    assert {"winners", "numbers", "commands"} <= set(page.ids)
+    write_comparison(folders, out)
+    other = tmp_path / "notes.html"
+    other.write_text("mine")
+    with pytest.raises(StoreError, match="not a fairlead page"):
+        write_comparison(folders, other)
+    assert other.read_text() == "mine"
+
+
+def test_charts_have_axes_ticks_and_labels(make_run: Callable[..., Path]) -> None:
+    raw = write_report(make_run()).read_text(encoding="utf-8")
+    charts = re.findall(r"<svg.*?</svg>", raw, flags=re.S)
+    assert len(charts) == 2
+    for chart, label in zip(charts, ("NFE", "seconds"), strict=True):
+        assert chart.count('class="grid"') >= 3
+        assert chart.count('class="tick"') >= 3
+        assert chart.count('class="dot"') == 4
+        assert label in chart
+        assert "nan" not in chart
