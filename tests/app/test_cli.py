@@ -158,6 +158,29 @@ def test_errors_of_the_engine_keep_their_code(
     assert str(error) in sentence(capsys)
 
 
+def test_a_reward_that_refuses_the_first_batch_leaves_nothing(
+    fake_engine: Any, make_run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def start(spec: Any, out: Path, **watchers: Any) -> None:
+        make_run(fake_engine.rewards, name=out.name, status="stopped", stopped="error")
+        raise RewardError("it raised: mend it.")
+
+    monkeypatch.setattr(fake_engine, "start", start)
+    fake_engine.rewards = ()
+    assert main([*RUN, "--out", "r"]) == 4
+    assert list(tmp_path.iterdir()) == []
+    fake_engine.rewards = (0.5,)
+    assert main([*RUN, "--out", "r"]) == 4
+    assert (tmp_path / "r" / "report.html").is_file()
+
+
+def test_a_folder_that_cannot_be_used(fake_engine: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*RUN, "--out", "x" * 300]) == 2
+    assert "cannot be used" in sentence(capsys)
+    assert main(["run", "a \udcff dog", "-m", "mixture"]) == 2
+    assert "not UTF-8" in sentence(capsys)
+
+
 def test_a_bug_is_one_sentence_unless_debugging(
     fake_engine: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +19,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import catalogue
+from fairlead.app import bench, catalogue
 from fairlead.app.comparison import write_comparison
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.view import View
 from fairlead.app.words import UNITS, command, count, duration, new_folder, number, reason, shown
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import registry
 from fairlead.run.records import BASELINE
 from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings, reward_text
-from fairlead.run.store import Store, write_atomically
+from fairlead.run.store import DATABASE, Store, write_atomically
 from fairlead.run.store import as_json as to_json
 
 KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
@@ -42,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench.app, name="bench")
 
 
 def _names(kind: str) -> Callable[[str], list[str]]:
@@ -140,6 +143,10 @@ def _spec(
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     return make_spec(
         prompt, model=model, reward=reward, space=space, search=search, steer=steer or (), intervene=intervene or (),
         settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
@@ -327,13 +334,14 @@ def _root(
 
 def _refuse_existing(folder: Path) -> None:
     """Before anything is loaded: the engine would refuse too, but a minute later."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        hint = (
-            f"or continue the run in it with '{command('resume', folder)}'"
-            if (folder / "run.sqlite").exists()
-            else "nothing is overwritten"
-        )
-        raise FairleadError(f"{folder} exists already: give another --out, {hint}.")
+    try:
+        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+        resumable = (folder / DATABASE).exists()
+    except OSError as error:
+        raise FairleadError(f"{folder} cannot be used ({error.strerror}): give another --out.") from error
+    if taken:
+        hint = f", or continue the run in it with '{command('resume', folder)}'" if resumable else ""
+        raise FairleadError(f"{folder} exists already: give another --out{hint}.")
 
 
 def _warn(spec: Spec) -> None:
@@ -345,14 +353,20 @@ def _warn(spec: Spec) -> None:
 
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
-    """Whatever ends a run, its folder gets a report of what there is."""
+    """Whatever ends a run, its folder gets a report of what there is, and no folder stays where nothing was found."""
+    new = not folder.exists()
     try:
         yield
     except BaseException as error:
-        kept = (folder / "run.sqlite").is_file()
+        kept = (folder / DATABASE).is_file()
         if kept:
             with contextlib.suppress(FairleadError):
-                write_report(folder)
+                view = View.read(folder)
+                refused = isinstance(error, FairleadError) and not isinstance(error, StoreError)
+                if new and refused and not view.candidates and view.baseline is None:
+                    shutil.rmtree(folder, ignore_errors=True)
+                else:
+                    write_report(folder)
         if isinstance(error, KeyboardInterrupt):
             onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."
             _say(f"fairlead: aborted{onward}")
@@ -572,6 +586,9 @@ def _list_runs(as_json: bool) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code. Every error is one sentence on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
         code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="fairlead", standalone_mode=False)
