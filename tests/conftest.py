@@ -1,0 +1,66 @@
+"""What several suites need: items registered for one test, a random FLUX folder, and whether pocket is there."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.run import registry
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """register(kind, name, "module:attribute") for the length of one test."""
+
+    def add(kind: str, name: str, where: str) -> None:
+        monkeypatch.setitem(registry.BUILTIN[kind], name, where)
+        registry.table.cache_clear()
+
+    yield add
+    monkeypatch.undo()
+    registry.table.cache_clear()
+
+
+@cache
+def pocket_ready() -> bool:
+    """True once the embedded model is in the package."""
+    if importlib.util.find_spec("fairlead.pocket.load") is None:
+        return False
+    from fairlead.pocket import load
+
+    return (Path(load.folder()) / "model_index.json").is_file()
+
+
+@pytest.fixture(scope="session")
+def flux_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """flux_folder(guidance_embeds=..., scheduler={...}): a saved FluxPipeline with tiny random weights, made once."""
+    from tiny_flux import save
+
+    made: dict[str, Path] = {}
+
+    def get(guidance_embeds: bool = False, **scheduler: Any) -> Path:
+        name = repr((guidance_embeds, sorted(scheduler.items())))
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("flux")
+            save(made[name], guidance_embeds, scheduler)
+        return made[name]
+
+    return get
+
+
+@pytest.fixture
+def tiny_flux(flux_folder: Callable[..., Path]) -> Callable[..., Any]:
+    """tiny_flux(true_cfg_scale=..., ...): the adapter over such a folder, 16x16 pixels."""
+
+    def get(guidance_embeds: bool = False, scheduler: dict[str, Any] | None = None, **settings: Any) -> Any:
+        from fairlead.models.flux import Flux
+
+        wanted = {"height": 16, "width": 16, "max_sequence_length": 12, **settings}
+        return Flux(str(flux_folder(guidance_embeds, **(scheduler or {}))), **wanted)
+
+    return get

@@ -1,0 +1,168 @@
+"""Every registered item keeps the laws of its kind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import items
+from conftest import pocket_ready
+from fairlead.core.errors import FairleadError
+from fairlead.core.model import Shape
+from fairlead.models.mixture import Mixture
+from fairlead.run import registry
+from fairlead.run.executor import Local
+from fairlead.run.spec import Part, make_spec
+from fairlead.run.store import Store
+from fairlead.testing import (
+    executor_laws,
+    intervention_laws,
+    model_laws,
+    resume_laws,
+    reward_laws,
+    sampler_laws,
+    search_laws,
+    space_laws,
+    steering_laws,
+    store_laws,
+)
+from fairlead.testing.runs import small_spec
+
+NEEDS_POCKET = {"aesthetic", "clip_score", "detector"}
+OFF = {"token_mean_damping": {"strength": 0.0}}
+"""What switches an intervention or a steering off, by name."""
+
+
+def needs_pocket() -> None:
+    if not pocket_ready():
+        pytest.skip("the embedded model is not in the package")
+
+
+@pytest.mark.parametrize("name", registry.table("searches"))
+def test_search(name: str) -> None:
+    make = registry.resolve("searches", name)
+    search_laws(lambda space, key: make(space, key))
+
+
+@pytest.mark.parametrize("make", [items.Climb, items.Walk, items.Efforts])
+def test_searches_of_the_tests(make: Any) -> None:
+    search_laws(make)
+
+
+@pytest.mark.parametrize("name", registry.table("spaces"))
+@pytest.mark.parametrize("model", ["mixture", "flux"])
+def test_space(name: str, model: str, tiny_flux: Callable[..., Any]) -> None:
+    on = Mixture() if model == "mixture" else tiny_flux()
+    tokens = on.encode(["a dog"]).tokens.shape
+    space_laws(registry.build("spaces", Part(name), Shape(on.latent, (tokens[1], tokens[2]))), on)
+
+
+@pytest.mark.parametrize("name", registry.table("samplers"))
+def test_sampler(name: str) -> None:
+    sampler_laws(registry.resolve("samplers", name))
+
+
+@pytest.mark.parametrize("name", registry.table("rewards"))
+def test_reward(name: str) -> None:
+    if name in NEEDS_POCKET:
+        needs_pocket()
+    reward_laws(registry.build("rewards", Part(name)))
+
+
+def test_reward_formula() -> None:
+    a, b = registry.build("rewards", Part("brightness")), registry.build("rewards", Part("brightness"))
+    reward_laws(2 * a + b * a + 1 - b)
+
+
+@pytest.mark.parametrize("name", registry.table("interventions"))
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_intervention(name: str, cfg: float, tiny_flux: Callable[..., Any]) -> None:
+    off = registry.build("interventions", Part(name, OFF[name]))
+    intervention_laws(registry.build("interventions", Part(name)), tiny_flux(true_cfg_scale=cfg), off)
+
+
+@pytest.mark.parametrize("name", registry.table("steerings") or [pytest.param("", marks=pytest.mark.skip("none yet"))])
+def test_steering(name: str) -> None:
+    make = registry.resolve("steerings", name)
+    steering_laws(make, lambda: make(**OFF[name]))
+
+
+@pytest.mark.parametrize(
+    ("make", "off"),
+    [
+        (items.Toward, lambda: items.Toward(scale=0)),
+        (items.Tries, lambda: items.Tries(k=1)),
+        (items.Pull, lambda: items.Pull(strength=0)),
+    ],
+)
+def test_steerings_of_the_tests(make: Any, off: Any) -> None:
+    steering_laws(make, off)
+
+
+def test_mixture() -> None:
+    model_laws(Mixture())
+
+
+@pytest.mark.parametrize("settings", [{}, {"true_cfg_scale": 3.0}, {"guidance_embeds": True}, {"width": 24}])
+def test_flux(settings: dict[str, Any], tiny_flux: Callable[..., Any]) -> None:
+    model_laws(tiny_flux(**settings))
+
+
+def test_pocket() -> None:
+    needs_pocket()
+    from fairlead.run import models
+
+    model_laws(models.build(make_spec("a photo of a dog", reward="brightness"), device="cpu", dtype="float32"))
+
+
+def test_every_model_is_tested() -> None:
+    """A new name in the table needs a line here."""
+    assert set(registry.table("models")) == {"mixture", "pocket"}
+    assert set(registry.table("adapters")) == {"FluxPipeline"}
+
+
+@pytest.mark.parametrize("words", [{}, {"sampler": "ancestral", "batch": 4, "group": 2, "budget": {"nfe": 60}}])
+def test_executor(words: dict[str, Any]) -> None:
+    executor_laws(Local, small_spec(**words))
+
+
+def test_store(tmp_path: Path) -> None:
+    store_laws(lambda folder, spec: Store.create(folder, spec, {}, "now"), Store.open, tmp_path / "run")
+
+
+@pytest.mark.parametrize("sampler", registry.table("samplers"))
+def test_resume(sampler: str, tmp_path: Path) -> None:
+    resume_laws(small_spec(sampler=sampler, reward="brightness + 0.1*jpeg_size"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"search": "test_climb", "batch": 2},
+        {"search": "test_walk"},
+        {"search": "test_efforts"},
+        {"steer": "test_toward", "budget": {"nfe": 60}},
+        {"steer": ["test_tries", "test_pull"], "sampler": "ancestral", "group": 2, "batch": 4, "budget": {"nfe": 200}},
+    ],
+)
+def test_resume_with_the_items_of_the_tests(words: dict[str, Any], register: Any, tmp_path: Path) -> None:
+    for kind, names in {"searches": ("Climb", "Walk", "Efforts"), "steerings": ("Toward", "Tries", "Pull")}.items():
+        for name in names:
+            register(kind, f"test_{name.lower()}", f"items:{name}")
+    resume_laws(small_spec(**words), tmp_path)
+
+
+def test_every_registered_name_resolves() -> None:
+    for kind, table in registry.BUILTIN.items():
+        for name in table:
+            try:
+                found = registry.resolve(kind, name)
+            except FairleadError:
+                assert not pocket_ready() and (name in NEEDS_POCKET or name == "pocket")
+                continue
+            assert callable(found)
+            assert inspect.getdoc(found), f"{kind} {name} has no docstring"
