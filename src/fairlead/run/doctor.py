@@ -36,7 +36,9 @@ def checks() -> list[Check]:
 
 def _python() -> Iterator[Check]:
     found = ".".join(map(str, sys.version_info[:3]))
-    yield Check("python", sys.version_info >= (3, 11), found, "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer")
+    yield Check(
+        "python", sys.version_info >= (3, 11), found, "" if sys.version_info >= (3, 11) else "use Python 3.11 or newer"
+    )
 
 
 def _packages() -> Iterator[Check]:
@@ -48,7 +50,9 @@ def _packages() -> Iterator[Check]:
     try:
         yield Check("pandas", True, f"{version('pandas')} (candidates come as a table)")
     except PackageNotFoundError:
-        yield Check("pandas", True, "not installed; candidates come as a list (pip install 'fairlead[tables]' for a table)")
+        yield Check(
+            "pandas", True, "not installed; candidates come as a list (pip install 'fairlead[tables]' for a table)"
+        )
 
 
 def _torch() -> Iterator[Check]:
@@ -87,7 +91,9 @@ def _plugins() -> Iterator[Check]:
         try:
             registry.resolve(kind, name)
         except Exception as error:
-            return Check(f"{registry.singular(kind)} {name}", False, str(error), "update or uninstall the package it comes from")
+            return Check(
+                f"{registry.singular(kind)} {name}", False, str(error), "update or uninstall the package it comes from"
+            )
         return Check(f"{registry.singular(kind)} {name}", True, registry.table(kind)[name])
 
     for kind, builtin in registry.BUILTIN.items():
@@ -98,7 +104,12 @@ def _plugins() -> Iterator[Check]:
 
 def _disk() -> Iterator[Check]:
     free = shutil.disk_usage(".").free / 1e9
-    yield Check("disk", free > 0.2, f"{free:.1f} GB free here", "" if free > 0.2 else "free some space: runs keep their pictures")
+    yield Check(
+        "disk",
+        free > 0.2,
+        f"{free:.1f} GB free here",
+        "" if free > 0.2 else "free some space: runs keep their pictures",
+    )
 
 
 __all__ = ["Check", "checks"]

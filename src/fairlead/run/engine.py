@@ -143,10 +143,8 @@ def _needs(spec: Spec, reward: Reward | None, folder: Path, what: str) -> None:
 
 def _with_dtype(spec: Spec) -> Spec:
     """Number format is part of the answer, so it is part of the Spec from the start."""
-    if (
-        "dtype" in spec.model.settings
-        or (models.folder(spec.model.name) is None
-        and spec.model.name in registry.table("models"))
+    if "dtype" in spec.model.settings or (
+        models.folder(spec.model.name) is None and spec.model.name in registry.table("models")
     ):
         return spec
     return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))

@@ -20,7 +20,9 @@ class Renderer:
 
     def __init__(self, spec: Spec) -> None:
         device = machine.device()
-        self.model: Model = models.build(spec, device=device, dtype=str(spec.model.settings.get("dtype") or machine.dtype(device)))
+        self.model: Model = models.build(
+            spec, device=device, dtype=str(spec.model.settings.get("dtype") or machine.dtype(device))
+        )
         self.meter, self._spec = Meter(), spec
         self.model.meter(self.meter)
         self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
@@ -45,5 +47,3 @@ class Renderer:
                 z = sampling.sample(self.model, self._sampler, x, self.model.encode(some), levels, own, self.meter)
                 out.append((self.model.decode(z) * 255).round().cpu() / 255)
         return torch.cat(out)
-
-

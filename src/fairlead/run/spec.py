@@ -142,32 +142,49 @@ def _reward(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        inner = _reward(node.operand, text)
-        return -inner if isinstance(inner, float) else {"*": [-1.0, inner]}
+        return _times(-1.0, _reward(node.operand, text))
     if isinstance(node, ast.BinOp):
         left, right = _reward(node.left, text), _reward(node.right, text)
         if isinstance(node.op, ast.Add):
-            return {"+": [left, right]}
+            return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
         if isinstance(node.op, ast.Sub):
-            return {"+": [left, -right if isinstance(right, float) else {"*": [-1.0, right]}]}
+            right = _times(-1.0, right)
+            return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
         if isinstance(node.op, ast.Mult):
-            return {"*": [left, right]}
+            return _times(left, right) if isinstance(left, float) else {"*": [left, right]}
         raise FairleadError(f"Reward {text!r} uses {type(node.op).__name__}: only +, - and * make rewards.")
     return _part(node, text, "rewards")
 
 
+def _times(factor: float, tree: Any) -> Any:
+    """factor * tree with numbers in front folded into one."""
+    if isinstance(tree, float):
+        return factor * tree
+    if isinstance(tree, Mapping) and "*" in tree and isinstance(tree["*"][0], float):
+        first, *rest = tree["*"]
+        return {"*": [factor * first, *rest]}
+    return {"*": [factor, tree]}
+
+
 def reward_text(tree: Any) -> str:
-    """The formula a person would write for the tree."""
+    """The formula a person would write for the tree; reading it again gives the tree."""
     if isinstance(tree, Part):
         inside = ", ".join(f"{k}={v!r}" for k, v in tree.settings.items())
         return f"{tree.name}({inside})" if inside else tree.name
     if isinstance(tree, Mapping):
         (op, parts), *_ = tree.items()
-        words = [reward_text(part) for part in parts]
         if op == "*":
-            words = [f"({w})" if isinstance(p, Mapping) and "+" in p else w for w, p in zip(words, parts, strict=True)]
-        return f" {op} ".join(words) if op == "+" else op.join(words)
-    return f"{tree:g}"
+            inside = [f"({reward_text(p)})" if isinstance(p, Mapping) else reward_text(p) for p in parts]
+            return "*".join(inside)
+        out = reward_text(parts[0])
+        for part in parts[1:]:
+            word = reward_text(part)
+            if isinstance(part, Mapping) and "+" in part:
+                out += f" + ({word})"
+            else:
+                out += f" - {word[1:]}" if word.startswith("-") else f" + {word}"
+        return out
+    return repr(tree).removesuffix(".0")
 
 
 def reward_parts(tree: Any) -> list[Part]:

@@ -187,7 +187,9 @@ class Store:
                     "the algorithm or its settings changed since, so start a new run."
                 )
             value = float("nan") if reward is None else float(reward)
-            out.append(Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image), _tensor(slope)))
+            out.append(
+                Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image), _tensor(slope))
+            )
         return out
 
     def known(self, indices: Sequence[int]) -> set[int]:
@@ -286,15 +288,18 @@ class Store:
         """The PNG of that digest."""
         path = self.folder / "images" / f"{digest}.png"
         try:
-            return path.read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
+        if blake2b(data, digest_size=16).hexdigest() != digest:
+            raise StoreError(f"{path} is damaged: restore it, or start the run again.")
+        return data
 
     def _put(self, png: bytes) -> str:
         digest = blake2b(png, digest_size=16).hexdigest()
         path = self.folder / "images" / f"{digest}.png"
         if not path.exists():
-            write_atomically(path, png)
+            write_atomically(path, png, durable=False)
         return digest
 
 
@@ -306,14 +311,19 @@ def _tensor(data: bytes | None) -> Tensor | None:
     return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """The whole file or none of it, also when the disk is full or the process dies."""
+def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
+    """The whole file or none of it, also when the disk is full or the process dies.
+
+    `durable` waits for the disk, for files that must survive a power cut; a candidate's picture is checked by its
+    digest when it is read instead, because waiting would cost more than rendering small ones.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as handle:
             handle.write(data)
-            handle.flush()
-            os.fsync(handle.fileno())
+            if durable:
+                handle.flush()
+                os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
@@ -321,6 +331,8 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if not os.access(path.parent, os.W_OK):  # journals cannot be made beside it; nobody else can be writing either
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     db = sqlite3.connect(path, timeout=10.0)
     db.execute("pragma synchronous=full")
     return db
