@@ -8,30 +8,48 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import bench, catalogue
 from fairlead.app.comparison import write_comparison
+from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
+from fairlead.app.listing import item_object, item_table, list_runs, model_table
+from fairlead.app.listing import price as show_price
+from fairlead.app.options import (
+    AsJson,
+    Batch,
+    Budget,
+    DryRun,
+    Folder,
+    Group,
+    Intervene,
+    Model,
+    Out,
+    Prompt,
+    Reward,
+    Sampler,
+    Search,
+    Seed,
+    Setting,
+    Space,
+    Steer,
+    Steps,
+)
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.view import View
-from fairlead.app.words import UNITS, command, count, duration, new_folder, number, reason, shown
-from fairlead.core.cost import Cost
+from fairlead.app.words import command, new_folder, number, reason, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
-from fairlead.run import registry
 from fairlead.run.records import BASELINE
 from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings, reward_text
 from fairlead.run.store import DATABASE, Store, write_atomically
-from fairlead.run.store import as_json as to_json
 
 KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
 INTERRUPTED = 130
@@ -47,91 +65,10 @@ app = typer.Typer(
 app.add_typer(bench.app, name="bench")
 
 
-def _names(kind: str) -> Callable[[str], list[str]]:
-    """Shell completion from the registry."""
-    return lambda incomplete: [name for name in registry.table(kind) if name.startswith(incomplete)]
-
-
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the picture should show.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="pocket, a hub name, or a diffusers folder.",
-        autocompletion=_names("models"),
-    ),
-]
-Reward = Annotated[
-    str,
-    typer.Option(
-        metavar="FORMULA",
-        help="A formula over rewards, like 'clip_score + 0.5*aesthetic'.",
-        autocompletion=_names("rewards"),
-    ),
-]
-Space = Annotated[str, typer.Option(metavar="NAME", help="What the search moves.", autocompletion=_names("spaces"))]
-Search = Annotated[str, typer.Option(metavar="NAME", help="The outer loop.", autocompletion=_names("searches"))]
-Steer = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME", help="Control inside the denoising loop; repeat to chain.", autocompletion=_names("steerings")
-    ),
-]
-Intervene = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME", help="Edit inside the network; repeat for several.", autocompletion=_names("interventions")
-    ),
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PART.SETTING=VALUE", help="part.setting=value, like best_of.n=16; repeat for several."
-    ),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
-    ),
-]
-Sampler = Annotated[str, typer.Option(metavar="NAME", help="How a step is taken.", autocompletion=_names("samplers"))]
-Steps = Annotated[
-    int | None, typer.Option(metavar="N", help="Denoising steps of a picture.  [default: the model's own]")
-]
-Group = Annotated[int, typer.Option(metavar="N", help="Candidates rendered together, for methods that couple them.")]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures rendered at once.  [default: the model's own]")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Names the run's randomness.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder for the run.  [default: runs/TIME-PROMPT]")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
-Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
-
-
-def _stdout() -> Console:
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _print_json(value: Any) -> None:
-    print(to_json(value), flush=True)
-
-
 @contextlib.contextmanager
 def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
     """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
-    console = _stderr()
+    console = stderr()
     quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
     with quiet, Interrupt(announce=not console.is_terminal) as stop, Watch(console, stop) as watch:
         yield watch, stop
@@ -166,7 +103,8 @@ def run_command(
         prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
     if dry_run:
-        return _price(spec, as_json)
+        _warn(spec)
+        return show_price(spec, as_json)
     folder = out if out is not None else new_folder(prompt, datetime.now(UTC))
     _refuse_existing(folder)
     _warn(spec)
@@ -187,7 +125,7 @@ def resume(run: Folder, budget: Budget = None, as_json: AsJson = False) -> int:
     with _computing(as_json) as (watch, stop), _reported(run):
         engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
     if watch.idle:
-        _say("Nothing was left to do: a larger --budget goes on from here.")
+        say("Nothing was left to do: a larger --budget goes on from here.")
     return _finish(run, as_json)
 
 
@@ -212,7 +150,7 @@ def replay(
     if out is not None:
         write_atomically(out, again.image)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "run": shown(run), "candidate": again.index, "identical": again.identical,
                 "reward": {"recorded": again.recorded.reward, "replayed": again.reward},
@@ -228,7 +166,7 @@ def replay(
             ("pixels", "identical" if again.max_pixel_difference == 0 else f"differ by up to {again.max_pixel_difference} of 255"),
             ("rendered with", f"{again.companions} in one batch"),
         ]  # fmt: skip
-        _stdout().print(_pairs(rows if out is None else [*rows, ("picture", shown(out))]))
+        stdout().print(pairs(rows if out is None else [*rows, ("picture", shown(out))]))
         print(again.message)
     return 0 if again.identical else 1
 
@@ -262,16 +200,16 @@ def list_command(
     if kind is not None and kind not in (*KINDS, "runs"):
         raise unknown("list", kind, (*KINDS, "runs"))
     if kind == "runs":
-        return _list_runs(as_json)
+        return list_runs(as_json)
     kinds = KINDS if kind is None else (kind,)
     if as_json:
-        _print_json({k: [_item_object(k, item) for item in catalogue.items(k)] for k in kinds})
+        print_json({k: [item_object(k, item) for item in catalogue.items(k)] for k in kinds})
         return 0
-    console = _stdout()
+    console = stdout()
     for i, k in enumerate(kinds):
         if len(kinds) > 1:
             console.print(Text(f"{chr(10) if i else ''}{k}", style="bold"))
-        console.print(_model_table() if k == "models" else _item_table(k))
+        console.print(model_table() if k == "models" else item_table(k))
     return 0
 
 
@@ -286,7 +224,8 @@ def price(
     spec = _spec(
         prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
-    return _price(spec, as_json)
+    _warn(spec)
+    return show_price(spec, as_json)
 
 
 @app.command()
@@ -298,14 +237,14 @@ def doctor(as_json: AsJson = False) -> int:
         found = list(checks())
     if as_json:
         listed = [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in found]
-        _print_json({"ok": all(c.ok for c in found), "checks": listed})
+        print_json({"ok": all(c.ok for c in found), "checks": listed})
         return 0 if all(c.ok for c in found) else 1
     table = Table.grid(padding=(0, 2))
     for check in found:
         mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
         told = check.detail if check.ok or not check.fix else f"{check.detail}\n→ {check.fix}"
         table.add_row(mark, Text(check.name), Text(told, style="" if check.ok else "yellow"))
-    _stdout().print(table)
+    stdout().print(table)
     return 0 if all(c.ok for c in found) else 1
 
 
@@ -348,7 +287,7 @@ def _warn(spec: Spec) -> None:
     from fairlead.run import models
 
     for sentence in models.warnings(spec):
-        _say(f"warning: {sentence}")
+        say(f"warning: {sentence}")
 
 
 @contextlib.contextmanager
@@ -369,7 +308,7 @@ def _reported(folder: Path) -> Iterator[None]:
                     write_report(folder)
         if isinstance(error, KeyboardInterrupt):
             onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."
-            _say(f"fairlead: aborted{onward}")
+            say(f"fairlead: aborted{onward}")
         raise
 
 
@@ -377,12 +316,12 @@ def _finish(folder: Path, as_json: bool) -> int:
     """Write the report and say what came out."""
     page = write_report(folder)
     view = View.read(folder)
-    console = _stderr() if as_json else _stdout()
+    console = stderr() if as_json else stdout()
     console.print(_summary(view, page))
     if as_json:
-        _print_json(view.as_object())
+        print_json(view.as_object())
     if view.status == "stopped":
-        _say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
+        say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
         return INTERRUPTED
     return 0
 
@@ -398,37 +337,14 @@ def _summary(view: View, page: Path) -> Table:
         rows.append((reward_text(view.spec.reward), told))
     else:
         rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
-    rows.append(("cost", _cost_text(view.spent, view.spec.limit)))
+    rows.append(("cost", cost_text(view.spent, view.spec.limit)))
     rows.append(("stopped", reason(view.stopped) or view.status))
     if view.best:
         rows.append(("best", shown(view.named_picture("best.png", view.best))))
     if view.baseline:
         rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
     rows.append(("report", shown(page)))
-    return _pairs(rows)
-
-
-def _cost_text(spent: Cost, limit: Cost) -> str:
-    limits = limit.limits()
-
-    def amount(name: str, value: float) -> str:
-        return duration(value) if name == "seconds" else count(value)
-
-    return " · ".join(
-        f"{amount(name, value)}{f' of {amount(name, limits[name])}' if name in limits else ''}"
-        f"{'' if name == 'seconds' else f' {name}'}"
-        for name, value in asdict(spent).items()
-        if value or name in limits
-    )
-
-
-def _pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(name), value if isinstance(value, Text) else Text(value))
-    return table
+    return pairs(rows)
 
 
 # around the other commands
@@ -451,134 +367,6 @@ def _index(run: Path, word: str) -> int:
     if index not in {c.index for c in view.candidates} | ({BASELINE} if view.own_baseline else set()):
         raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, counted from 0.")
     return index
-
-
-def _price(spec: Spec, as_json: bool) -> int:
-    from fairlead.run.price import price
-
-    _warn(spec)
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        found = price(spec)
-    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once, "total": found.total}
-    if as_json:
-        _print_json(
-            {
-                "candidates": found.candidates,
-                **{name: cost.as_dict() for name, cost in parts.items()},
-                "budget": dict(spec.budget),
-                "seconds": found.seconds,
-            }
-        )
-        return 0
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    shownparts = {
-        name: cost for name, cost in parts.items() if name in ("candidate", "total") or any(asdict(cost).values())
-    }
-    table.add_column("")
-    for name in shownparts:
-        table.add_column(
-            {"candidate": "one candidate", "baseline": "its own baseline", "once": "once, to prepare"}.get(name, name),
-            justify="right",
-        )
-    table.add_column("budget", justify="right")
-    limits = spec.limit.limits()
-    for name in UNITS:
-        values = [getattr(cost, name) for cost in shownparts.values()]
-        if any(values) or name in limits:
-            limit = limits.get(name)
-            cells = [duration(v) if name == "seconds" else count(v) for v in values]
-            budget = "" if limit is None else duration(limit) if name == "seconds" else count(limit)
-            table.add_row(name, *(cells if name != "seconds" or any(values) else ["?"] * len(cells)), budget)
-    console = _stdout()
-    console.print(table)
-    time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    console.print(Text(f"{found.candidates} candidates{time}. Nothing was run or written."))
-    return 0
-
-
-def _item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
-    out: dict[str, Any] = {
-        "name": item.name,
-        "what": item.what,
-        "settings": dict(item.settings),
-        "package": item.package,
-    }
-    if kind == "models":
-        out.update(_model_facts(item.name))
-    return out
-
-
-def _model_facts(name: str) -> dict[str, Any]:
-    from fairlead.run import models
-
-    try:
-        return dict(models.describe(name))
-    except (FairleadError, OSError, ValueError, KeyError) as error:
-        return {"error": str(error)}
-
-
-def _plain_table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _model_table() -> Table:
-    table = _plain_table("name", "family", "size", "steps", "picture", "guidance")
-    for item in catalogue.items("models"):
-        facts = _model_facts(item.name)
-        if "error" in facts:
-            table.add_row(Text(item.name), Text(f"not usable here: {facts['error']}", style="yellow"))
-            continue
-        size = facts.get("megabytes")
-        cells = [
-            facts.get("family"),
-            f"{size:.0f} MB" if size else "",
-            facts.get("steps"),
-            facts.get("size"),
-            facts.get("guidance"),
-        ]
-        table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
-    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
-    return table
-
-
-def _item_table(kind: str) -> Table:
-    table = _plain_table("name", "what it is", "settings")
-    for item in catalogue.items(kind):
-        what = item.what if item.package == "fairlead" else f"{item.what} [{item.package}]".strip()
-        settings = ", ".join(f"{name}={default}" for name, default in item.settings)
-        table.add_row(Text(item.name, style="bold cyan"), Text(what), Text(settings, style="dim"))
-    if not table.rows:
-        table.add_row(Text("none yet", style="dim"))
-    return table
-
-
-def _list_runs(as_json: bool) -> int:
-    root, objects = Path("runs"), []
-    table = _plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
-    table.columns[0].no_wrap = True
-    for folder in catalogue.runs(root):
-        try:
-            view = View.read(folder)
-        except FairleadError as error:
-            objects.append({"run": shown(folder), "error": str(error)})
-            table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
-            continue
-        objects.append({**view.as_object(), "prompt": view.spec.prompt})
-        table.add_row(
-            Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), str(len(view.candidates)),
-            number(view.baseline.reward if view.baseline else None), number(view.best.reward if view.best else None),
-            number(view.gain, sign=True), count(view.spent.nfe), Text(reason(view.stopped) or view.status),
-        )  # fmt: skip
-    if as_json:
-        _print_json({"runs": objects})
-    elif objects:
-        _stdout().print(table)
-    else:
-        _say("There is no run in ./runs yet: 'fairlead run \"a photo of a dog\"' makes one.")
-    return 0
 
 
 # the door
@@ -616,5 +404,5 @@ def _fail(sentence: str, code: int, error: BaseException) -> int:
     if os.environ.get("FAIRLEAD_DEBUG") == "1":
         traceback.print_exception(error)
     if sentence:
-        _say(f"fairlead: {sentence}")
+        say(f"fairlead: {sentence}")
     return code

@@ -25,7 +25,7 @@ class Check:
 
 def checks() -> list[Check]:
     """All findings; a check that fails itself is a finding too."""
-    out = []
+    out: list[Check] = []
     for check in (_python, _packages, _torch, _torchvision, _embedded, _plugins, _disk):
         try:
             out.extend(check())

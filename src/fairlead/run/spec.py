@@ -174,8 +174,7 @@ def reward_text(tree: Any) -> str:
     if isinstance(tree, Mapping):
         (op, parts), *_ = tree.items()
         if op == "*":
-            inside = [f"({reward_text(p)})" if isinstance(p, Mapping) else reward_text(p) for p in parts]
-            return "*".join(inside)
+            return "*".join(f"({reward_text(p)})" if isinstance(p, Mapping) else reward_text(p) for p in parts)
         out = reward_text(parts[0])
         for part in parts[1:]:
             word = reward_text(part)

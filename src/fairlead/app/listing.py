@@ -1,0 +1,145 @@
+"""What `list` and `price` print."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fairlead.app import catalogue
+from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.view import View
+from fairlead.app.words import UNITS, count, duration, number, reason, shown
+from fairlead.core.errors import FairleadError
+from fairlead.run.spec import Spec
+
+
+def price(spec: Spec, as_json: bool) -> int:
+    """What a run would cost, as a table or JSON."""
+    from fairlead.run.price import price
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        found = price(spec)
+    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once, "total": found.total}
+    if as_json:
+        print_json(
+            {
+                "candidates": found.candidates,
+                **{name: cost.as_dict() for name, cost in parts.items()},
+                "budget": dict(spec.budget),
+                "seconds": found.seconds,
+            }
+        )
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    shownparts = {
+        name: cost for name, cost in parts.items() if name in ("candidate", "total") or any(asdict(cost).values())
+    }
+    table.add_column("")
+    for name in shownparts:
+        table.add_column(
+            {"candidate": "one candidate", "baseline": "its own baseline", "once": "once, to prepare"}.get(name, name),
+            justify="right",
+        )
+    table.add_column("budget", justify="right")
+    limits = spec.limit.limits()
+    for name in UNITS:
+        values = [getattr(cost, name) for cost in shownparts.values()]
+        if any(values) or name in limits:
+            limit = limits.get(name)
+            cells = [duration(v) if name == "seconds" else count(v) for v in values]
+            budget = "" if limit is None else duration(limit) if name == "seconds" else count(limit)
+            table.add_row(name, *(cells if name != "seconds" or any(values) else ["?"] * len(cells)), budget)
+    console = stdout()
+    console.print(table)
+    time = "" if found.seconds is None else f", about {duration(found.seconds)}"
+    console.print(Text(f"{found.candidates} candidates{time}. Nothing was run or written."))
+    return 0
+
+
+def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
+    """One registered item as JSON data."""
+    out: dict[str, Any] = {
+        "name": item.name,
+        "what": item.what,
+        "settings": dict(item.settings),
+        "package": item.package,
+    }
+    if kind == "models":
+        out.update(model_facts(item.name))
+    return out
+
+
+def model_facts(name: str) -> dict[str, Any]:
+    """What is known of a model without loading it, or why it cannot be used."""
+    from fairlead.run import models
+
+    try:
+        return dict(models.describe(name))
+    except (FairleadError, OSError, ValueError, KeyError) as error:
+        return {"error": str(error)}
+
+
+def model_table() -> Table:
+    """The models with family, size, steps."""
+    table = plain_table("name", "family", "size", "steps", "picture", "guidance")
+    for item in catalogue.items("models"):
+        facts = model_facts(item.name)
+        if "error" in facts:
+            table.add_row(Text(item.name), Text(f"not usable here: {facts['error']}", style="yellow"))
+            continue
+        size = facts.get("megabytes")
+        cells = [
+            facts.get("family"),
+            f"{size:.0f} MB" if size else "",
+            facts.get("steps"),
+            facts.get("size"),
+            facts.get("guidance"),
+        ]
+        table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
+    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
+    return table
+
+
+def item_table(kind: str) -> Table:
+    """The items of one kind with what they are and their settings."""
+    table = plain_table("name", "what it is", "settings")
+    for item in catalogue.items(kind):
+        what = item.what if item.package == "fairlead" else f"{item.what} [{item.package}]".strip()
+        settings = ", ".join(f"{name}={default}" for name, default in item.settings)
+        table.add_row(Text(item.name, style="bold cyan"), Text(what), Text(settings, style="dim"))
+    if not table.rows:
+        table.add_row(Text("none yet", style="dim"))
+    return table
+
+
+def list_runs(as_json: bool) -> int:
+    """The runs in ./runs."""
+    root, objects = Path("runs"), []
+    table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
+    table.columns[0].no_wrap = True
+    for folder in catalogue.runs(root):
+        try:
+            view = View.read(folder)
+        except FairleadError as error:
+            objects.append({"run": shown(folder), "error": str(error)})
+            table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
+            continue
+        objects.append({**view.as_object(), "prompt": view.spec.prompt})
+        table.add_row(
+            Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), str(len(view.candidates)),
+            number(view.baseline.reward if view.baseline else None), number(view.best.reward if view.best else None),
+            number(view.gain, sign=True), count(view.spent.nfe), Text(reason(view.stopped) or view.status),
+        )  # fmt: skip
+    if as_json:
+        print_json({"runs": objects})
+    elif objects:
+        stdout().print(table)
+    else:
+        say("There is no run in ./runs yet: 'fairlead run \"a photo of a dog\"' makes one.")
+    return 0
