@@ -162,7 +162,8 @@ def test_every_registered_name_resolves() -> None:
             try:
                 found = registry.resolve(kind, name)
             except FairleadError:
-                assert not pocket_ready() and (name in NEEDS_POCKET or name == "pocket")
+                assert not pocket_ready()
+                assert name in {*NEEDS_POCKET, "pocket"}
                 continue
             assert callable(found)
             assert inspect.getdoc(found), f"{kind} {name} has no docstring"

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-WORDS = ["a", "photo", "of", "red", "apple", "dog", "two", "cats", "blue", "car", "and", "green", "the", "on", "left", "right", "something", "else", "left_of", "cat"]
+SAID = "a photo of red apple dog two cats blue car and green the on left right something else cat"
+WORDS = SAID.split()
 LENGTH = 12
 
 

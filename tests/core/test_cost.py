@@ -1,0 +1,154 @@
+"""Nothing is spent that was not granted."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import nullcontext
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fairlead.core.cost import INFINITE, BudgetExceeded, Cost, Ledger, Meter, Unmetered
+from fairlead.core.errors import FairleadError
+
+whole = st.integers(0, 50)
+costs = st.builds(Cost, nfe=whole, forwards=whole, backwards=whole, decodes=whole, scores=whole)
+limits = st.dictionaries(st.sampled_from(["nfe", "forwards", "decodes", "scores"]), st.integers(1, 300), min_size=1)
+WIDE = Cost(nfe=1, forwards=1, backwards=1, decodes=1, scores=1, seconds=0)
+
+
+@given(costs, costs, costs)
+def test_arithmetic(a: Cost, b: Cost, c: Cost) -> None:
+    assert a + b == b + a
+    assert (a + b) + c == a + (b + c)
+    assert (a + b) - b == a
+    assert a * 2 == a + a
+    assert a.fits(a + b)
+    assert a.fits(b) == (not a.over(b))
+    assert a.fits(INFINITE)
+    assert Cost(**a.as_dict()) == a
+
+
+@settings(deadline=None)
+@given(limits, st.lists(st.tuples(costs, st.booleans()), max_size=12))
+def test_a_budget_is_never_exceeded(limit: dict[str, float], wishes: list[tuple[Cost, bool]]) -> None:
+    """Whatever is asked for, what is reserved and spent together fits; a refusal changes nothing."""
+    ledger = Ledger(Cost.budget(limit))
+    for unit, settle in wishes:
+        n = ledger.affordable(unit, cap=20)
+        assert n == 20 or not (unit * (n + 1)).fits(ledger.left)
+        assert (unit * n).fits(ledger.left)
+        before = ledger.left
+        with nullcontext() if (unit * 2).fits(before) else pytest.raises(BudgetExceeded):
+            ledger.reserve(unit * 2)
+            if settle:
+                ledger.settle(unit * 2, unit)
+        assert (unit * 2).fits(before) or ledger.left == before
+        assert ledger.spent.fits(ledger.budget)
+        assert all(getattr(ledger.left, f.name) >= -1e-6 for f in fields(Cost))
+
+
+@given(st.lists(costs, max_size=8), costs)
+def test_the_meter_stops_before_the_grant_is_passed(charges: list[Cost], grant: Cost) -> None:
+    meter = Meter()
+    spent = Cost()
+    with meter.grant(replace(grant, seconds=math.inf)):
+        for charge in charges:
+            if (spent + charge).fits(grant):
+                meter.charge(charge)
+                spent = spent + charge
+            else:
+                before = meter.spent
+                with pytest.raises(BudgetExceeded) as told:
+                    meter.charge(charge)
+                assert meter.spent == before
+                assert told.value.names == (spent + charge).over(grant)
+    assert replace(meter.spent, seconds=0.0) == spent
+
+
+def test_outside_a_grant_nothing_is_charged() -> None:
+    meter = Meter()
+    with pytest.raises(Unmetered, match="3 nfe"):
+        meter.charge(Cost(nfe=3))
+    with meter.grant(INFINITE):
+        meter.charge(Cost(nfe=3))
+    with pytest.raises(Unmetered):
+        meter.charge(Cost(nfe=1))
+    assert meter.spent.nfe == 3
+
+
+def test_a_grant_covers_itself_alone() -> None:
+    """What an earlier grant left over is gone."""
+    meter = Meter()
+    with meter.grant(Cost(nfe=10, seconds=60)):
+        meter.charge(Cost(nfe=1))
+    with meter.grant(Cost(nfe=1, seconds=60)):
+        meter.charge(Cost(nfe=1))
+        with pytest.raises(BudgetExceeded, match="1 nfe wanted, 0 left"):
+            meter.charge(Cost(nfe=1))
+
+
+def test_grants_do_not_nest() -> None:
+    meter = Meter()
+    with meter.grant(INFINITE):
+        with pytest.raises(RuntimeError, match="nest"), meter.grant(INFINITE):
+            pass
+        meter.charge(WIDE)
+    with pytest.raises(Unmetered):
+        meter.charge(WIDE)
+
+
+def test_a_grant_ends_with_an_exception() -> None:
+    meter = Meter()
+    with pytest.raises(ValueError, match="x"), meter.grant(INFINITE):
+        raise ValueError("x")
+    with pytest.raises(Unmetered):
+        meter.charge(WIDE)
+    with meter.grant(INFINITE):
+        meter.charge(WIDE)
+
+
+def test_seconds_run_out() -> None:
+    meter = Meter()
+    with meter.grant(Cost(nfe=100, seconds=0.01)):
+        meter.charge(Cost(nfe=1))
+        time.sleep(0.02)
+        with pytest.raises(BudgetExceeded) as told:
+            meter.charge(Cost(nfe=1))
+    assert told.value.names == ["seconds"]
+    assert meter.spent.seconds >= 0.02
+
+
+def test_ledger_reservation_is_given_back() -> None:
+    ledger = Ledger(Cost.budget({"nfe": 10}))
+    ledger.reserve(Cost(nfe=8))
+    with pytest.raises(BudgetExceeded, match="3 nfe wanted, 2 left"):
+        ledger.reserve(Cost(nfe=3))
+    ledger.settle(Cost(nfe=8), Cost(nfe=5))
+    assert ledger.left.nfe == 5
+    assert ledger.affordable(Cost(nfe=2)) == 2
+    assert ledger.affordable(Cost(decodes=1), cap=7) == 7
+
+
+def test_a_ledger_out_of_time_affords_nothing() -> None:
+    ledger = Ledger(Cost.budget({"seconds": 1.0}))
+    assert ledger.affordable(Cost(nfe=1), cap=5) == 5
+    ledger.settle(Cost(), Cost(seconds=1.5))
+    assert ledger.affordable(Cost(nfe=1), cap=5) == 0
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan])
+def test_budgets_are_positive(bad: float) -> None:
+    with pytest.raises(FairleadError, match="not positive"):
+        Cost.budget({"nfe": bad})
+
+
+def test_budgets_have_known_names() -> None:
+    with pytest.raises(FairleadError, match="did you mean 'decodes'"):
+        Cost.budget({"decode": 3})
+    budget = Cost.budget({"nfe": 3})
+    assert budget.limits() == {"nfe": 3}
+    assert budget.decodes == math.inf
