@@ -198,7 +198,10 @@ class Run:
             if fresh:
                 writer.writerow(row)
             writer.writerow([f"{v:.5g}" if isinstance(v, float) else v for v in row.values()])
-        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        print(
+            " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
+            flush=True,
+        )
 
 
 def processor() -> str:

@@ -104,13 +104,15 @@ def read(t5: Any, clip: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 
 @torch.no_grad()
-def generate(nets: Any, prompts: list[str], steps: int = 20, guidance: float = 3.0, seed: int = 0) -> torch.Tensor:
+def generate(
+    nets: Any, prompts: list[str], steps: int = 20, guidance: float = 3.0, seed: int = 0
+) -> torch.Tensor:
     """Latent tokens ``[B, 64, 32]`` (normalised) by Euler steps with real guidance."""
     model, t5, clip = nets
     ids = torch.from_numpy(world.encode(prompts))
     z = torch.randn(len(prompts), 64, 32, generator=torch.Generator().manual_seed(seed))
     sigmas = [*np.linspace(1.0, 1 / steps, steps).tolist(), 0.0]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         embeddings, pooled = read(t5, clip, torch.cat([ids, EMPTY.expand(len(ids), -1)]))
         rope = model.pos_embed(POSITIONS)
         for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
@@ -190,7 +192,8 @@ def main() -> None:
         parts = (said[:, :NAMES], said[:, NAMES : NAMES + COLOURS], said[:, NAMES + COLOURS :])
         valid = (label[:, 0] >= 0).sum().clamp(min=1)
         words = sum(
-            F.cross_entropy(p, label[:, k], ignore_index=-1, reduction="sum") / valid for k, p in enumerate(parts)
+            F.cross_entropy(p, label[:, k], ignore_index=-1, reduction="sum") / valid
+            for k, p in enumerate(parts)
         )
         total = (error * weight).sum() / weight.sum() + MAP_WEIGHT * maps + NOUN_WEIGHT * words
         return total, error.mean()

@@ -260,7 +260,9 @@ def _tint(rgb: Floats, alpha: Floats, colour: str) -> Floats:
         dark, bright = base * 0.60, np.full(3, 255, np.float32)
     else:
         dark, bright = base * 0.48, base + (255 - base) * 0.30
-    out = np.where(shade < 0.6, dark + (base - dark) * shade / 0.6, base + (bright - base) * (shade - 0.6) / 0.4)
+    out = np.where(
+        shade < 0.6, dark + (base - dark) * shade / 0.6, base + (bright - base) * (shade - 0.6) / 0.4
+    )
     return np.clip(out, 0, 255).astype(np.float32)
 
 
@@ -271,7 +273,7 @@ def sprite(name: str, colour: str | None = None) -> tuple[Floats, Floats]:
     x, y = index % columns * cell, index // columns * cell
     glyph = _sheet().crop((x, y, x + cell, y + cell)).resize((SPRITE, SPRITE), Image.Resampling.LANCZOS)
     pixels = np.asarray(glyph).astype(np.float32)
-    rgb, alpha = pixels[..., :3], pixels[..., 3] / 255
+    rgb, alpha = pixels[..., :3], pixels[..., 3] * np.float32(1 / 255)
     if colour is not None:
         rgb = _tint(rgb, alpha, colour)
     return rgb, alpha[..., None]
@@ -281,7 +283,9 @@ def backdrop(scene: Scene) -> Floats:
     """The background alone, ``float32 [64, 64, 3]`` in 0..255: a vertical gradient."""
     step = np.linspace(0, 1, SIZE, dtype=np.float32)[:, None, None]
     top, bottom = np.array(scene.top, np.float32), np.array(scene.bottom, np.float32)
-    return np.broadcast_to(top * (1 - step) + bottom * step, (SIZE, SIZE, 3)).copy()
+    canvas: Floats = np.empty((SIZE, SIZE, 3), np.float32)
+    canvas[:] = top * (1 - step) + bottom * step
+    return canvas
 
 
 def render(scene: Scene) -> Pixels:
@@ -304,7 +308,9 @@ def object_map(scene: Scene, threshold: float = 0.15) -> npt.NDArray[np.bool_]:
     """Which latent tokens ``[8, 8]`` an object covers by more than ``threshold`` of their area."""
     cover = np.zeros((SIZE, SIZE), np.float32)
     for item in scene.items:
-        cover[item.y + 1 : item.y + 1 + SPRITE, item.x + 1 : item.x + 1 + SPRITE] = sprite(item.name)[1][..., 0]
+        cover[item.y + 1 : item.y + 1 + SPRITE, item.x + 1 : item.x + 1 + SPRITE] = sprite(item.name)[1][
+            ..., 0
+        ]
     return np.asarray(cover.reshape(SIZE // GRID, GRID, SIZE // GRID, GRID).mean((1, 3)) > threshold)
 
 

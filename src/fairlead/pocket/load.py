@@ -1,0 +1,52 @@
+"""Where the embedded model and its small judges are.
+
+Every function returns a folder or file inside the installed package.  The model folder carries
+``fairlead.json``, the sampling defaults any loader may read, whatever the model:
+
+``steps``, ``guidance_scale``
+    number of Euler steps and scale of real classifier-free guidance (1 turns it off);
+``height``, ``width``
+    size of the pictures in pixels;
+``max_sequence_length``
+    length to which captions are padded, as in training;
+``vocabulary``
+    ``"words"``: the tokenizer knows whole words only and everything else becomes ``<unk>``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ASSETS = Path(__file__).parent / "assets"
+DEFAULTS_FILE = "fairlead.json"
+
+
+def folder() -> Path:
+    """The FluxPipeline folder."""
+    return ASSETS / "pocket"
+
+
+def clip_folder() -> Path:
+    """The CLIP model with its processor, a transformers folder."""
+    return ASSETS / "clip"
+
+
+def aesthetic_head() -> Path:
+    """Linear head on the normalised CLIP image embedding: safetensors, ``weight [1, 128]`` and ``bias [1]``."""
+    return ASSETS / "aesthetic.safetensors"
+
+
+def detector_folder() -> Path:
+    """The judge's network, a transformers folder; read it with :class:`fairlead.pocket.judge.Detector`."""
+    return ASSETS / "detector"
+
+
+def defaults(model: Path | str) -> dict[str, Any]:
+    """Sampling defaults of a model folder, empty if it has none."""
+    path = Path(model) / DEFAULTS_FILE
+    if not path.exists():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values
