@@ -88,6 +88,9 @@ class Reward(ABC):
     def __sub__(self, other: Reward | float) -> Reward:
         return Sum((self, Product((Constant(-1.0), _lift(other)))))
 
+    def __rsub__(self, other: float) -> Reward:
+        return Sum((_lift(other), Product((Constant(-1.0), self))))
+
 
 class Constant(Reward):
     """A number in a formula; sees no image."""

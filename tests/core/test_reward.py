@@ -1,0 +1,131 @@
+"""The algebra of rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fairlead.core.cost import INFINITE, Meter, Unmetered
+from fairlead.core.errors import RewardError
+from fairlead.core.reward import Constant, Function, Reward
+
+IMAGES = torch.linspace(0, 1, 4 * 3 * 2 * 2).view(4, 3, 2, 2)
+WORDS = ["a"] * 4
+
+
+class Channel(Reward):
+    """Mean of one channel; counts the images it saw."""
+
+    differentiable = True
+
+    def __init__(self, channel: int, name: str = "channel") -> None:
+        self.channel, self.name, self.seen = channel, name, []  # type: ignore[var-annotated]
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        self.seen.append(len(images))
+        return images[:, self.channel].mean((1, 2))
+
+
+numbers = st.floats(-3, 3, allow_nan=False, width=32)
+
+
+def formulas() -> Any:
+    """(build from three leaves, the same with plain tensors)."""
+    leaf = st.sampled_from([0, 1, 2]).map(lambda i: (lambda v: v[i], lambda v: v[i]))
+    number = numbers.map(lambda c: (lambda v: c, lambda v: torch.full((4,), c)))
+
+    def combine(children: Any) -> Any:
+        pair = st.tuples(children, children)
+        return st.one_of(
+            pair.map(lambda p: (lambda v: p[0][0](v) + p[1][0](v), lambda v: p[0][1](v) + p[1][1](v))),
+            pair.map(lambda p: (lambda v: p[0][0](v) * p[1][0](v), lambda v: p[0][1](v) * p[1][1](v))),
+            pair.map(lambda p: (lambda v: p[0][0](v) - p[1][0](v), lambda v: p[0][1](v) - p[1][1](v))),
+            children.map(lambda p: (lambda v: -p[0](v), lambda v: -p[1](v))),
+        )
+
+    return st.recursive(st.one_of(leaf, number), combine, max_leaves=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(formulas())
+def test_a_formula_is_arithmetic(formula: Any) -> None:
+    leaves = [Channel(i, f"c{i}") for i in range(3)]
+    reward = formula[0](leaves)
+    if not isinstance(reward, Reward) or not reward.leaves():
+        return
+    total, terms = reward(IMAGES, WORDS)
+    values = [IMAGES[:, i].mean((1, 2)) for i in range(3)]
+    torch.testing.assert_close(total.expand(4), formula[1](values), rtol=1e-4, atol=1e-4)
+    for leaf in reward.leaves():
+        assert leaf.seen == [4], "a leaf used twice is scored once"  # type: ignore[attr-defined]
+        assert torch.equal(terms[leaf.name], values[leaf.channel])  # type: ignore[attr-defined]
+
+
+def test_leaves_terms_and_names() -> None:
+    a, b = Channel(0, "a"), Channel(1, "a")
+    reward = 2 * a + b * a + 1
+    assert [leaf.channel for leaf in reward.leaves()] == [0, 1]  # type: ignore[attr-defined]
+    assert reward.labels() == ["a", "a_2"]
+    assert (2 * (a + b)).name == "2 * (a + a)"
+    assert reward.differentiable
+    b.differentiable = False
+    assert not (a + b).differentiable
+
+
+def test_metering_a_copy_leaves_the_original_alone() -> None:
+    a = Channel(0)
+    reward = a + a * a
+    first, second = reward.copy(), reward.copy()
+    meters = Meter(), Meter()
+    first.meter(meters[0])
+    second.meter(meters[1])
+    reward(IMAGES, WORDS)
+    with meters[1].grant(INFINITE):
+        second(IMAGES, WORDS)
+        with pytest.raises(Unmetered):
+            first(IMAGES, WORDS)
+    assert (meters[0].spent.scores, meters[1].spent.scores) == (0, 4)
+    assert first.leaves()[0].seen is a.seen, "copies share what the leaf holds"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("value", [torch.zeros(3), torch.zeros(4, 1), torch.tensor(0.0), "high", None, [[1.0]] * 4])
+def test_wrong_shapes_are_named(value: Any) -> None:
+    with pytest.raises((RewardError, TypeError, ValueError)) as told:
+        Function(lambda images, prompts: value)(IMAGES, WORDS)
+    if isinstance(value, Tensor | list):
+        assert isinstance(told.value, RewardError)
+        assert "4 images" in str(told.value)
+
+
+def test_functions_may_return_lists_and_arrays() -> None:
+    import numpy as np
+
+    def halves(images: Tensor, prompts: Sequence[str]) -> Any:
+        return np.full(len(images), 0.5)
+
+    total, terms = Function(halves)(IMAGES, WORDS)
+    assert total.dtype == torch.float32
+    assert total.tolist() == [0.5] * 4
+    assert list(terms) == ["halves"]
+    assert Function(lambda images, prompts: [1, 2, 3, 4])(IMAGES, WORDS)[0].tolist() == [1, 2, 3, 4]
+    with pytest.raises(RewardError, match="not callable"):
+        Function(3)  # type: ignore[arg-type]
+
+
+def test_nan_stays_with_its_image() -> None:
+    def third(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.tensor([0.0, 1.0, float("nan"), 2.0])
+
+    total, _ = (Function(third) * 0 + Channel(0))(IMAGES, WORDS)
+    assert total.isnan().tolist() == [False, False, True, False]
+
+
+def test_constant() -> None:
+    assert Constant(2).score(IMAGES, WORDS).tolist() == [2.0] * 4
+    assert Constant(2).leaves() == []
