@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +24,18 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry.table.cache_clear()
 
 
-@cache
-def pocket_ready() -> bool:
-    """True once the embedded model is in the package."""
-    if importlib.util.find_spec("fairlead.pocket.load") is None:
-        return False
-    from fairlead.pocket import load
+@pytest.fixture(autouse=True)
+def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Networks of these tests are so small that a second thread only waits; the larger suites keep theirs."""
+    if request.path.parent.name in ("app", "bench", "pocket"):
+        yield
+        return
+    import torch
 
-    return (Path(load.folder()) / "model_index.json").is_file()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -160,3 +163,13 @@ class OtherPoints(Walk):
 
     def __init__(self, space: Space, key: Key, size: float = 0.5, width: int = 4) -> None:
         super().__init__(space, key.fold("edited"), size, width)
+
+
+@cache
+def pocket_ready() -> bool:
+    """True once the embedded model is in the package."""
+    if importlib.util.find_spec("fairlead.pocket.load") is None:
+        return False
+    from fairlead.pocket import load
+
+    return (Path(load.folder()) / "model_index.json").is_file()

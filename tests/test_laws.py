@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import items
-from conftest import pocket_ready
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Shape
 from fairlead.models.mixture import Mixture
@@ -31,6 +30,7 @@ from fairlead.testing import (
     store_laws,
 )
 from fairlead.testing.runs import small_spec
+from items import pocket_ready
 
 NEEDS_POCKET = {"aesthetic", "clip_score", "detector"}
 OFF = {"token_mean_damping": {"strength": 0.0}}
