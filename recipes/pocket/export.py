@@ -69,9 +69,7 @@ def build(folder: Path) -> FluxPipeline:
     )
 
 
-def pictures(
-    pipe: FluxPipeline, prompts: list[str], seed: int, steps: int = 20, guidance: float = 3.0
-) -> torch.Tensor:
+def pictures(pipe: FluxPipeline, prompts: list[str], seed: int, steps: int = 20, guidance: float = 3.0) -> torch.Tensor:
     """Pictures ``[B, 3, 64, 64]`` in [0, 1] by the stock pipeline."""
     noise = torch.randn(len(prompts), 64, 32, generator=torch.Generator().manual_seed(seed))
     images: torch.Tensor = pipe(

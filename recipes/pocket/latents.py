@@ -80,9 +80,7 @@ def encode(folder: Path, count: int, seed: int, out: Path) -> None:
     pool = {"z": z, "ids": torch.cat(ids), "names": torch.cat(names), "colours": torch.cat(colours)}
     pool |= {"nouns": torch.cat(nouns), "shift": some.mean().item(), "scale": 1 / some.std().item()}
     torch.save(pool, out)
-    print(
-        f"{count} scenes in {time.time() - start:.0f} s; shift {pool['shift']:.4f} scale {pool['scale']:.4f}"
-    )
+    print(f"{count} scenes in {time.time() - start:.0f} s; shift {pool['shift']:.4f} scale {pool['scale']:.4f}")
 
 
 def main() -> None:

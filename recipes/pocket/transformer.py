@@ -105,7 +105,7 @@ def read(t5: Any, clip: Any, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
 
 @torch.no_grad()
 def generate(
-    nets: Any, prompts: list[str], steps: int = 20, guidance: float = 3.0, seed: int = 0
+    nets: Any, prompts: list[str], steps: int = 20, guidance: float = 3.0, seed: int = 0, autocast: bool = True
 ) -> torch.Tensor:
     """Latent tokens ``[B, 64, 32]`` (normalised) by Euler steps with real guidance."""
     model, t5, clip = nets
@@ -192,8 +192,7 @@ def main() -> None:
         parts = (said[:, :NAMES], said[:, NAMES : NAMES + COLOURS], said[:, NAMES + COLOURS :])
         valid = (label[:, 0] >= 0).sum().clamp(min=1)
         words = sum(
-            F.cross_entropy(p, label[:, k], ignore_index=-1, reduction="sum") / valid
-            for k, p in enumerate(parts)
+            F.cross_entropy(p, label[:, k], ignore_index=-1, reduction="sum") / valid for k, p in enumerate(parts)
         )
         total = (error * weight).sum() / weight.sum() + MAP_WEIGHT * maps + NOUN_WEIGHT * words
         return total, error.mean()

@@ -37,11 +37,7 @@ def test_generator_stays_in_its_world(tmp_path: Path) -> None:
     assert {prompt.tag for prompt in prompts} == set(geneval.TAGS)
     assert all(prompt.names <= {"cat", "dog", "bus"} for prompt in prompts)
     assert len(set(prompts)) == len(prompts)
-    assert (
-        geneval.generate(["cat", "dog", "bus"], 20, seed=1)
-        == prompts
-        != geneval.generate(["cat", "dog", "bus"], 20)
-    )
+    assert geneval.generate(["cat", "dog", "bus"], 20, seed=1) == prompts != geneval.generate(["cat", "dog", "bus"], 20)
 
 
 def test_reading_keeps_only_known_classes(tmp_path: Path) -> None:
@@ -131,10 +127,8 @@ def test_evaluate_pairs_images_with_prompts() -> None:
         seeds.append(seed)
         return torch.stack([torch.full((3, 8, 8), float("cat" in text)) for text in texts])
 
-    prompts = [
-        Prompt("single_object", f"a {name}", (Wanted(name, 1),))
-        for name in ("cat", "dog", "cat", "dog", "bus")
-    ]
+    prompts = [Prompt("single_object", f"a {name}", (Wanted(name, 1),)) for name in ("cat", "dog", "cat", "dog", "bus")]
     table = geneval.evaluate(render, Reader(), prompts, images_per_prompt=2, batch_size=2)
-    assert table.tasks == {"single_object": 0.8} and table.images == 10
+    assert table.tasks == {"single_object": 0.8}
+    assert table.images == 10
     assert len(set(seeds)) == 6

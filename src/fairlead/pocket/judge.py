@@ -9,7 +9,7 @@ pixels inside the sprite's own mask are compared with the sprite in its own colo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,7 @@ class Detection:
     box: tuple[float, float, float, float]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _templates(name: str) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """The sprite in eleven colours ``[11, 30, 30, 3]`` in 0..1 and its mask ``[30, 30, 1]``."""
     colours = (None, *world.COLOUR_NAMES)

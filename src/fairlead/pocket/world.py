@@ -9,7 +9,7 @@ Only numpy and Pillow are needed.  Images are ``uint8 [H, W, 3]``, colours RGB i
 from __future__ import annotations
 
 import json
-import random
+import random  # noqa: TID251 - scenes take a seeded Random of their own
 import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -260,9 +260,7 @@ def _tint(rgb: Floats, alpha: Floats, colour: str) -> Floats:
         dark, bright = base * 0.60, np.full(3, 255, np.float32)
     else:
         dark, bright = base * 0.48, base + (255 - base) * 0.30
-    out = np.where(
-        shade < 0.6, dark + (base - dark) * shade / 0.6, base + (bright - base) * (shade - 0.6) / 0.4
-    )
+    out = np.where(shade < 0.6, dark + (base - dark) * shade / 0.6, base + (bright - base) * (shade - 0.6) / 0.4)
     return np.clip(out, 0, 255).astype(np.float32)
 
 
@@ -308,9 +306,7 @@ def object_map(scene: Scene, threshold: float = 0.15) -> npt.NDArray[np.bool_]:
     """Which latent tokens ``[8, 8]`` an object covers by more than ``threshold`` of their area."""
     cover = np.zeros((SIZE, SIZE), np.float32)
     for item in scene.items:
-        cover[item.y + 1 : item.y + 1 + SPRITE, item.x + 1 : item.x + 1 + SPRITE] = sprite(item.name)[1][
-            ..., 0
-        ]
+        cover[item.y + 1 : item.y + 1 + SPRITE, item.x + 1 : item.x + 1 + SPRITE] = sprite(item.name)[1][..., 0]
     return np.asarray(cover.reshape(SIZE // GRID, GRID, SIZE // GRID, GRID).mean((1, 3)) > threshold)
 
 
