@@ -84,7 +84,8 @@ class Detector:
     @property
     def device(self) -> torch.device:
         """Where the network is."""
-        return next(self.model.parameters()).device
+        where: torch.device = next(self.model.parameters()).device
+        return where
 
     @torch.no_grad()
     def centres(self, images: torch.Tensor) -> torch.Tensor:

@@ -261,7 +261,8 @@ def _tint(rgb: Floats, alpha: Floats, colour: str) -> Floats:
     else:
         dark, bright = base * 0.48, base + (255 - base) * 0.30
     out = np.where(shade < 0.6, dark + (base - dark) * shade / 0.6, base + (bright - base) * (shade - 0.6) / 0.4)
-    return np.clip(out, 0, 255).astype(np.float32)
+    shaded: Floats = np.clip(out, 0, 255).astype(np.float32)
+    return shaded
 
 
 @cache
