@@ -172,4 +172,5 @@ def pocket_ready() -> bool:
         return False
     from fairlead.pocket import load
 
-    return (Path(load.folder()) / "model_index.json").is_file()
+    needed = (load.folder() / "model_index.json", load.clip_folder(), load.aesthetic_head(), load.detector_folder())
+    return all(Path(path).exists() for path in needed)

@@ -116,7 +116,12 @@ def test_pocket() -> None:
     needs_pocket()
     from fairlead.run import models
 
-    model_laws(models.build(make_spec("a photo of a dog", reward="brightness"), device="cpu", dtype="float32"))
+    model = models.build(make_spec("a photo of a dog", reward="brightness"), device="cpu", dtype="float32")
+    size = models.defaults("pocket")["settings"]
+    assert (size["height"], size["width"]) == (64, 64)
+    assert model.branches == 2
+    assert model.latent[1:] == (16, 16)
+    model_laws(model)
 
 
 def test_every_model_is_tested() -> None:

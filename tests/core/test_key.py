@@ -89,7 +89,8 @@ def test_other_paths_are_other_keys(a: list[str | int], b: list[str | int]) -> N
 
 def test_paths_that_look_alike_differ() -> None:
     key = Key.root(0)
-    alike = [key.fold("a", "b"), key.fold("ab"), key.fold("a").fold("b"), key.fold("1"), key.fold(1), key, key.fold()]
+    alike = [key.fold("a", "b"), key.fold("ab"), key.fold("a").fold("b"), key.fold("astr:b")]
+    alike += [key.fold("1"), key.fold(1), key, key.fold()]
     assert len(set(alike)) == len(alike)
     assert Key.root(0) != Key.root(1)
     assert Key.root(-1) != Key.root(1)

@@ -271,8 +271,15 @@ class _Drive:
         """Batches in ask order; a batch has one effort and never cuts a group."""
         out: list[list[_Asked]] = []
         for a in asked:
-            fresh = not out or len(out[-1]) >= self._spec.batch or out[-1][-1].proposal.steps != a.proposal.steps
-            if fresh and (not out or out[-1][-1].group != a.group):
+            last = out[-1][-1] if out else None
+            other = last is not None and last.proposal.steps != a.proposal.steps
+            if last is not None and last.group == a.group:
+                if other:
+                    both = f"{last.proposal.steps or self._spec.steps} and {a.proposal.steps or self._spec.steps}"
+                    raise RuntimeError(
+                        f"{self._spec.search.name} asked for {both} steps in one group: it has one effort"
+                    )
+            elif last is None or other or len(out[-1]) >= self._spec.batch:
                 out.append([])
             out[-1].append(a)
         return [self.task(batch) for batch in out]

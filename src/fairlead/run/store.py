@@ -298,7 +298,7 @@ class Store:
     def _put(self, png: bytes) -> str:
         digest = blake2b(png, digest_size=16).hexdigest()
         path = self.folder / "images" / f"{digest}.png"
-        if not path.exists():
+        if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
 

@@ -63,13 +63,21 @@ class _Oops(Exception):
 
 
 class _Broken:
+    """Raises the first time, does nothing afterwards."""
+
     couples = False
+
+    def __init__(self) -> None:
+        self._armed = True
 
     def wants(self, site: Site, rows: Rows) -> bool:
         return True
 
     def __call__(self, site: Site, rows: Rows, tokens: Tokens) -> Tokens:
-        raise _Oops
+        if self._armed:
+            self._armed = False
+            raise _Oops
+        return tokens
 
 
 def _first_wanted(intervention: Intervention, model: Model) -> Rows:

@@ -1,0 +1,395 @@
+"""The test of the tests: known mistakes are put into the code, one at a time, and a named law must notice.
+
+A mistake is a piece of source text and what replaces it. It is compiled into the function it belongs to, so every
+caller sees it, and taken out again afterwards. Each law is run on the sound code first.
+"""
+
+from __future__ import annotations
+import __future__ as future
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+from _pytest.outcomes import Failed
+
+import items
+from fairlead.core.cost import Unmetered
+from fairlead.rewards.brightness import Brightness
+from fairlead.run import engine, registry
+from fairlead.run.store import Store
+from fairlead.testing import (
+    intervention_laws,
+    model_laws,
+    resume_laws,
+    reward_laws,
+    sampler_laws,
+    search_laws,
+    store_laws,
+)
+from fairlead.testing.runs import answers, small_spec
+
+
+@cache
+def suite(name: str) -> Any:
+    """Another test file as a module."""
+    path = Path(__file__).parent / f"{name}.py"
+    spec = importlib.util.spec_from_file_location("planted_" + name.replace("/", "_"), path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@dataclass
+class Bench:
+    """What laws need: a folder that is new each time, and the tiny FLUX."""
+
+    folder: Path
+    flux: Callable[..., Any]
+    flux_folder: Callable[..., Any]
+    register: Any
+    monkeypatch: pytest.MonkeyPatch
+    count: int = 0
+
+    def new(self) -> Path:
+        self.count += 1
+        path = self.folder / str(self.count)
+        path.mkdir()
+        return path
+
+    def go(self) -> Callable[..., Store]:
+        folder = self.new()
+        return lambda name, spec=None, **more: engine.start(spec or small_spec(), folder / name, **more)
+
+
+Law = Callable[[Bench], object]
+
+
+@dataclass(frozen=True)
+class Mistake:
+    where: str
+    """module:Qualified.name of a function"""
+    old: str
+    new: str
+    law: Law
+    fails: type[Exception] = AssertionError
+
+
+def core_test(name: str, *args: Any) -> Law:
+    return lambda bench: getattr(suite("core/test_sampling"), name)(*args)
+
+
+def order(sampler: str, expected: int) -> Law:
+    def law(bench: Bench) -> None:
+        module = suite("core/test_sampling")
+        module.test_order_of_convergence(getattr(module, sampler), expected, module.preserving)
+
+    return law
+
+
+def flux_laws(bench: Bench) -> None:
+    model_laws(bench.flux(true_cfg_scale=3.0))
+
+
+def pipeline(bench: Bench) -> None:
+    suite("models/test_flux").test_euler_is_the_pipeline("true_cfg", bench.flux, bench.flux_folder)
+
+
+def damping(bench: Bench) -> None:
+    make = registry.resolve("interventions", "token_mean_damping")
+    intervention_laws(make(), bench.flux(), make(strength=0.0))
+
+
+def the_store(bench: Bench) -> None:
+    store_laws(lambda folder, spec: Store.create(folder, spec, {}, "now"), Store.open, bench.new() / "run")
+
+
+def resuming(bench: Bench) -> None:
+    resume_laws(small_spec(), bench.new())
+
+
+def resuming_gradients(bench: Bench) -> None:
+    bench.register("searches", "climb", "items:Climb")
+    resume_laws(small_spec(search="climb", batch=2), bench.new())
+
+
+def groups(bench: Bench) -> None:
+    suite("run/test_engine").test_odd_batches_hold_whole_groups(bench.go())
+
+
+def saved_pictures(bench: Bench) -> None:
+    suite("run/test_engine").test_the_reward_is_that_of_the_saved_picture(bench.go())
+
+
+def baseline(bench: Bench) -> None:
+    bench.register("steerings", "toward", "items:Toward")
+    suite("run/test_engine").test_the_baseline(bench.go(), None)
+
+
+def usable(bench: Bench) -> None:
+    suite("run/test_engine").test_the_users_reward_stays_usable(bench.go())
+
+
+def full_disk(bench: Bench) -> None:
+    whole = answers(engine.start(small_spec(), bench.new() / "whole"))
+    suite("run/test_store").test_a_full_disk_leaves_nothing_half_written(bench.new(), bench.monkeypatch, whole)
+
+
+def two_writers(bench: Bench) -> None:
+    folder = bench.new() / "run"
+    asked = iter(range(99))
+    engine.start(small_spec(), folder, stop=lambda: next(asked) >= 2).close()
+    suite("run/test_store").test_two_writers_are_refused(folder)
+
+
+def walking(bench: Bench) -> None:
+    search_laws(items.Walk)
+
+
+def scoring(bench: Bench) -> None:
+    reward_laws(2 * Brightness() + 1)
+
+
+def sampling_laws(name: str) -> Law:
+    return lambda bench: sampler_laws(registry.resolve("samplers", name))
+
+
+def alike(bench: Bench) -> None:
+    suite("core/test_key").test_paths_that_look_alike_differ()
+
+
+def property_of_budgets(bench: Bench) -> None:
+    suite("core/test_cost").test_a_budget_is_never_exceeded()
+
+
+def formulas(bench: Bench) -> None:
+    suite("core/test_reward").test_leaves_terms_and_names()
+
+
+CHARGE = """        if not cost.fits(left):
+            raise BudgetExceeded(cost, left)
+        self._spent = self._spent + cost
+"""
+CHARGED_FIRST = """        self._spent = self._spent + cost
+        if not cost.fits(left):
+            raise BudgetExceeded(cost, left)
+"""
+DAMP = "fairlead.interventions.token_mean_damping:TokenMeanDamping.__call__"
+SAMPLING = "fairlead.core.sampling"
+STORE = "fairlead.run.store:Store"
+
+MISTAKES = {
+    # randomness
+    "one noise stream for the batch": Mistake(
+        "fairlead.core.key:normals",
+        "torch.stack([key.normal(*shape) for key in keys])",
+        "keys[0].normal(len(keys), *shape)",
+        core_test("test_noise_belongs_to_its_sample"),
+    ),
+    "paths glued together": Mistake(
+        "fairlead.core.key:Key.fold", 'h.update(len(coded).to_bytes(4, "little") + coded)', "h.update(coded)", alike
+    ),
+    "a search draws from the global stream": Mistake(
+        "items:Walk.ask", "k.normal(len(self._best[1]))", "torch.randn(len(self._best[1]))", walking
+    ),
+    # budgets
+    "the budget is checked after the work": Mistake("fairlead.core.cost:Meter.charge", CHARGE, CHARGED_FIRST, scoring),
+    "work outside a grant is let through": Mistake(
+        "fairlead.models.mixture:Mixture._charge",
+        "if self._meter is not None:",
+        "if self._meter is not None and self._meter._limit is not None:",
+        lambda bench: model_laws(registry.resolve("models", "mixture")()),
+    ),
+    "one candidate too many is affordable": Mistake(
+        "fairlead.core.cost:Ledger.affordable", "int(r + 1e-9)", "int(r) + 1", property_of_budgets
+    ),
+    "guidance is charged once": Mistake(
+        "fairlead.models.flux:Flux._charge", "Cost(forwards=rows)", "Cost(forwards=rows / self.branches)", flux_laws
+    ),
+    "what was recalled is not booked": Mistake(
+        "fairlead.run.engine:_Drive._answer", "self._ledger.settle(Cost(), cost)", "pass", resuming
+    ),
+    "the clean prediction is paid for twice": Mistake(
+        f"{SAMPLING}:Step.solved", "self if self.x0 is not None else", "", core_test("test_solving_is_paid_once")
+    ),
+    # samplers
+    "a wrong multistep coefficient": Mistake(
+        f"{SAMPLING}:dpmpp_2m", "0.5 * h / before", "0.25 * h / before", order("dpmpp_2m", 2)
+    ),
+    "the inverse multistep ratio": Mistake(
+        f"{SAMPLING}:dpmpp_2m",
+        "0.5 * h / before",
+        "0.5 * before / h",
+        core_test("test_multistep_is_the_published_update"),
+    ),
+    "heun without its second evaluation": Mistake(
+        f"{SAMPLING}:heun", "y0 = denoise(y, to)", "y0 = x0", order("heun", 2)
+    ),
+    "too little noise in the ancestral step": Mistake(
+        f"{SAMPLING}:ancestral", "up * noise", "0.9 * up * noise", sampling_laws("ancestral")
+    ),
+    "multistep history survives resampling": Mistake(
+        f"{SAMPLING}:Step.run",
+        'self.memory.pop("past", None)',
+        'self.memory["past"] = Past(ready.x0, ready.at)',
+        core_test("test_then_applies_in_order_and_forgets_history"),
+    ),
+    "looking ahead forgets guidance": Mistake(
+        f"{SAMPLING}:Step.guide",
+        "return replace(self, denoise=guided,",
+        "return replace(self, ladder=lambda n: (), denoise=guided,",
+        core_test("test_peek_sees_guidance"),
+    ),
+    # rows
+    "copies of a sample are not told apart": Mistake(
+        f"{SAMPLING}:replicas",
+        "out.append(seen.get(r, 0))",
+        "out.append(0)",
+        core_test("test_rows_tell_whose_row_is_whose"),
+    ),
+    "the halves of guidance are exchanged": Mistake(
+        "fairlead.core.model:Rows.doubled", "torch.cat([off, self.conditional])", "torch.cat([self.conditional, off])",
+        lambda bench: suite("models/test_flux").test_edits_see_the_rows_of_both_branches(3.0, bench.flux),
+    ),
+    "replicas mix": Mistake(DAMP, "rows.replica,", "0 * rows.replica,", damping),
+    "groups mix": Mistake(DAMP, "rows.group,", "0 * rows.group,", damping),
+    "branches mix": Mistake(DAMP, "rows.conditional.long()", "0 * rows.conditional.long()", damping),
+    "tokens are written to": Mistake(
+        DAMP, "text = tokens.text.float()", "text = tokens.text.mul_(1.01).float()", damping
+    ),
+    # models
+    "guidance the wrong way round": Mistake(
+        "fairlead.models.flux:Flux.predict",
+        "negative + self._cfg * (positive - negative)",
+        "positive + self._cfg * (positive - negative)",
+        pipeline,
+    ),
+    "an edit stays installed": Mistake(
+        "fairlead.models.flux:Flux.edit", "return lambda: handle.remove()", "return lambda: None", damping
+    ),
+    "an edit stays installed after an exception": Mistake(
+        "fairlead.core.intervention:installed",
+        "        yield\n",
+        "        try:\n            yield\n        except BaseException:\n            stack.pop_all()\n            raise\n",
+        damping,
+    ),
+    # rewards
+    "every leaf looks twice": Mistake(
+        "fairlead.core.reward:Reward.__call__",
+        "leaves = self.leaves()",
+        "leaves = self.leaves(); [_checked(leaf, images, prompts) for leaf in leaves]",
+        scoring,
+    ),
+    "a leaf used twice is two leaves": Mistake(
+        "fairlead.core.reward:Sum.leaves",
+        "list({id(leaf): leaf for part in self.parts for leaf in part.leaves()}.values())",
+        "[leaf for part in self.parts for leaf in part.leaves()]",
+        formulas,
+    ),
+    "the user's own reward is metered": Mistake(
+        "fairlead.run.worker:Worker.__init__", "reward.copy()", "reward", usable, Unmetered
+    ),
+    "the reward sees pixels that are not saved": Mistake(
+        "fairlead.run.worker:Worker.evaluate",
+        "(decoded.detach() * 255).round() / 255",
+        "decoded.detach()",
+        saved_pictures,
+    ),
+    # searches and runs
+    "a search takes NaN for the best": Mistake(
+        "items:Walk.tell", "if f.reward > self._best[0]:", "if not f.reward <= self._best[0]:", walking
+    ),
+    "batches cut groups": Mistake(
+        "fairlead.run.engine:_Drive._tasks",
+        "if last is not None and last.group == a.group:",
+        "if last is not None and last.group == a.group and len(out[-1]) < self._spec.batch:",
+        groups,
+    ),
+    "the baseline is steered": Mistake(
+        "fairlead.run.worker:Worker.evaluate",
+        "steering=sampling.Chain() if task.plain else steering",
+        "steering=steering",
+        baseline,
+    ),
+    # the record
+    "NaN ranks first": Mistake(
+        f"{STORE}.best",
+        "ranked = [c for c in self.candidates() if c.reward == c.reward]",
+        "ranked = sorted(self.candidates(), key=lambda c: c.reward == c.reward)[:1]",
+        the_store,
+    ),
+    "the question is not compared": Mistake(f"{STORE}.recall", "if asked != question(task, position):", "if False:", the_store),
+    "the question forgets its key": Mistake("fairlead.run.store:question", "p.key.digest + ", "", the_store),
+    "a gradient is forgotten": Mistake(f"{STORE}.recall", "_tensor(slope)", "None", resuming_gradients),
+    "recorded before the pictures are written": Mistake(
+        f"{STORE}.record",
+        "            names = [self._put(o.image) for o in outcomes]\n            with self._db:\n",
+        "            names = [blake2b(o.image, digest_size=16).hexdigest() for o in outcomes]\n"
+        "            with contextlib.ExitStack() as later, self._db:\n"
+        "                later.callback(lambda: [self._put(o.image) for o in outcomes])\n",
+        full_disk,
+    ),
+    "recorded in two transactions": Mistake(
+        f"{STORE}.record",
+        "                self._db.executemany(\n",
+        "                self._db.commit()\n                self._db.executemany(\n",
+        the_store,
+    ),
+    "two writers": Mistake(f"{STORE}.lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", two_writers),
+}  # fmt: skip
+
+
+def find(where: str) -> Any:
+    """The plain function behind a name."""
+    module, _, path = where.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in path.split("."):
+        found = inspect.getattr_static(found, part)
+    found = getattr(found, "__func__", found)
+    return inspect.unwrap(found)
+
+
+def planted(function: Any, old: str, new: str) -> CodeType:
+    """The function's code with one piece of its text replaced."""
+    source = inspect.getsource(function)
+    assert source.count(old) == 1, (
+        f"{old!r} occurs {source.count(old)} times in {function.__qualname__}: mend this test"
+    )
+    text = textwrap.dedent(source.replace(old, new))
+    scope: dict[str, Any] = dict(function.__globals__)
+    exec(compile(text, f"<{function.__qualname__}, planted>", "exec", future.annotations.compiler_flag), scope)
+    made = scope[function.__name__]
+    made = inspect.unwrap(getattr(made, "__func__", made))
+    code: CodeType = made.__code__
+    assert code.co_freevars == function.__code__.co_freevars
+    return code
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_law_notices(
+    name: str, tmp_path: Path, tiny_flux: Any, flux_folder: Any, register: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistake = MISTAKES[name]
+    bench = Bench(tmp_path, tiny_flux, flux_folder, register, monkeypatch)
+    mistake.law(bench)
+    function = find(mistake.where)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(function, "__code__", planted(function, mistake.old, mistake.new))
+        with pytest.raises((mistake.fails, Failed)):
+            mistake.law(bench)
+
+
+def test_there_are_enough() -> None:
+    assert len(MISTAKES) >= 30
