@@ -51,7 +51,7 @@ def main() -> None:
     a = parser.parse_args()
     defaults = json.loads((a.model / "fairlead.json").read_text())
     steps = a.steps or defaults["steps"]
-    guidance = defaults["guidance_scale"] if a.guidance is None else a.guidance
+    guidance = defaults["settings"]["true_cfg_scale"] if a.guidance is None else a.guidance
     pipe = FluxPipeline.from_pretrained(a.model, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     detector = Detector.from_pretrained(a.detector)

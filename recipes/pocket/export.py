@@ -21,10 +21,13 @@ from fairlead.pocket import world
 
 DEFAULTS = {
     "steps": 20,
-    "guidance_scale": 3.0,
-    "height": world.SIZE,
-    "width": world.SIZE,
-    "max_sequence_length": world.TOKENS,
+    "batch": 16,
+    "settings": {
+        "true_cfg_scale": 3.0,
+        "height": world.SIZE,
+        "width": world.SIZE,
+        "max_sequence_length": world.TOKENS,
+    },
     "vocabulary": "words",
 }
 

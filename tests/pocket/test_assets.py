@@ -40,8 +40,8 @@ def test_tokenizer_agrees_with_the_world() -> None:
 
 def test_sampling_defaults_are_data() -> None:
     values = load.defaults(load.folder())
-    assert values["height"] == values["width"] == world.SIZE
-    assert values["max_sequence_length"] == world.TOKENS
+    assert values["settings"]["height"] == values["settings"]["width"] == world.SIZE
+    assert values["settings"]["max_sequence_length"] == world.TOKENS
     assert load.defaults(load.clip_folder()) == {}
 
 

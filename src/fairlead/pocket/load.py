@@ -3,12 +3,11 @@
 Every function returns a folder or file inside the installed package.  The model folder carries
 ``fairlead.json``, the sampling defaults any loader may read, whatever the model:
 
-``steps``, ``guidance_scale``
-    number of Euler steps and scale of real classifier-free guidance (1 turns it off);
-``height``, ``width``
-    size of the pictures in pixels;
-``max_sequence_length``
-    length to which captions are padded, as in training;
+``steps``, ``batch``
+    number of Euler steps and pictures rendered at once;
+``settings``
+    the adapter's: ``true_cfg_scale``, ``height`` and ``width`` in pixels, and ``max_sequence_length``, the length to which
+    captions are padded, as in training;
 ``vocabulary``
     ``"words"``: the tokenizer knows whole words only and everything else becomes ``<unk>``.
 """
