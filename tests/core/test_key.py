@@ -79,7 +79,7 @@ def test_first_eight_of_sixteen() -> None:
     assert torch.equal(normals(keys, 2, 5)[:8], normals(keys[:8], 2, 5))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.one_of(st.integers(), st.text(max_size=5)), max_size=4), st.lists(st.text(max_size=3), max_size=3))
 def test_other_paths_are_other_keys(a: list[str | int], b: list[str | int]) -> None:
     key = Key.root(0)

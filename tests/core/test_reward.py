@@ -52,7 +52,7 @@ def formulas() -> Any:
     return st.recursive(st.one_of(leaf, number), combine, max_leaves=6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(formulas())
 def test_a_formula_is_arithmetic(formula: Any) -> None:
     leaves = [Channel(i, f"c{i}") for i in range(3)]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ unit_limits = st.dictionaries(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     budget=unit_limits,
     steps=st.integers(1, 4),
@@ -99,17 +100,23 @@ def test_a_budget_is_used_up_and_never_exceeded(
     store.close()
 
 
-def test_seconds_end_a_run(go: Callable[..., Store]) -> None:
-    def slow(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        import time
+def test_seconds_end_a_run(go: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a clock that only the reward moves: six images of 0.05 s fit into 0.32 s, a seventh does not."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("fairlead.core.cost.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
-        time.sleep(0.05)
+    def slow(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        clock.now += 0.05 * len(images)
         return images.mean((1, 2, 3))
 
-    store = go("run", small_spec(budget={"seconds": 0.3}, batch=1), reward=Function(slow))
-    assert 1 <= len(store.candidates()) <= 6
-    assert store.stopped == "budget: seconds"
-    assert store.spent().seconds < 0.6
+    one = go("one", small_spec(budget={"seconds": 0.32}, batch=1), reward=Function(slow))
+    assert len(one.candidates()) == 6
+    assert one.stopped == "budget: seconds"
+    assert one.spent().seconds == pytest.approx(0.3)
+    two = go("two", small_spec(budget={"seconds": 0.32}, batch=4), reward=Function(slow))
+    assert len(two.candidates()) == 4, "a second batch of four would take 0.2 s, and 0.12 s are left"
+    both = go("both", small_spec(budget={"seconds": 0.32, "nfe": 8}, batch=1), reward=Function(slow))
+    assert both.stopped == "budget: nfe"
 
 
 def test_a_search_may_finish_first(go: Callable[..., Store]) -> None:

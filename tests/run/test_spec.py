@@ -59,7 +59,7 @@ words = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(words)
 def test_what_is_written_is_read_back_and_means_the_same(text: str) -> None:
     """Against Python's own arithmetic on rewards, and text -> tree -> text -> tree is stable."""

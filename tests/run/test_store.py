@@ -169,7 +169,11 @@ from pathlib import Path
 from fairlead.run import engine
 from fairlead.testing.runs import small_spec
 spec = small_spec(batch=2, budget={{"nfe": 80.0}}, sampler="ancestral", reward="brightness + jpeg_size")
-tick = lambda p: (print(p.done, flush=True), time.sleep(0.01))
+seen = []
+def tick(p):
+    seen.append(p)
+    print(p.done, flush=True)
+    time.sleep(60 if len(seen) > {lines} else 0.01)
 folder = Path({folder!r})
 (engine.resume if folder.exists() else lambda f, **k: engine.start(spec, f, **k))(folder, on_progress=tick)
 """
@@ -183,7 +187,7 @@ def test_kill_at_any_moment(tmp_path: Path) -> None:
     kept: list[Any] = []
     for lines, pause in ((3, 0.0), (5, 0.004), (8, 0.013)):
         child = subprocess.Popen(
-            [sys.executable, "-c", CHILD.format(folder=str(folder))], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", CHILD.format(folder=str(folder), lines=lines)], stdout=subprocess.PIPE, text=True
         )
         assert child.stdout is not None
         for _ in range(lines):
