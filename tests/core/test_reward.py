@@ -118,6 +118,16 @@ def test_functions_may_return_lists_and_arrays() -> None:
         Function(3)  # type: ignore[arg-type]
 
 
+def test_a_reward_that_writes_to_its_images_is_refused() -> None:
+    """What it changed would be saved, and seen by the next reward."""
+
+    def careless(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images.mul_(2).mean((1, 2, 3))
+
+    with pytest.raises(RewardError, match=r"'careless' wrote to its images"):
+        Function(careless)(IMAGES.clone(), WORDS)
+
+
 def test_nan_stays_with_its_image() -> None:
     def third(images: Tensor, prompts: Sequence[str]) -> Tensor:
         return torch.tensor([0.0, 1.0, float("nan"), 2.0])

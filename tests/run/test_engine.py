@@ -205,6 +205,13 @@ def test_a_grant_is_the_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s
     assert store.stopped.startswith("budget: ")
 
 
+def test_only_tensors_survive_preparation(go: Callable[..., Store], register: Any) -> None:
+    """A number found while preparing would be lost on resuming: said at once, not then."""
+    register("steerings", "measured", "items:Measured")
+    with pytest.raises(TypeError, match=r"Measured prepared level as 3\.0: only tensors are kept"):
+        go("run", small_spec(steer="measured"))
+
+
 # the same question, the same answer
 
 
@@ -274,6 +281,12 @@ def test_odd_batches_hold_whole_groups(go: Callable[..., Store]) -> None:
     """Also where a Spec was written by hand: a batch of 3 in groups of 2."""
     store = go("run", replace(small_spec(group=2), batch=3))
     assert [c.task for c in store.candidates()] == [0] * 4 + [1] * 4 + [2] * 2
+
+
+def test_a_group_may_be_larger_than_a_round(go: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "ASK", 2)
+    spec = small_spec(group=3, batch=3, budget={"nfe": 24})
+    assert price(spec).candidates == len(go("run", spec).candidates()) == 6
 
 
 def test_a_group_has_one_effort(go: Callable[..., Store], steerings: None) -> None:

@@ -157,7 +157,10 @@ def _lift(value: Reward | float) -> Reward:
 
 
 def _checked(leaf: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    version = images._version
     value = leaf.score(images, prompts)
+    if images._version != version:
+        raise RewardError(f"Reward {leaf.name!r} wrote to its images: let it work on images.clone().")
     if not isinstance(value, Tensor) or value.shape != (len(images),):
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
         raise RewardError(

@@ -247,7 +247,7 @@ class _Drive:
         """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
         search, index = make_search(self._spec, self._executor), 0
         while True:
-            n = self._ledger.affordable(self._unit, cap=ASK)
+            n = self._ledger.affordable(self._unit, cap=max(ASK, self._spec.group))
             n -= n % self._spec.group
             if n == 0:
                 names = (self._unit * self._spec.group).over(self._ledger.left) or ["seconds"]
@@ -351,7 +351,7 @@ class _Drive:
         grant = replace(self.once, seconds=self._ledger.left.seconds)
         self._ledger.reserve(grant)
         ready, cost = self._executor.prepare(grant)
-        store.record_prepared("steering", prepared.dump(ready), cost)
+        store.record_prepared("steering", prepared.dump(ready, bare), cost)
         self._ledger.settle(grant, cost)
         return ready
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from fairlead.core.sampling import Chain
 
 
-def dump(chain: Chain) -> bytes:
-    """Every tensor field of every part, under `<part>.<field>`."""
+def dump(chain: Chain, bare: Chain) -> bytes:
+    """Every tensor field of every part, under `<part>.<field>`; nothing else may differ from the unprepared chain."""
     tensors: dict[str, Tensor] = {}
     plain: dict[str, Any] = {}
     for i, part in enumerate(chain.parts):
@@ -24,6 +24,8 @@ def dump(chain: Chain) -> bytes:
             if isinstance(value, Tensor):
                 tensors[f"{i}.{field.name}"] = value.detach().cpu().contiguous()
             else:
+                if value != getattr(bare.parts[i], field.name):
+                    raise TypeError(f"{type(part).__name__} prepared {field.name} as {value!r}: only tensors are kept")
                 plain[f"{i}.{field.name}"] = value
     data: bytes = save(tensors, {"plain": json.dumps(plain, default=repr)})
     return data

@@ -118,7 +118,7 @@ def price(spec: Spec) -> Price:
     ledger.settle(Cost(), once + plain)
     search, n = engine.make_search(spec, executor), 0
     while n < LOOK:
-        room = ledger.affordable(each, cap=engine.ASK)
+        room = ledger.affordable(each, cap=max(engine.ASK, spec.group))
         proposals = search.ask(room - room % spec.group) if room >= spec.group else []
         if not proposals:
             break

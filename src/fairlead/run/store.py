@@ -95,7 +95,9 @@ class Store:
                     f"{path} has format {version}, this fairlead reads up to {VERSION}: update fairlead to continue it."
                 )
             if version < 1 or db.execute("select count(*) from run").fetchone()[0] != 1:
-                raise StoreError(f"{path} is not a finished run record (format {version}): start the run again.")
+                raise StoreError(
+                    f"{path} is not a finished run record (format {version}): delete {folder} and start the run again."
+                )
         return Store(folder, db)
 
     @contextmanager

@@ -53,7 +53,9 @@ def steering_laws(
             if not make().couples:
                 singles = [_run(model, make(), sampler, [i])[0] for i in range(4)]
                 close(torch.cat(singles), steered, "couples is False, and companions matter")
-            kept = prepared.restore(Chain((make(),)), prepared.dump(Chain((_ready(model, make()),))), model.device)
+            kept = prepared.restore(
+                Chain((make(),)), prepared.dump(Chain((_ready(model, make()),)), Chain((make(),))), model.device
+            )
             equal(_run(model, kept, sampler, ready=True)[0], steered, "What was prepared does not survive the store")
         law(
             differs(_run(model, make(), ancestral)[0], _run(model, Chain(), ancestral)[0]),
