@@ -31,7 +31,9 @@ from transformers import CLIPConfig, CLIPModel
 from fairlead.pocket import world
 
 GROUPS, RUINS, RATE = 24, 24, 1e-3
-MAP_WEIGHT, NOUN_WEIGHT, AESTHETIC_WEIGHT = 0.5, 0.1, 0.05
+MAP_WEIGHT, NOUN_WEIGHT, AESTHETIC_WEIGHT = 0.5, 0.1, 0.15
+HEAD_RATE = 30.0
+"""Learning rate of the aesthetic head relative to the rest: it acts on unit vectors, so its weights are large."""
 NAMES, COLOURS = len(world.NAMES) + 1, len(world.COLOURS) + 2
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -241,12 +243,15 @@ def main() -> None:
     model.set_attn_implementation("eager")
     run = Run(a.folder, "clip", a.minutes, a.until, a.steps)
     trained = [*model.parameters(), *aids.parameters()]
-    optimiser = torch.optim.AdamW(trained, RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    slow = [*model.parameters(), *aids.image.parameters(), *aids.text.parameters()]
+    groups = [{"params": slow, "scale": 1.0}, {"params": [*aids.aesthetic.parameters()], "scale": HEAD_RATE}]
+    optimiser = torch.optim.AdamW(groups, RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
     state = run.load()
     if state:
         model.load_state_dict(state["model"])
         aids.load_state_dict(state["aids"])
-        optimiser.load_state_dict(state["optimiser"])
+        if len(state["optimiser"]["param_groups"]) == len(groups):
+            optimiser.load_state_dict(state["optimiser"])
     held_out = make_batch(random.Random(999_999), 48, 48)
 
     @torch.no_grad()
@@ -269,7 +274,7 @@ def main() -> None:
     saved = run.seconds
     while (done := run.done) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
+            group["lr"] = group["scale"] * RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
         rng, _ = step_random(a.seed + 9, run.step)
         batch = make_batch(rng, GROUPS, RUINS)
         with torch.autocast("cpu", torch.bfloat16):

@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=100)
     parser.add_argument("--until")
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--noise-mean", type=float, default=1.0, help="of the logit of the noise level")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     torch.manual_seed(a.seed)
@@ -172,7 +173,7 @@ def main() -> None:
         kept = torch.rand(size, generator=noise) >= DROPOUT
         ids = torch.where(kept[:, None], pool["ids"][index].long(), EMPTY)
         e = torch.randn(z.shape, generator=noise)
-        t = torch.sigmoid(torch.randn(size, generator=noise) + 0.3)
+        t = torch.sigmoid(torch.randn(size, generator=noise) + a.noise_mean)
         uniform = torch.rand(size, generator=noise)
         t = torch.where(torch.rand(size, generator=noise) < 0.1, uniform, t)
         with torch.autocast("cpu", torch.bfloat16):
