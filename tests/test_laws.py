@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import items
+from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Shape
+from fairlead.core.sampling import Chain
 from fairlead.models.mixture import Mixture
 from fairlead.run import registry
 from fairlead.run.executor import Local
-from fairlead.run.spec import Part, make_spec
+from fairlead.run.records import Outcome, Task
+from fairlead.run.spec import Part, Spec, make_spec
 from fairlead.run.store import Store
 from fairlead.testing import (
     executor_laws,
@@ -133,6 +136,44 @@ def test_every_model_is_tested() -> None:
 @pytest.mark.parametrize("words", [{}, {"sampler": "ancestral", "batch": 4, "group": 2, "budget": {"nfe": 60}}])
 def test_executor(words: dict[str, Any]) -> None:
     executor_laws(Local, small_spec(**words))
+
+
+class TwoWorkers(Local):
+    """Two workers that take turns and hand back the last task first, as machines beside each other do."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self._other = Local(spec)
+
+    def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
+        for i, task in reversed(list(enumerate(tasks))):
+            worker = self if i % 2 else self._other
+            yield from Local.map(worker, [task], steering)
+
+
+class Forgetful(Local):
+    """Loses one task."""
+
+    def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
+        yield from super().map(tasks[1:], steering)
+
+
+class Shuffling(Local):
+    """Hands candidates back in another order than it was asked."""
+
+    def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
+        for task in tasks:
+            [(_, outcomes, cost)] = super().map([task], steering)
+            yield task, list(reversed(outcomes)), cost
+
+
+def test_executors_may_differ_in_order_only() -> None:
+    spec = small_spec(sampler="ancestral")
+    executor_laws(TwoWorkers, spec)
+    with pytest.raises(AssertionError, match="exactly once"):
+        executor_laws(Forgetful, spec)
+    with pytest.raises(AssertionError, match="in its order"):
+        executor_laws(Shuffling, spec)
 
 
 def test_store(tmp_path: Path) -> None:
