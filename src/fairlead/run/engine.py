@@ -20,6 +20,7 @@ from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.run import machine, models, png, prepared, registry
 from fairlead.run.executor import Executor, Local
+from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
 from fairlead.run.spec import Spec, reward_parts
 from fairlead.run.store import Store, as_json, write_atomically
@@ -119,6 +120,8 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     old, _ = png.read(store.image(Path(recorded.image).stem))
     new, _ = png.read(outcome.image)
     gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
+    if executor.reward.relative and as_json(dict(outcome.terms)) == as_json(dict(recorded.terms)):
+        outcome = replace(outcome, reward=recorded.reward)
     same_reward = outcome.reward == recorded.reward or (
         outcome.reward != outcome.reward and recorded.reward != recorded.reward
     )
@@ -174,6 +177,11 @@ class _Clock:
                 if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
                     self.best = (o.reward, o.index)
 
+    def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
+        self.baseline = totals.get(BASELINE if controlled else 0)
+        known = [(v, -i) for i, v in totals.items() if i != BASELINE and v == v]
+        self.best = (max(known)[0], -max(known)[1]) if known else None
+
     def per_image(self) -> float:
         """Seconds of this process per image so far, 0 before the first."""
         return self._computing / self._computed if self._computed else 0.0
@@ -204,10 +212,11 @@ class _Drive:
 
     def __init__(self, spec: Spec, executor: Executor, clock: _Clock) -> None:
         self._spec, self._executor, self._clock = spec, executor, clock
-        self._ledger = Ledger(spec.limit)
+        self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward)
         self.once, self._unit = executor.price()
         self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
         self._prices: dict[int | None, Cost] = {None: self._unit}
+        self._writes = False
 
     def check_affordable(self) -> None:
         """Refuse a budget that does not cover the first group, saying what it would take."""
@@ -227,7 +236,7 @@ class _Drive:
     def run(self, store: Store, stop: Stop) -> None:
         """To the end of the budget, of the search, or of the caller's patience."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
-        status, reason = "finished", ""
+        status, reason, self._writes = "finished", "", True
         try:
             steering = self._prepared(store)
             if self._spec.controlled:
@@ -263,6 +272,7 @@ class _Drive:
             index += len(asked)
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
+            outcomes = self._ranking.settle(outcomes, store if self._writes else None)
             search.tell(
                 [Feedback(a.proposal, o.reward, o.terms, o.gradient) for a, o in zip(asked, outcomes, strict=True)]
             )
@@ -309,8 +319,11 @@ class _Drive:
                         cost = cost + o.cost
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
+                self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
                 self._clock.seen(outcomes, self._spec.controlled)
+                if self._ranking.relative:
+                    self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say("searching")
         return [answers[i] for task in tasks for i in task.indices]
 
@@ -378,6 +391,7 @@ class _Drive:
         return found, steering
 
     def _finish(self, store: Store, status: str, reason: str) -> None:
+        self._ranking.settle([], store)
         store.set_status(status, reason)
         for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
             if candidate is not None:

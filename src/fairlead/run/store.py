@@ -229,6 +229,12 @@ class Store:
                     ],
                 )  # fmt: skip
 
+    def set_rewards(self, totals: Mapping[int, float]) -> None:
+        """Write totals over: only for a reward that ranks, whose totals change when candidates join. Terms never change."""
+        rows = [(None if v != v else v, i) for i, v in totals.items()]
+        with _plain(self.folder), self._db:
+            self._db.executemany("update outcome set reward=? where idx=?", rows)
+
     def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
         """What a steering prepared once per prompt, with what it cost."""
         with _plain(self.folder):
