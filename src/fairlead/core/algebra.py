@@ -120,12 +120,10 @@ class RankMean(Sum):
     share at the time of telling, and the record is re-ranked as the set grows, so its last state compares all with all.
     """
 
-    relative = True
-
     def __init__(self, parts: tuple[Reward, ...]) -> None:
         super().__init__(parts)
         self.name = f"rank_mean({', '.join(p.name for p in parts)})"
-        self.differentiable = False
+        self.differentiable, self.relative = False, True
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """[B] in [0, 1], relative to this batch."""

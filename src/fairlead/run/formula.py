@@ -93,8 +93,7 @@ def _tree(node: ast.expr, text: str) -> Any:
             raise FairleadError(f"Reward {text!r} has a number too large to hold: use a smaller one.")
         return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        inner = _tree(node.operand, text)
-        return -inner if isinstance(inner, float) else {"*": [-1.0, inner]}
+        return _times(-1.0, _tree(node.operand, text))
     if isinstance(node, ast.BinOp):
         return _binary(node, _tree(node.left, text), _tree(node.right, text), text)
     if isinstance(node, ast.Compare):
@@ -108,17 +107,26 @@ def _tree(node: ast.expr, text: str) -> Any:
 
 
 def _binary(node: ast.BinOp, left: Any, right: Any, text: str) -> Any:
-    if isinstance(node.op, ast.Add):
-        return {"+": [left, right]}
-    if isinstance(node.op, ast.Sub):
-        return {"+": [left, -right if isinstance(right, float) else {"*": [-1.0, right]}]}
+    if isinstance(node.op, ast.Add | ast.Sub):
+        right = right if isinstance(node.op, ast.Add) else _times(-1.0, right)
+        return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
     if isinstance(node.op, ast.Mult):
-        return {"*": [left, right]}
+        return _times(left, right) if isinstance(left, float) else {"*": [left, right]}
     if isinstance(node.op, ast.Div):
         if not isinstance(right, float) or right == 0:
             raise FairleadError(f"Reward {text!r} divides by {reward_text(right)}: divide by a number other than zero.")
-        return {"/": [left, right]}
+        return left / right if isinstance(left, float) else {"/": [left, right]}
     raise FairleadError(f"Reward {text!r} uses {type(node.op).__name__}: only +, -, *, / and {', '.join(CALLS)} make rewards.")
+
+
+def _times(factor: float, tree: Any) -> Any:
+    """factor * tree with numbers in front folded into one."""
+    if isinstance(tree, float):
+        return factor * tree
+    if isinstance(tree, Mapping) and "*" in tree and isinstance(tree["*"][0], float):
+        first, *rest = tree["*"]
+        return {"*": [factor * first, *rest]}
+    return {"*": [factor, tree]}
 
 
 def _condition(node: ast.Compare, text: str) -> Any:
@@ -204,8 +212,11 @@ def _text(tree: Any) -> tuple[str, int]:
 
 
 def _negated(tree: Mapping[str, Any]) -> Any:
-    parts = tree.get("*")
-    return parts[1] if parts and len(parts) == 2 and parts[0] == -1 and not isinstance(parts[1], float | int) else None
+    """x where the tree is -1 times x or a negative multiple, else None."""
+    first, *rest = tree.get("*", [None])
+    if not isinstance(first, float | int) or first >= 0 or len(rest) != 1:
+        return None
+    return rest[0] if first == -1 else {"*": [-first, *rest]}
 
 
 def _number(value: float) -> str:
