@@ -199,7 +199,7 @@ def test_vqa_score_asks_the_reference_question_of_each_picture(monkeypatch: pyte
     found = reward(images, ["a dog", "a dog", "a cat"])[0].tolist()
     assert found == pytest.approx([0.5, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], abs=1e-6)
     reward_laws(reward, pictures(4), ["a dog"] * 4)
-    with pytest.raises(FairleadError, match="write {}"):
+    with pytest.raises(FairleadError, match=r"write \{\}"):
         vqa_score.VqaScore("fake", question="is it good?")
 
 

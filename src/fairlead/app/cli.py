@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import bench, catalogue
+from fairlead.app import bench, catalogue, scoring
 from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
@@ -41,6 +41,7 @@ from fairlead.app.options import (
     Space,
     Steer,
     Steps,
+    Watched,
 )
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
@@ -63,6 +64,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
+app.command()(scoring.score)
 
 
 @contextlib.contextmanager
@@ -75,8 +77,8 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 
 def _spec(
-    prompt: str, model: str, reward: str, space: str, search: str, steer: list[str] | None, intervene: list[str] | None,
-    setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
+    prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
+    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -85,7 +87,7 @@ def _spec(
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     return make_spec(
-        prompt, model=model, reward=reward, space=space, search=search, steer=steer or (), intervene=intervene or (),
+        prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (), intervene=intervene or (),
         settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
         seed=seed, defaults=models.defaults(model),
     )  # fmt: skip
@@ -93,14 +95,14 @@ def _spec(
 
 @app.command("run", short_help="Search for a better picture.")
 def run_command(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Search for a better picture and write it, its rivals and a report into a new folder."""
     spec = _spec(
-        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
     if dry_run:
         _warn(spec)
@@ -215,14 +217,14 @@ def list_command(
 
 @app.command()
 def price(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """What a run would cost, counted without running it."""
     spec = _spec(
-        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
     _warn(spec)
     return show_price(spec, as_json)

@@ -120,6 +120,8 @@ def reason(stopped: str) -> str:
 def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "--model", spec.model.name
     yield "--reward", reward_text(spec.reward)
+    for tree in spec.watch:
+        yield "--watch", reward_text(tree)
     yield "--space", part_text(spec.space)
     yield "--search", part_text(spec.search)
     for part in spec.steering:

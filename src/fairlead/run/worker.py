@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -34,6 +35,15 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
     return Constant(float(tree))
 
 
+def reward_leaf(part: Part) -> Reward:
+    """A registered reward, on the machine's device unless its settings name another."""
+    make = registry.resolve("rewards", part.name)
+    if "device" in inspect.signature(make).parameters and "device" not in part.settings:
+        part = part.with_settings({"device": machine.device()})
+    reward: Reward = registry.call(make, part.name, part.settings)
+    return reward
+
+
 def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | None = None) -> Reward:
     """The run's reward (or the live object in its place) with the run's watchers beside it."""
     made: dict[str, Reward] = {}
@@ -64,7 +74,7 @@ class Worker:
             dtype = spec.model.settings.get("dtype") or machine.dtype(self._device)
             model = models.build(spec, device=self._device, dtype=dtype)
         self.model: Model = model
-        reward = watched_reward(spec, lambda part: registry.build("rewards", part), reward)
+        reward = watched_reward(spec, reward_leaf, reward)
         self.reward: Reward = reward.copy()
         self._levels = {leaf.level for leaf in self.reward.leaves() if leaf.level is not None}
         if want_gradient and not self.reward.differentiable:
