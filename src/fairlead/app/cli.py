@@ -78,7 +78,8 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 def _spec(
     prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
-    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
+    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int,
+    batch: int | None, seed: int,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -87,8 +88,8 @@ def _spec(
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     return make_spec(
-        prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (), intervene=intervene or (),
-        settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
+        prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
+        intervene=intervene or (), settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
         seed=seed, defaults=models.defaults(model),
     )  # fmt: skip
 
