@@ -89,8 +89,8 @@ def _spec(
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     return make_spec(
         prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
-        intervene=intervene or (), settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
-        seed=seed, defaults=models.defaults(model),
+        intervene=intervene or (), settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps,
+        group=group, batch=batch, seed=seed, defaults=models.defaults(model),
     )  # fmt: skip
 
 

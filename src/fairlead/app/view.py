@@ -134,6 +134,7 @@ class View:
         """What `--json` prints."""
         cost = self.spent.as_dict()
         names = ["nfe", "forwards", *(["backwards"] if self.spent.backwards else []), "decodes", "scores", "seconds"]
+        names += ["dollars"] if self.spent.dollars else []
         best, baseline = self.best, self.baseline
         return {
             "run": shown(self.folder),

@@ -259,7 +259,7 @@ class _Drive:
             n = self._ledger.affordable(self._unit, cap=max(ASK, self._spec.group))
             n -= n % self._spec.group
             if n == 0:
-                names = (self._unit * self._spec.group).over(self._ledger.left) or ["seconds"]
+                names = (self._unit * self._spec.group).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped("finished", f"budget: {', '.join(names)}")
             proposals = search.ask(n)
             if not proposals:
@@ -300,7 +300,7 @@ class _Drive:
         if steps not in self._prices:
             self._prices[steps] = self._executor.price(steps=steps)[1]
         each = self._plain if plain else self._prices[steps]
-        grant = replace(each * len(asked), seconds=math.inf)
+        grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
         return Task(
             tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain
         )
@@ -341,7 +341,7 @@ class _Drive:
         left = self._ledger.left.seconds
         if left <= 0 or self._clock.per_image() * len(task.indices) > left:
             raise _Stopped("finished", "budget: seconds")
-        task = replace(task, grant=replace(task.grant, seconds=left))
+        task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         self._ledger.reserve(task.grant)
         try:
             _, outcomes, cost = next(iter(self._executor.map([task], steering)))
@@ -361,7 +361,7 @@ class _Drive:
         if (kept := store.recall_prepared("steering")) is not None:
             self._ledger.settle(Cost(), kept[1])
             return prepared.restore(bare, kept[0], machine.device())
-        grant = replace(self.once, seconds=self._ledger.left.seconds)
+        grant = replace(self.once, seconds=self._ledger.left.seconds, dollars=self._ledger.left.dollars)
         self._ledger.reserve(grant)
         ready, cost = self._executor.prepare(grant)
         store.record_prepared("steering", prepared.dump(ready, bare), cost)
