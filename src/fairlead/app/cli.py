@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import bench, catalogue, scoring
+from fairlead.app import bench, catalogue, heldout, scoring
 from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
@@ -323,6 +323,8 @@ def _finish(folder: Path, as_json: bool) -> int:
     console.print(_summary(view, page))
     if as_json:
         print_json(view.as_object())
+    if told := heldout.warning(view):
+        say(f"warning: {told}")
     if view.status == "stopped":
         say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
         return INTERRUPTED
