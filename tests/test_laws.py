@@ -33,7 +33,7 @@ from fairlead.testing.runs import small_spec
 from items import pocket_ready
 
 NEEDS_POCKET = {"aesthetic", "clip_score", "detector"}
-IN_TESTS_REWARDS = {"file", "hps", "http", "image_reward", "judge", "pick_score", "self_verifier", "vqa_score"}
+IN_TESTS_REWARDS = {"file", "hps", "http", "human", "image_reward", "judge", "pick_score", "self_verifier", "vqa_score"}
 """Rewards without a default that is here; tests/rewards applies the laws to tiny ones."""
 OFF = {"token_mean_damping": {"strength": 0.0}}
 """What switches an intervention or a steering off, by name."""

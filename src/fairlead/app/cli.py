@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import bench, catalogue, heldout, scoring
+from fairlead.app import answering, bench, catalogue, heldout, scoring
 from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
@@ -65,6 +65,7 @@ app = typer.Typer(
 )
 app.add_typer(bench.app, name="bench")
 app.command()(scoring.score)
+app.command()(answering.answer)
 
 
 @contextlib.contextmanager
@@ -326,7 +327,8 @@ def _finish(folder: Path, as_json: bool) -> int:
     if told := heldout.warning(view):
         say(f"warning: {told}")
     if view.status == "stopped":
-        say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
+        word = "answer" if view.stopped == "waiting for an answer" else "resume"
+        say(f"Stopped early. Continue with: {command(word, shown(folder))}")
         return INTERRUPTED
     return 0
 

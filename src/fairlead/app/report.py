@@ -145,6 +145,8 @@ def _notes(view: View) -> str:
         notes.append(
             "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
         )
+    elif view.stopped == "waiting for an answer":
+        notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
     elif view.status == "stopped":
         notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.errors import RewardError
+from fairlead.core.people import Ask
 
 
 class Reward(ABC):
@@ -28,6 +29,8 @@ class Reward(ABC):
     differentiable: bool = False
     relative: bool = False
     """True if the total compares the pictures of a set (ranks): a picture alone then has no total, only terms."""
+    asks: ClassVar[bool] = False
+    """True if people give the term: `score` is NaN, and the driver calls `decide` on recorded pictures."""
     level: float | None = None
     """Share of noise sigma/(alpha + sigma) whose clean prediction `compare` reads beside the finished picture."""
 
@@ -38,6 +41,10 @@ class Reward(ABC):
     def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
         """Only for a reward with a `level`: finished and early pictures, both [B, 3, H, W] in [0, 1] -> [B]."""
         raise NotImplementedError(f"{self.name} has no level, so it compares nothing")
+
+    def decide(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        """Only for a reward that `asks`: names of the pictures of every round -> their terms, or `Pending` from `ask`."""
+        raise NotImplementedError(f"{self.name} asks nobody")
 
     @property
     def reasons(self) -> tuple[str, ...]:

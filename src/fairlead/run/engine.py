@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,10 +15,13 @@ import numpy as np
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
+from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run.clock import Clock, Watch
+from fairlead.run.desk import Desk, Person
 from fairlead.run.executor import Executor, Local
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
@@ -28,7 +31,9 @@ from fairlead.run.store import Store, as_json, write_atomically
 ASK = 256
 """Candidates asked for at once at most, so that memory does not grow with the budget."""
 
-Watch = Callable[[Progress], None]
+WAITING = "waiting for an answer"
+"""Why a run stops when a person is its judge and has not spoken yet."""
+
 Stop = Callable[[], bool]
 
 
@@ -60,7 +65,7 @@ def start(
         raise StoreError(
             f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
         )
-    clock = _Clock(spec, on_progress)
+    clock = Clock(spec, on_progress)
     clock.say("loading model")
     spec = _with_dtype(spec)
     executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
@@ -77,7 +82,7 @@ def start(
 
 def resume(
     folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None,
-    on_progress: Watch = _silent, stop: Stop = _never,
+    on_progress: Watch = _silent, stop: Stop = _never, person: Person | None = None,
 ) -> Store:  # fmt: skip
     """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
     store = Store.open(folder)
@@ -91,11 +96,11 @@ def resume(
         elif store.status == "finished":
             return store
         _needs(spec, reward, folder, "resume it with fairlead.resume(folder, reward=...)")
-        clock = _Clock(spec, on_progress)
+        clock = Clock(spec, on_progress)
         clock.say("loading model")
         executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
         store.set_status("running")
-        _Drive(spec, executor, clock).run(store, stop)
+        _Drive(spec, executor, clock, person).run(store, stop)
     return store
 
 
@@ -111,7 +116,7 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     companions = store.task_of(index)
     recorded = store.get(index)
     executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
-    drive = _Drive(spec, executor, _Clock(spec, _silent))
+    drive = _Drive(spec, executor, Clock(spec, _silent))
     asked, steering = drive.questions(store, companions)
     chosen = [index] if alone else companions
     task = drive.task([asked[i] for i in chosen], plain=index == BASELINE)
@@ -120,8 +125,7 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     old, _ = png.read(store.image(Path(recorded.image).stem))
     new, _ = png.read(outcome.image)
     gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
-    if executor.reward.relative and as_json(dict(outcome.terms)) == as_json(dict(recorded.terms)):
-        outcome = replace(outcome, reward=recorded.reward)
+    outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)
     same_reward = outcome.reward == recorded.reward or (
         outcome.reward != outcome.reward and recorded.reward != recorded.reward
     )
@@ -153,48 +157,6 @@ def _with_dtype(spec: Spec) -> Spec:
     return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))
 
 
-class _Clock:
-    """Turns what happens into Progress."""
-
-    def __init__(self, spec: Spec, watch: Watch) -> None:
-        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
-        self.expected: int | None = None
-        self.baseline: float | None = None
-        self.best: tuple[float, int] | None = None
-        self.done, self._computed, self._computing = 0, 0, 0.0
-        self.spent = Cost()
-
-    def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
-        self._computed += len(outcomes)
-        self._computing += cost.seconds
-
-    def seen(self, outcomes: Sequence[Outcome], controlled: bool) -> None:
-        for o in outcomes:
-            if o.index == BASELINE or (o.index == 0 and not controlled):
-                self.baseline = o.reward
-            if o.index != BASELINE:
-                self.done += 1
-                if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
-                    self.best = (o.reward, o.index)
-
-    def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
-        self.baseline = totals.get(BASELINE if controlled else 0)
-        known = [(v, -i) for i, v in totals.items() if i != BASELINE and v == v]
-        self.best = (max(known)[0], -max(known)[1]) if known else None
-
-    def per_image(self) -> float:
-        """Seconds of this process per image so far, 0 before the first."""
-        return self._computing / self._computed if self._computed else 0.0
-
-    def say(self, phase: str) -> None:
-        best, index = self.best or (None, None)
-        rate = 1 / self.per_image() if self.per_image() else 0.0
-        self._watch(
-            Progress(phase, self.done, self.expected, self.spent, self._spec.limit, self.baseline, best, index,
-                     time.perf_counter() - self._since, rate)
-        )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Asked:
     index: int
@@ -210,9 +172,10 @@ class _Stopped(Exception):
 class _Drive:
     """One run being driven. State is a function of the Spec and of what was recorded."""
 
-    def __init__(self, spec: Spec, executor: Executor, clock: _Clock) -> None:
+    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
+        self._person = person
         self._spec, self._executor, self._clock = spec, executor, clock
-        self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward)
+        self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward, spec.prompt)
         self.once, self._unit = executor.price()
         self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
         self._prices: dict[int | None, Cost] = {None: self._unit}
@@ -240,11 +203,13 @@ class _Drive:
         try:
             steering = self._prepared(store)
             if self._spec.controlled:
-                self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop)
+                self._settle(store, self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop))
             for _ in self._rounds(store, steering, stop):
                 pass
         except _Stopped as stopped:
             status, reason = stopped.status, stopped.reason
+        except Pending:
+            status, reason = "stopped", WAITING
         except BudgetExceeded as error:
             reason = f"budget: {', '.join(error.names)}"
         except BaseException:
@@ -272,10 +237,15 @@ class _Drive:
             index += len(asked)
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
-            outcomes = self._ranking.settle(outcomes, store if self._writes else None)
+            outcomes = self._settle(store, outcomes)
             search.tell(
                 [Feedback(a.proposal, o.reward, o.terms, o.gradient) for a, o in zip(asked, outcomes, strict=True)]
             )
+
+    def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
+        """A round with the totals and terms that are decided here."""
+        desk = Desk(store.folder, self._person)
+        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
     def _tasks(self, asked: Sequence[_Asked]) -> list[Task]:
         """Batches in ask order; a batch has one effort and never cuts a group."""
@@ -322,7 +292,7 @@ class _Drive:
                 self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
                 self._clock.seen(outcomes, self._spec.controlled)
-                if self._ranking.relative:
+                if self._ranking.late:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say("searching")
         return [answers[i] for task in tasks for i in task.indices]
@@ -381,17 +351,18 @@ class _Drive:
             return found, steering
         try:
             if self._spec.controlled:
-                self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True)
+                self._settle(store, self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True))
             for asked in self._rounds(store, steering, lambda: True):
                 found.update({a.index: a for a in asked})
                 if set(wanted) <= found.keys():
                     break
-        except _Stopped:
+        except (_Stopped, Pending):
             pass
         return found, steering
 
     def _finish(self, store: Store, status: str, reason: str) -> None:
-        self._ranking.settle([], store)
+        with contextlib.suppress(Pending):
+            self._ranking.settle([], store, Desk(store.folder).peek)
         store.set_status(status, reason)
         for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
             if candidate is not None:

@@ -34,6 +34,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "file": "fairlead.rewards.file:FileReward",
         "hps": "fairlead.rewards.hps:Hps",
         "http": "fairlead.rewards.http:HttpReward",
+        "human": "fairlead.rewards.human:Human",
         "image_reward": "fairlead.rewards.image_reward:ImageReward",
         "jpeg_size": "fairlead.rewards.jpeg_size:JpegSize",
         "judge": "fairlead.rewards.judge:Judge",

@@ -154,6 +154,8 @@ def score(
     """
     import torch
 
+    if any(leaf.asks for leaf in reward.leaves()):
+        raise FairleadError(f"{reward.name} asks a person, which only a run can: use it with 'fairlead run'.")
     if lost := [p for p in pictures if not p.prompt] if any(leaf.needs_prompt for leaf in reward.leaves()) else []:
         raise FairleadError(
             f"{lost[0].label} has no prompt, and {reward.name} needs one: give --prompt TEXT or --prompts FILE "

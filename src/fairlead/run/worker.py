@@ -56,8 +56,8 @@ def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | 
         label, other = reward_text(tree), build_reward(tree, leaf, made)
         if tree == spec.reward or (reward is None and tree in reward_parts(spec.reward)):
             raise FairleadError(f"{label} is optimised in this run, so it cannot be watched: watch a reward that is held out.")
-        if other.relative or any(x.level is not None for x in other.leaves()):
-            raise FairleadError(f"{label} compares pictures, so it cannot be watched: watch one that scores a picture alone.")
+        if other.relative or any(x.level is not None or x.asks for x in other.leaves()):
+            raise FairleadError(f"{label} compares pictures or asks people, so it cannot be watched: choose another one.")
         watched[f"{label} (watched)" if label in taken else label] = other
     return algebra.Watched(target, watched)
 
@@ -96,6 +96,10 @@ class Worker:
                     f"{self.reward.name} ranks the candidates of a run, and a {alone} asks for the reward of one picture: "
                     "use zscore(...) of its parts instead."
                 )
+        if spec.steering and any(leaf.asks for leaf in self.reward.leaves()):
+            raise FairleadError(
+                f"{self.reward.name} asks a person about finished pictures, and a steering would ask on the way: leave one out."
+            )
         if self._levels and self.couples:
             raise FairleadError(
                 f"{self.reward.name} compares a picture with its own early prediction, and this run's steering or "
