@@ -193,3 +193,21 @@ def test_a_function_may_return_a_list_and_nothing_else() -> None:
     for wrong in ("good", None, [1, 2, 3], [[1], [2]], {"a": 1}):
         with pytest.raises(RewardError):
             Function(lambda i, p, wrong=wrong: wrong)(images, prompts)  # type: ignore[misc]
+
+
+def test_python_writes_the_same_formulas() -> None:
+    import fairlead
+
+    a, b = Column(0), Column(1)
+    images, prompts = table((0.25, 0.5), (0.75, 0.5))
+    for mine, text in (
+        (fairlead.minimum(a, b / 2), "min(brightness, jpeg_size/2)"),
+        (fairlead.zscore(a, 0.5, 0.25) - 1, "zscore(brightness, mean=0.5, std=0.25) - 1"),
+        (fairlead.veto(b, a > 0.5, -10), "veto(jpeg_size, brightness > 0.5, otherwise=-10)"),
+        (fairlead.rank_mean(a, -1 * b), "rank_mean(brightness, -1*jpeg_size)"),
+        ((a <= 0.5) * b, "(brightness <= 0.5)*jpeg_size"),
+    ):
+        read = build_reward(parse_reward(text), lambda p: {"brightness": a, "jpeg_size": b}[p.name])
+        assert torch.equal(mine(images, prompts)[0], read(images, prompts)[0]), text
+    with pytest.raises(FairleadError, match="compare a reward with a number"):
+        a > b  # type: ignore[operator]  # noqa: B015

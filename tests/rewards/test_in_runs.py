@@ -85,3 +85,23 @@ def test_watched_rewards_are_stored_and_change_nothing() -> None:
         run("brightness + jpeg_size", watch="jpeg_size")
     with pytest.raises(FairleadError, match="compares pictures or"):
         run("brightness", watch="rank_mean(jpeg_size, jpeg_size(quality=50))")
+
+
+def test_a_steering_never_asks_what_is_only_watched(register: Any) -> None:
+    register("steerings", "test_tries", "items:Tries")
+    more = {"steer": "test_tries", "sampler": "ancestral"}
+    alone, watched = run("brightness", nfe=200, **more), run("brightness", nfe=200, watch="jpeg_size", **more)
+    assert (alone.candidates.reward == watched.candidates.reward).all()
+    assert watched.cost.scores - alone.cost.scores == len(watched.candidates) + 1
+    for formula in ("rank_mean(brightness, jpeg_size)", "human"):
+        with pytest.raises(FairleadError, match="steering"):
+            run(formula, nfe=200, **more)
+    with pytest.raises(FairleadError, match="steering cannot ask it"):
+        run(Drift(), nfe=200, **more)
+
+
+def test_a_live_ranking_is_written_like_a_named_one() -> None:
+    from fairlead.rewards.jpeg_size import JpegSize
+
+    live = run(fairlead.rank_mean(fairlead.Brightness(), JpegSize()))
+    assert live.candidates.reward.tolist() == run("rank_mean(brightness, jpeg_size)").candidates.reward.tolist()

@@ -266,3 +266,11 @@ def test_what_is_missing_is_said_in_one_sentence(make_it: Any, said: str) -> Non
         make_it()
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["hps", "image_reward", "aesthetic", "clip_score"])
+def test_half_precision_pictures_are_read(name: str, clip_folder: Path, bert_folder: Path, tmp_path: Path) -> None:
+    reward, images = make(name, clip_folder, bert_folder, tmp_path), pictures(2)
+    full, half = reward(images, WORDS[:2])[0], reward(images.bfloat16(), WORDS[:2])[0]
+    assert half.dtype == torch.float32
+    assert torch.allclose(full, half, rtol=0.05, atol=0.05 * float(full.abs().max()) + 0.02)

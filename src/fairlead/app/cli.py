@@ -19,7 +19,7 @@ from rich.text import Text
 
 from fairlead.app import answering, bench, catalogue, heldout, scoring
 from fairlead.app.comparison import write_comparison
-from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
+from fairlead.app.console import cost_text, one_line_warnings, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
 from fairlead.app.options import (
@@ -233,12 +233,28 @@ def price(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> int:
+def doctor(
+    rewards: Annotated[bool, typer.Option("--rewards", help="Check the rewards, against published numbers.")] = False,
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --rewards: where the pictures of published numbers are.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="With --rewards: JSON list of reward, picture, prompt, published.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
     """Check that everything a run needs works here. Exit code 1 if something does not."""
     from fairlead.run.doctor import checks
 
+    if (pictures or reference) and not rewards:
+        raise FairleadError("--pictures and --reference are for --rewards: add it.")
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        found = list(checks())
+        if rewards:
+            from fairlead.run import proof
+
+            found = proof.checks(pictures, reference)
+        else:
+            found = list(checks())
     if as_json:
         listed = [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in found]
         print_json({"ok": all(c.ok for c in found), "checks": listed})
@@ -384,9 +400,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    with one_line_warnings():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
-        code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="fairlead", standalone_mode=False)
+        code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:
         return _fail(str(error), error.exit_code, error)

@@ -74,7 +74,8 @@ class Condition(Sum):
 
     def __init__(self, parts: tuple[Reward, ...], comparison: str) -> None:
         super().__init__(parts[:1])
-        assert isinstance(parts[1], Constant)
+        if not isinstance(parts[1], Constant):
+            raise FairleadError(f"{parts[0].name} is compared with {parts[1].name!r}: compare a reward with a number.")
         self._holds, self._bound = COMPARISONS[comparison], parts[1].value
         self.name = f"({parts[0].name} {comparison} {parts[1].name})"
         self.differentiable = False
@@ -174,6 +175,26 @@ class Watched(Sum):
             for label, reward in self.watched.items():
                 terms[label] = reward.combine(values)
         return self.combine(values), terms
+
+
+def minimum(*parts: Reward) -> Reward:
+    """A picture is as good as its worst part."""
+    return Minimum(parts)
+
+
+def rank_mean(*parts: Reward) -> Reward:
+    """Mean rank under several rewards, among the candidates of a run or the pictures of a call."""
+    return RankMean(parts)
+
+
+def zscore(part: Reward, mean: float, std: float) -> Reward:
+    """(part - mean) / std of a recorded baseline."""
+    return ZScore((part, Constant(mean), Constant(std)))
+
+
+def veto(part: Reward, condition: Reward, otherwise: float = math.nan) -> Reward:
+    """The part where the condition holds, for example `veto(aesthetic, clip_score > 25)`; else a number, or none."""
+    return Veto((part, condition, Constant(otherwise)))
 
 
 def make(op: str, parts: tuple[Reward, ...]) -> Reward:

@@ -118,6 +118,21 @@ class Reward(ABC):
     def __rmul__(self, other: float) -> Reward:
         return Product((_lift(other), self))
 
+    def __truediv__(self, other: float) -> Reward:
+        return _node("/", self, other)
+
+    def __gt__(self, other: float) -> Reward:
+        return _node(">", self, other)
+
+    def __ge__(self, other: float) -> Reward:
+        return _node(">=", self, other)
+
+    def __lt__(self, other: float) -> Reward:
+        return _node("<", self, other)
+
+    def __le__(self, other: float) -> Reward:
+        return _node("<=", self, other)
+
     def __neg__(self) -> Reward:
         return Product((Constant(-1.0), self))
 
@@ -187,6 +202,13 @@ class Product(Sum):
         for part in self.parts[1:]:
             total = total * part.combine(values).to(total.device)
         return total
+
+
+def _node(op: str, *parts: Reward | float) -> Reward:
+    """An operation of `core.algebra`, which builds on this module."""
+    from fairlead.core.algebra import make
+
+    return make(op, tuple(_lift(part) for part in parts))
 
 
 def _lift(value: Reward | float) -> Reward:

@@ -86,7 +86,7 @@ class Clip:
         key = (images._version, layout)
         if self._last is not None and self._last[0]() is images and self._last[1:3] == key and not graph:
             return self._last[3]
-        raw = images.to(self._net.device)
+        raw = images.to(self._net.device, torch.float32)
         pixels = preprocess(raw, self.size, self._mean, self._std) if layout is preprocess else layout(raw, self.size)
         features = F.normalize(_pooled(self._net.get_image_features(pixel_values=pixels)), dim=-1)
         if not graph:
@@ -113,7 +113,7 @@ def cut_warning(reward: str, prompt: str, found: int, limit: int) -> None:
     if found > limit:
         start = prompt if len(prompt) <= 40 else f"{prompt[:37]}..."
         warnings.warn(
-            f"{reward} reads at most {limit} tokens and the prompt {start!r} has {found}: its end does not count.", stacklevel=3
+            f"{reward} reads at most {limit} tokens and the prompt {start!r} has {found}: its end does not count.", stacklevel=2
         )
 
 

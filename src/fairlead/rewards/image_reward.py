@@ -78,10 +78,23 @@ def networks(state: Mapping[str, Tensor]) -> tuple[Any, Any, Tensor, Tensor]:
     return fill("image_reward", see, vision), fill("image_reward", read, text), w.flatten().float(), b.flatten()[0].float()
 
 
+def _embedded() -> str:
+    from fairlead.pocket import load as pocket
+
+    folder = getattr(pocket, "preference_folder", None)
+    if folder is None or not Path(folder()).is_dir():
+        raise FairleadError(
+            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or give its file."
+        )
+    return str(folder())
+
+
 class ImageReward(Reward):
     """Standardised human preference: BLIP reads the prompt while looking at the picture, a linear head rates token 0.
 
-    `checkpoint` is the published file or a hub name that has it, `tokenizer` BERT's. Prompts are cut at 35 word pieces.
+    `checkpoint` is the published file, a hub name that has it ('THUDM/ImageReward'), or a folder; left out, the small
+    network that comes with the package, where there is one. `tokenizer` is the folder's own, else BERT's. Prompts are cut
+    at 35 word pieces.
     """
 
     name = "image_reward"
@@ -91,11 +104,13 @@ class ImageReward(Reward):
     differentiable = True
 
     def __init__(
-        self, checkpoint: str = "THUDM/ImageReward", tokenizer: str = "google-bert/bert-base-uncased", device: str = "cpu"
+        self, checkpoint: str | None = None, tokenizer: str | None = None, device: str = "cpu"
     ) -> None:
         from transformers import AutoTokenizer
 
-        path = fetch(self.name, checkpoint, "ImageReward.pt")
+        path = fetch(self.name, _embedded() if checkpoint is None else checkpoint, "ImageReward.pt")
+        own = path.is_dir() and (path / "tokenizer_config.json").is_file()
+        tokenizer = tokenizer or (str(path) if own else "google-bert/bert-base-uncased")
         if path.is_dir():
             path = next((p for p in (path / "ImageReward.pt", path / "model.safetensors") if p.exists()), path / "ImageReward.pt")
         see, read, w, b = networks(tensors(self.name, Path(path)))
@@ -112,7 +127,7 @@ class ImageReward(Reward):
             cut_warning(self.name, prompt, len(ids), LENGTH)
         words = self._tokens(list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
         words = {k: words[k].to(self._w.device) for k in ("input_ids", "attention_mask")}
-        seen = self._see(pixel_values=preprocess(images.to(self._w.device), self._size)).last_hidden_state
+        seen = self._see(pixel_values=preprocess(images.to(self._w.device, torch.float32), self._size)).last_hidden_state
         mask = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
         hidden = self._read(**words, encoder_hidden_states=seen, encoder_attention_mask=mask, is_decoder=False)
         raw: Tensor = hidden.last_hidden_state[:, 0] @ self._w + self._b

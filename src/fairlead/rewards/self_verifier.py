@@ -69,7 +69,7 @@ class _Tower:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B, D] unit norm, from a squashed square."""
-        pixels = normalise(resize(images.to(self._net.device), self._size, self._size), self._mean, self._std)
+        pixels = normalise(resize(images.to(self._net.device, torch.float32), self._size, self._size), self._mean, self._std)
         out = self._net.get_image_features(pixel_values=pixels) if self._joint else self._net(pixel_values=pixels)
         if isinstance(out, Tensor):
             return F.normalize(out, dim=-1)
