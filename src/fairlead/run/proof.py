@@ -36,10 +36,11 @@ class Reference:
 
 
 OCEAN = "a painting of an ocean with clouds and birds, day time, low depth field effect"
+PUBLISHED = "image_reward(checkpoint='THUDM/ImageReward')"
 COCO_CLIP = "clip_score(checkpoint='openai/clip-vit-base-patch32', scale='logit')"
 REFERENCES = (
     *(
-        Reference("image_reward(checkpoint='THUDM/ImageReward')", f"{i}.webp", OCEAN, score, 0.02, "README of THUDM/ImageReward, assets/images")
+        Reference(PUBLISHED, f"{i}.webp", OCEAN, score, 0.02, "README of THUDM/ImageReward, assets/images")
         for i, score in enumerate((0.58116, 0.27453, -1.41318, -2.02957), 1)
     ),
     Reference(COCO_CLIP, "000000039769.jpg", "a photo of a cat", 24.5701, 0.1, "integration test of transformers' CLIP"),
