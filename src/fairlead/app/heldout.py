@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairlead.app.page import change, text
 from fairlead.app.words import number
-from fairlead.run.formula import reward_text
+from fairlead.run.spec import reward_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

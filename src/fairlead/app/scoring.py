@@ -15,7 +15,7 @@ from fairlead.app.console import plain_table, print_json, say, stdout
 from fairlead.app.options import AsJson, Reward
 from fairlead.app.words import number
 from fairlead.core.errors import FairleadError
-from fairlead.run.formula import parse_reward, reward_text
+from fairlead.run.spec import parse_reward, reward_text
 from fairlead.run.store import write_atomically
 
 SHOWN = 40

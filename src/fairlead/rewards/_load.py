@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,10 @@ def missing(reward: str, name: str, error: BaseException) -> FairleadError:
             f"{reward} needs {name!r}, which is gated: accept its licence on the hub, then set HF_TOKEN or run 'hf auth login'."
         )
     if Path(name).exists():
-        told = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return FairleadError(f"{reward} cannot read {name!r} ({told}): give a checkpoint of the kind it names.")
+        told = re.sub(r"\x1b\[\d*m", "", (str(error).splitlines() or [""])[0]).partition(". ")[0] or type(error).__name__
+        return FairleadError(f"{reward}: {name!r} could not be read ({told}): give a checkpoint of that kind.")
+    if Path(name).suffix in FILES or name.startswith((".", "/", "~")):
+        return FairleadError(f"{reward}: {name!r} could not be read, it is not there: check its path.")
     return FairleadError(
         f"{reward} needs {name!r}, which is neither here nor could be fetched ({type(error).__name__}): run "
         f"'hf download {name}' where there is a network, or give a local path."

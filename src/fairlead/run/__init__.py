@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from fairlead.app.result import Result
+from typing import Any
 
 
 class _Package(ModuleType):
-    def __call__(self, *args: Any, **kwargs: Any) -> Result:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from fairlead.api import run
 
         return run(*args, **kwargs)

@@ -14,7 +14,8 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import registry
 from fairlead.run.formula import Part as Part
-from fairlead.run.formula import from_data, parse_part, parse_reward
+from fairlead.run.formula import from_data, parse_part
+from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 
@@ -121,6 +122,12 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
+def _at_least_one(**counts: Any) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
+
+
 def make_spec(
     prompt: str,
     *,
@@ -151,12 +158,9 @@ def make_spec(
         raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
-    for name, value in (("steps", steps), ("group", group), ("batch", batch)):
-        if not isinstance(value, int) or value < 1:
-            raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
+    _at_least_one(steps=steps, group=group, batch=batch)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
-    registry.check("samplers", sampler)
     used: set[str] = set()
 
     def dress(part: Part) -> Part:
@@ -171,30 +175,29 @@ def make_spec(
         return tuple(one(word, kind) for word in listed)
 
     def tree(node: Any) -> Any:
+        if isinstance(node, str):
+            return tree(parse_reward(node))
         if isinstance(node, Part):
             return dress(node)
         if isinstance(node, Mapping):
             return {op: [tree(part) for part in parts] for op, parts in node.items()}
         return node
 
-    limits = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else dict(budget)
-    limits = {k: float(v) for k, v in limits.items()}
-    if any(math.isnan(v) or math.isinf(v) for v in limits.values()):
+    said = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else budget
+    limits = {k: float(v) for k, v in said.items()}
+    if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
     Cost.budget(limits)
     spec = Spec(
         prompt=prompt.strip(),
         model=dress(model if isinstance(model, Part) else Part(model)),
-        reward=tree(parse_reward(reward) if isinstance(reward, str) else reward),
-        watch=tuple(
-            tree(parse_reward(word) if isinstance(word, str) else word)
-            for word in ([watch] if isinstance(watch, str | Part | Mapping) else watch)
-        ),
+        reward=tree(reward),
+        watch=tuple(map(tree, [watch] if isinstance(watch, str | Part | Mapping) else watch)),
         space=one(space, "spaces"),
         search=one(search, "searches"),
         steering=many(steer, "steerings"),
         interventions=many(intervene, "interventions"),
-        sampler=sampler,
+        sampler=registry.check("samplers", sampler),
         steps=steps,
         group=group,
         batch=max(group, batch - batch % group),
