@@ -289,7 +289,7 @@ MISTAKES = {
     "every leaf looks twice": Mistake(
         "fairlead.core.reward:Reward.__call__",
         "leaves = self.leaves()",
-        "leaves = self.leaves(); [_checked(leaf, images, prompts) for leaf in leaves]",
+        "leaves = self.leaves(); [checked(leaf, images, prompts) for leaf in leaves]",
         scoring,
     ),
     "a leaf used twice is two leaves": Mistake(
@@ -302,7 +302,7 @@ MISTAKES = {
         "fairlead.run.worker:Worker.__init__", "reward.copy()", "reward", usable, Unmetered
     ),
     "the reward sees pixels that are not saved": Mistake(
-        "fairlead.run.worker:Worker.evaluate",
+        "fairlead.run.worker:Worker._picture",
         "(decoded.detach() * 255).round() / 255",
         "decoded.detach()",
         saved_pictures,
@@ -319,8 +319,8 @@ MISTAKES = {
     ),
     "the baseline is steered": Mistake(
         "fairlead.run.worker:Worker.evaluate",
-        "steering=sampling.Chain() if task.plain else steering",
-        "steering=steering",
+        "chosen = sampling.Chain() if task.plain else steering",
+        "chosen = steering",
         baseline,
     ),
     # the record

@@ -8,12 +8,23 @@ if TYPE_CHECKING:
     from fairlead.api import resume as resume
     from fairlead.api import run as run
     from fairlead.app.result import Result as Result
+    from fairlead.core.algebra import minimum as minimum
+    from fairlead.core.algebra import rank_mean as rank_mean
+    from fairlead.core.algebra import veto as veto
+    from fairlead.core.algebra import zscore as zscore
     from fairlead.core.errors import FairleadError as FairleadError
     from fairlead.core.reward import Reward as Reward
     from fairlead.rewards.aesthetic import Aesthetic as Aesthetic
     from fairlead.rewards.brightness import Brightness as Brightness
     from fairlead.rewards.clip_score import ClipScore as ClipScore
+    from fairlead.rewards.hps import Hps as Hps
+    from fairlead.rewards.human import Human as Human
+    from fairlead.rewards.image_reward import ImageReward as ImageReward
     from fairlead.rewards.jpeg_size import JpegSize as JpegSize
+    from fairlead.rewards.judge import Judge as Judge
+    from fairlead.rewards.pick_score import PickScore as PickScore
+    from fairlead.rewards.self_verifier import SelfVerifier as SelfVerifier
+    from fairlead.rewards.vqa_score import VqaScore as VqaScore
 
 _WHERE = {
     "run": "fairlead.api",
@@ -25,8 +36,22 @@ _WHERE = {
     "Brightness": "fairlead.rewards.brightness",
     "ClipScore": "fairlead.rewards.clip_score",
     "JpegSize": "fairlead.rewards.jpeg_size",
+    "Hps": "fairlead.rewards.hps",
+    "Human": "fairlead.rewards.human",
+    "ImageReward": "fairlead.rewards.image_reward",
+    "Judge": "fairlead.rewards.judge",
+    "PickScore": "fairlead.rewards.pick_score",
+    "SelfVerifier": "fairlead.rewards.self_verifier",
+    "VqaScore": "fairlead.rewards.vqa_score",
+    "minimum": "fairlead.core.algebra",
+    "rank_mean": "fairlead.core.algebra",
+    "veto": "fairlead.core.algebra",
+    "zscore": "fairlead.core.algebra",
 }
-__all__ = ["Aesthetic", "Brightness", "ClipScore", "FairleadError", "JpegSize", "Result", "Reward", "resume", "run"]
+__all__ = [
+    "Aesthetic", "Brightness", "ClipScore", "FairleadError", "Hps", "Human", "ImageReward", "JpegSize", "Judge", "PickScore",
+    "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "veto", "zscore",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -24,6 +24,7 @@ def run(
     *,
     model: str | Part = "pocket",
     reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
+    watch: str | Sequence[str] = (),
     space: str | Part = "noise",
     search: str | Part = "best_of",
     steer: str | Part | Sequence[str | Part] = (),
@@ -50,7 +51,7 @@ def run(
 
     live = None if isinstance(reward, str) else _live(reward)
     spec = make_spec(
-        prompt, model=model, reward=reward if isinstance(reward, str) else _named(reward), space=space, search=search,
+        prompt, model=model, reward=reward if isinstance(reward, str) else _named(reward), watch=watch, space=space, search=search,
         steer=steer, intervene=intervene, settings=settings, budget=budget, sampler=sampler, steps=steps, group=group,
         batch=batch, seed=seed, defaults=models.defaults(model if isinstance(model, str) else model.name),
     )  # fmt: skip

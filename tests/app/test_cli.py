@@ -98,7 +98,7 @@ def test_an_abort_is_130(fake_engine: Any, capsys: pytest.CaptureFixture[str], t
         (("run", "x" * 3000, "-m", "mixture"), "3000 characters"),
         ((*RUN, "--reward", "brightnes"), "did you mean 'brightness'"),
         ((*RUN, "--reward", "brightness +"), "not a formula"),
-        ((*RUN, "--reward", "mine.py:score"), "file or an address"),
+        ((*RUN, "--reward", "mine.py:score"), "mine.py cannot be read"),
         ((*RUN, "--model", "mixtur"), "did you mean 'mixture'"),
         ((*RUN, "--search", "best_off"), "did you mean 'best_of'"),
         ((*RUN, "--space", "noises"), "did you mean 'noise'"),

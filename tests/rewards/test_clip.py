@@ -139,7 +139,7 @@ def test_checkpoints_are_loaded_once(checkpoint: str) -> None:
 
 
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FairleadError, match=r"CLIP checkpoint .* could not be loaded") as told:
+    with pytest.raises(FairleadError, match=r"CLIP: .* could not be read") as told:
         ClipScore(str(tmp_path))
     assert "\n" not in str(told.value)
 

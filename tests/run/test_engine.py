@@ -450,7 +450,7 @@ def test_all_nan_is_an_error_that_keeps_the_record(go: Callable[..., Store], tmp
         (lambda images: 1 / 0, "raised ZeroDivisionError: division by zero"),
         (lambda images: torch.zeros(1), r"returned shape \(1,\) for 3 images"),
         (lambda images: torch.zeros(3, 1), r"returned shape \(3, 1\) for 3 images"),
-        (lambda images: "good", "raised"),
+        (lambda images: "good", "returned str 'good': return 3 numbers"),
     ],
 )
 def test_a_broken_reward_is_one_sentence(

@@ -100,7 +100,7 @@ class Jpeg:
     [
         ("brightnes", "no reward named 'brightnes': did you mean 'brightness'"),
         ("brightness +", "is not a formula"),
-        ("brightness / 2", "uses Div: only"),
+        ("brightness / jpeg_size", "divide by a number other than zero"),
         ("brightness ** 2", "uses Pow: only"),
         ("3", "only a number"),
         ("", "is not a formula"),
@@ -110,8 +110,8 @@ class Jpeg:
         ("a.b", "settings need their names"),
         ("'brightness'", "settings need their names"),
         ("True", "settings need their names"),
-        ("http://example.org/score", "is a file or an address"),
-        ("mine.py:score", "is a file or an address"),
+        ("mine.py:score", "mine.py cannot be read"),
+        ("file(source='mine')", "does not name a function in a file"),
     ],
 )
 def test_formulas_that_are_none(text: str, sentence: str) -> None:
@@ -225,7 +225,7 @@ def test_the_name_of_a_run_is_its_question() -> None:
     changes: dict[str, Any] = {
         "prompt": "other", "model": Part("mixture", {"size": 3}), "reward": B, "space": Part("noise", {"x": 1}),
         "search": Part("best_of", {"n": 2}), "steering": (Part("x"),), "interventions": (Part("y"),), "sampler": "heun",
-        "steps": 5, "group": 2, "batch": 9, "seed": 1,
+        "steps": 5, "group": 2, "batch": 9, "seed": 1, "watch": (B,),
     }  # fmt: skip
     assert set(changes) == set(Spec.__dataclass_fields__) - {"budget"}
     names = [replace(spec, **{k: v}).id() for k, v in changes.items()]

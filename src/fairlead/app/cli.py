@@ -17,9 +17,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import bench, catalogue
+from fairlead.app import answering, bench, catalogue, checking, heldout, scoring
 from fairlead.app.comparison import write_comparison
-from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
+from fairlead.app.console import cost_text, one_line_warnings, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
 from fairlead.app.options import (
@@ -41,6 +41,7 @@ from fairlead.app.options import (
     Space,
     Steer,
     Steps,
+    Watched,
 )
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
@@ -63,6 +64,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench.app, name="bench")
+app.command()(scoring.score)
+app.command()(checking.doctor)
+app.command()(answering.answer)
 
 
 @contextlib.contextmanager
@@ -75,8 +79,9 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 
 def _spec(
-    prompt: str, model: str, reward: str, space: str, search: str, steer: list[str] | None, intervene: list[str] | None,
-    setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
+    prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
+    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int,
+    batch: int | None, seed: int,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -85,22 +90,22 @@ def _spec(
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     return make_spec(
-        prompt, model=model, reward=reward, space=space, search=search, steer=steer or (), intervene=intervene or (),
-        settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
-        seed=seed, defaults=models.defaults(model),
+        prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
+        intervene=intervene or (), settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps,
+        group=group, batch=batch, seed=seed, defaults=models.defaults(model),
     )  # fmt: skip
 
 
 @app.command("run", short_help="Search for a better picture.")
 def run_command(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Search for a better picture and write it, its rivals and a report into a new folder."""
     spec = _spec(
-        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
     if dry_run:
         _warn(spec)
@@ -215,37 +220,17 @@ def list_command(
 
 @app.command()
 def price(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
+    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """What a run would cost, counted without running it."""
     spec = _spec(
-        prompt, model, reward, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
     )
     _warn(spec)
     return show_price(spec, as_json)
-
-
-@app.command()
-def doctor(as_json: AsJson = False) -> int:
-    """Check that everything a run needs works here. Exit code 1 if something does not."""
-    from fairlead.run.doctor import checks
-
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        found = list(checks())
-    if as_json:
-        listed = [{"name": c.name, "ok": c.ok, "detail": c.detail, "fix": c.fix} for c in found]
-        print_json({"ok": all(c.ok for c in found), "checks": listed})
-        return 0 if all(c.ok for c in found) else 1
-    table = Table.grid(padding=(0, 2))
-    for check in found:
-        mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
-        told = check.detail if check.ok or not check.fix else f"{check.detail}\n→ {check.fix}"
-        table.add_row(mark, Text(check.name), Text(told, style="" if check.ok else "yellow"))
-    stdout().print(table)
-    return 0 if all(c.ok for c in found) else 1
 
 
 def _version(wanted: bool) -> None:
@@ -320,8 +305,11 @@ def _finish(folder: Path, as_json: bool) -> int:
     console.print(_summary(view, page))
     if as_json:
         print_json(view.as_object())
+    if told := heldout.warning(view):
+        say(f"warning: {told}")
     if view.status == "stopped":
-        say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
+        word = "answer" if view.stopped == "waiting for an answer" else "resume"
+        say(f"Stopped early. Continue with: {command(word, shown(folder))}")
         return INTERRUPTED
     return 0
 
@@ -377,9 +365,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+    with one_line_warnings():
+        return _main(sys.argv[1:] if argv is None else argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
-        code = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="fairlead", standalone_mode=False)
+        code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:
         return _fail(str(error), error.exit_code, error)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -29,6 +32,22 @@ def stderr() -> Console:
 def say(text: str) -> None:
     """One line on stderr."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def one_line_warnings() -> Iterator[None]:
+    """What fairlead warns of is for the user and needs no place in a source file."""
+    with warnings.catch_warnings():
+        otherwise = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+            if category is UserWarning and f"{os.sep}fairlead{os.sep}" in filename:
+                say(f"warning: {message}")
+            else:
+                otherwise(message, category, filename, *rest)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
 
 
 def print_json(value: Any) -> None:

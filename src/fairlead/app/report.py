@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from fairlead.app import heldout
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import change, page, pairs, picture, text
 from fairlead.app.view import Point, View
@@ -50,6 +51,7 @@ def _sections(view: View) -> Iterator[str]:
     yield _notes(view)
     yield _charts(view)
     yield _gallery(view)
+    yield heldout.section(view)
     yield _terms(view)
     yield _cost(view)
     yield _settings(view)
@@ -137,10 +139,14 @@ def _amount(name: str, value: float) -> str:
 
 def _notes(view: View) -> str:
     notes = list(view.warnings)
+    if told := heldout.warning(view):
+        notes.append(told)
     if view.status == "running":
         notes.append(
             "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
         )
+    elif view.stopped == "waiting for an answer":
+        notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
     elif view.status == "stopped":
         notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed:
@@ -323,6 +329,7 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
     return [
         ("model", part_text(spec.model)),
         ("reward", reward_text(spec.reward)),
+        *([("watched", ", ".join(map(reward_text, spec.watch)))] if spec.watch else []),
         ("space", part_text(spec.space)),
         ("search", part_text(spec.search)),
         ("steering", ", ".join(map(part_text, spec.steering)) or none),

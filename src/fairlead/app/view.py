@@ -134,6 +134,9 @@ class View:
         """What `--json` prints."""
         cost = self.spent.as_dict()
         names = ["nfe", "forwards", *(["backwards"] if self.spent.backwards else []), "decodes", "scores", "seconds"]
+        names += ["dollars"] if self.spent.dollars else []
+        from fairlead.app import heldout
+
         best, baseline = self.best, self.baseline
         return {
             "run": shown(self.folder),
@@ -148,6 +151,11 @@ class View:
                 "terms": dict(best.terms),
                 "image": shown(self.named_picture("best.png", best)),
             },
+            **(
+                {"watched": {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in heldout.held(self)},
+                 "hacking": heldout.hacked(self)}
+                if self.spec.watch else {}
+            ),
             "cost": {name: cost[name] for name in names},
             "stopped": self.stopped or self.status,
         }  # fmt: skip

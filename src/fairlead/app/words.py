@@ -20,6 +20,7 @@ UNITS = {
     "decodes": "images decoded",
     "scores": "images scored",
     "seconds": "seconds",
+    "dollars": "US dollars",
 }
 """What each entry of a cost counts."""
 
@@ -41,6 +42,8 @@ def number(value: float | None, sign: bool = False) -> str:
 def count(value: float | None) -> str:
     """A cost: whole numbers whole."""
     if value is None or not math.isfinite(value):
+        return number(value)
+    if 0 < abs(value) < 0.1:
         return number(value)
     return f"{value:,.0f}" if float(value).is_integer() or value >= 1000 else f"{value:,.2f}"
 
@@ -120,6 +123,8 @@ def reason(stopped: str) -> str:
 def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "--model", spec.model.name
     yield "--reward", reward_text(spec.reward)
+    for tree in spec.watch:
+        yield "--watch", reward_text(tree)
     yield "--space", part_text(spec.space)
     yield "--search", part_text(spec.search)
     for part in spec.steering:

@@ -27,6 +27,8 @@ class Cost:
     """Images seen by leaf rewards."""
     seconds: float = 0.0
     """Wall-clock seconds of the worker, synchronised with the device once per batch."""
+    dollars: float = 0.0
+    """US dollars paid to servers that judge pictures. Like seconds they are not known before they are spent."""
 
     def _zip(self, other: Cost) -> Iterator[tuple[float, float]]:
         return ((getattr(self, f.name), getattr(other, f.name)) for f in fields(Cost))
@@ -54,7 +56,7 @@ class Cost:
 
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; whole ones as int so that they read as counts."""
-        return {k: int(v) if k != "seconds" and float(v).is_integer() else v for k, v in asdict(self).items()}
+        return {k: int(v) if k not in ("seconds", "dollars") and float(v).is_integer() else v for k, v in asdict(self).items()}
 
     @staticmethod
     def budget(limits: Mapping[str, float]) -> Cost:
@@ -136,7 +138,7 @@ class Ledger:
     def affordable(self, unit: Cost, cap: int = 1 << 30) -> int:
         """How many times `unit` fits into what is left, at most `cap`."""
         left = self.left
-        if left.seconds <= 0:
+        if left.seconds <= 0 or left.dollars <= 0:
             return 0
         room = [
             getattr(left, f.name) / getattr(unit, f.name)
@@ -145,12 +147,16 @@ class Ledger:
         ]
         return max(0, min([cap, *(int(r + 1e-9) for r in room)]))
 
+    def gone(self) -> list[str]:
+        """What is used up of the entries that nobody reserves."""
+        return ["dollars"] if self.left.dollars <= 0 < self.left.seconds else ["seconds"]
+
     def reserve(self, grant: Cost) -> None:
-        """Set `grant` aside, or raise `BudgetExceeded`. Seconds are not reserved: workers spend them side by side."""
+        """Set `grant` aside, or raise `BudgetExceeded`. Not seconds and dollars: workers spend them side by side."""
         if not grant.fits(self.left):
             raise BudgetExceeded(grant, self.left)
-        self._reserved = self._reserved + replace(grant, seconds=0.0)
+        self._reserved = self._reserved + replace(grant, seconds=0.0, dollars=0.0)
 
     def settle(self, grant: Cost, actual: Cost) -> None:
         """Give the reservation back and book what was really spent."""
-        self._reserved, self.spent = self._reserved - replace(grant, seconds=0.0), self.spent + actual
+        self._reserved, self.spent = self._reserved - replace(grant, seconds=0.0, dollars=0.0), self.spent + actual

@@ -1,17 +1,18 @@
-"""Rewards: one abstract method and an algebra of + and *."""
+"""Rewards: one abstract method and an algebra of + and *; `core.algebra` has the other operations."""
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.errors import RewardError
+from fairlead.core.people import Ask
 
 
 class Reward(ABC):
@@ -22,12 +23,38 @@ class Reward(ABC):
     """What one point means, with its usual range."""
     licence: ClassVar[str] = ""
     """Terms of the weights or of the formula."""
+    source: ClassVar[str] = ""
+    """Where the formula and the weights come from: paper, section, repository."""
     needs_prompt: ClassVar[bool] = True
     differentiable: bool = False
+    relative: bool = False
+    """True if the total compares the pictures of a set (ranks): a picture alone then has no total, only terms."""
+    asks: ClassVar[bool] = False
+    """True if people give the term: `score` is NaN, and the driver calls `decide` on recorded pictures."""
+    level: float | None = None
+    """Share of noise sigma/(alpha + sigma) whose clean prediction `compare` reads beside the finished picture."""
 
     @abstractmethod
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B] float32, higher is better, NaN where undefined."""
+
+    def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Only for a reward with a `level`: finished and early pictures, both [B, 3, H, W] in [0, 1] -> [B]."""
+        raise NotImplementedError(f"{self.name} has no level, so it compares nothing")
+
+    def decide(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        """Only for a reward that `asks`: names of the pictures of every round -> their terms, or `Pending` from `ask`."""
+        raise NotImplementedError(f"{self.name} asks nobody")
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the NaN of the last call are NaN, one text per image, empty where there is a number or no reason."""
+        return ()
+
+    @property
+    def optimised(self) -> Reward:
+        """What a search or a steering may see of this reward: all of it, unless some parts only watch."""
+        return self
 
     def leaves(self) -> list[Reward]:
         """The rewards that look at images, each once, in order of appearance."""
@@ -37,6 +64,12 @@ class Reward(ABC):
         """Values [B] of the leaves by id -> total [B]."""
         return values[id(self)]
 
+    def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
+        """Recorded terms of n pictures -> totals [n], without seeing them again."""
+        rows = zip(self.labels(), self.leaves(), strict=True)
+        values = {id(leaf): torch.tensor([t.get(label, float("nan")) for t in terms]) for label, leaf in rows}
+        return self.combine(values).expand(len(terms))
+
     def copy(self) -> Self:
         """The same formula over copies of its leaves that share their weights: metering it leaves this one as it is."""
         return copy.deepcopy(self, {id(leaf): copy.copy(leaf) for leaf in self.leaves()})
@@ -44,15 +77,13 @@ class Reward(ABC):
     def meter(self, meter: Meter) -> None:
         """From now on a leaf of this reward cannot see an image without being charged for it."""
         for leaf in self.leaves():
-            score, charge = leaf.score, meter.charge
+            for word in ("score", "compare"):
+                setattr(leaf, word, _metered(getattr(leaf, word), meter.charge))
+            leaf.metered(meter.charge)
 
-            def metered(
-                images: Tensor, prompts: Sequence[str], score: object = score, charge: object = charge
-            ) -> Tensor:
-                charge(Cost(scores=len(images)))  # type: ignore[operator]
-                return cast(Tensor, score(images, prompts))  # type: ignore[operator]
-
-            leaf.score = metered  # type: ignore[method-assign]
+    def metered(self, charge: Callable[[Cost], None]) -> None:
+        """Called once on a leaf that is metered, for rewards with costs of their own (money)."""
+        return None
 
     def labels(self) -> list[str]:
         """A name per leaf, numbered where two leaves share one."""
@@ -63,10 +94,15 @@ class Reward(ABC):
             out.append(leaf.name if n == 1 else f"{leaf.name}_{n}")
         return out
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Images [B, 3, H, W] in [0, 1] -> total [B] and every leaf's [B] by name."""
+    def __call__(
+        self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Images [B, 3, H, W] in [0, 1] -> total [B] and every leaf's [B] by name.
+
+        `early` holds decoded clean predictions [B, 3, H, W] by `level`; without it a reward that compares is NaN.
+        """
         leaves = self.leaves()
-        values = {id(leaf): _checked(leaf, images, prompts) for leaf in leaves}
+        values = {id(leaf): checked(leaf, images, prompts, early) for leaf in leaves}
         terms = {label: values[id(leaf)] for label, leaf in zip(self.labels(), leaves, strict=True)}
         return self.combine(values), terms
 
@@ -81,6 +117,21 @@ class Reward(ABC):
 
     def __rmul__(self, other: float) -> Reward:
         return Product((_lift(other), self))
+
+    def __truediv__(self, other: float) -> Reward:
+        return _node("/", self, other)
+
+    def __gt__(self, other: float) -> Reward:
+        return _node(">", self, other)
+
+    def __ge__(self, other: float) -> Reward:
+        return _node(">=", self, other)
+
+    def __lt__(self, other: float) -> Reward:
+        return _node("<", self, other)
+
+    def __le__(self, other: float) -> Reward:
+        return _node("<=", self, other)
 
     def __neg__(self) -> Reward:
         return Product((Constant(-1.0), self))
@@ -120,6 +171,7 @@ class Sum(Reward):
         self.parts = parts
         self.name = " + ".join(p.name for p in parts)
         self.differentiable = all(p.differentiable for p in parts)
+        self.relative = any(p.relative for p in parts)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Total [B]."""
@@ -152,13 +204,56 @@ class Product(Sum):
         return total
 
 
+def _node(op: str, *parts: Reward | float) -> Reward:
+    """An operation of `core.algebra`, which builds on this module."""
+    from fairlead.core.algebra import make
+
+    return make(op, tuple(_lift(part) for part in parts))
+
+
 def _lift(value: Reward | float) -> Reward:
     return value if isinstance(value, Reward) else Constant(value)
 
 
-def _checked(leaf: Reward, images: Tensor, prompts: Sequence[str]) -> Tensor:
+def _metered(method: Callable[..., Tensor], charge: Callable[[Cost], None]) -> Callable[..., Tensor]:
+    def charged(images: Tensor, *rest: Any) -> Tensor:
+        charge(Cost(scores=len(images)))
+        return method(images, *rest)
+
+    return charged
+
+
+TOLERANCE = 1e-3
+"""How far a pixel may leave [0, 1]: rounding, not another range."""
+
+
+def check_images(images: Tensor, prompts: Sequence[str]) -> None:
+    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks fine."""
+    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+        what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
+        raise RewardError(
+            f"Images are {what}, rewards read float [B, 3, H, W] in [0, 1]: repeat a grey channel three times, blend "
+            "transparency over a background, divide 8-bit values by 255."
+        )
+    if len(prompts) != len(images):
+        raise RewardError(f"There are {len(prompts)} prompts for {len(images)} images: give one per image.")
+    if images.numel():
+        low, high = (float(v) for v in images.detach().aminmax())
+        if low < -TOLERANCE or high > 1 + TOLERANCE:
+            raise RewardError(
+                f"Pixels run from {low:.3g} to {high:.3g}, rewards read [0, 1]: map a decoder's [-1, 1] by x/2 + 0.5, "
+                "divide 8-bit values by 255."
+            )
+
+
+def checked(leaf: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None) -> Tensor:
+    """One leaf on one batch -> [B] float32, whatever it returned; wrong images and wrong answers are refused."""
+    check_images(images, prompts)
+    if len(images) == 0:
+        return torch.zeros(0, device=images.device)
+    compares = leaf.level is not None and early is not None and leaf.level in early
     version = images._version
-    value = leaf.score(images, prompts)
+    value = leaf.compare(images, early[leaf.level], prompts) if compares else leaf.score(images, prompts)  # type: ignore[index]
     if images._version != version:
         raise RewardError(f"Reward {leaf.name!r} wrote to its images: let it work on images.clone().")
     if not isinstance(value, Tensor) or value.shape != (len(images),):
@@ -184,4 +279,10 @@ class Function(Reward):
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """What the function returns, as a tensor [B]."""
         value = self._function(images, prompts)
-        return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
+        try:
+            return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError):
+            raise RewardError(
+                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} numbers, "
+                "one per image, higher is better."
+            ) from None

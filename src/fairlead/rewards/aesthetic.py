@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import Reward
-from fairlead.pocket import load as pocket
 from fairlead.rewards._clip import clip
+from fairlead.rewards._load import tensors
 
 
 def load_head(path: Path) -> tuple[Tensor, Tensor]:
@@ -21,15 +20,7 @@ def load_head(path: Path) -> tuple[Tensor, Tensor]:
     V1 is one Linear. The V2 heads are five Linear layers without activation between them, so they collapse to one.
     Safetensors, or a pickle read with `weights_only=True`.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Mapping[str, Tensor] = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise FairleadError(f"Aesthetic head {str(path)!r} could not be read: {str(error).splitlines()[0]}") from error
+    state: Mapping[str, Tensor] = tensors("aesthetic", path)
     state = {k: v.double() for k, v in state.items()}
     if "weight" in state:
         return state["weight"].flatten().float(), state["bias"].flatten()[0].float()
@@ -55,6 +46,7 @@ class Aesthetic(Reward):
     name = "aesthetic"
     unit: ClassVar[str] = "rating, nominal 1 to 10"
     licence: ClassVar[str] = "LAION heads MIT/Apache-2.0; the embedded one Apache-2.0"
+    source: ClassVar[str] = "LAION aesthetic-predictor (V1) and improved-aesthetic-predictor (V2), on CLIP ViT-L/14"
     needs_prompt: ClassVar[bool] = False
     differentiable = True
 
@@ -65,7 +57,13 @@ class Aesthetic(Reward):
                 "openai/clip-vit-large-patch14."
             )
         self._clip = clip(checkpoint, device)
-        w, b = load_head(pocket.aesthetic_head() if head is None else Path(head))
+        if head is None:
+            from fairlead.pocket import load as pocket
+
+            path = pocket.aesthetic_head()
+        else:
+            path = Path(head).expanduser()
+        w, b = load_head(path)
         if len(w) != self._clip.dim:
             raise FairleadError(
                 f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was trained on."

@@ -19,19 +19,24 @@ class ClipScore(Reward):
 
     `percent` is 100 cos (torchmetrics; 20 to 35 on OpenAI's checkpoints), `cosine` is raw, `hessel` is
     2.5 max(cos, 0) with the paper's prefix "A photo depicts", `logit` multiplies by the checkpoint's own temperature.
-    `checkpoint` is a transformers CLIP folder or hub name; left out, the small one that comes with the package, which
-    knows only the pocket world.
+    `checkpoint` is a transformers CLIP folder or hub name, or an open_clip file, whose `activation` ('quick_gelu' for
+    OpenAI's weights, 'gelu' for LAION's) is to be said; left out, the small one that comes with the package, which knows
+    only the pocket world. Compare scores of one backbone and one scale only.
     """
 
     name = "clip_score"
     unit: ClassVar[str] = "100 cos, -100 to 100 (percent scale)"
     licence: ClassVar[str] = "the checkpoint's own; the embedded one Apache-2.0"
+    source: ClassVar[str] = "Hessel et al. 2021, arXiv 2104.08718, eq. 1 (hessel scale); CLIP: arXiv 2103.00020"
     differentiable = True
 
-    def __init__(self, checkpoint: str | None = None, scale: str = "percent", device: str = "cpu") -> None:
+    def __init__(
+        self, checkpoint: str | None = None, scale: str = "percent", activation: str | None = None,
+        tokenizer: str | None = None, device: str = "cpu",
+    ) -> None:  # fmt: skip
         if scale not in SCALES:
             raise unknown("clip_score scale", str(scale), SCALES)
-        self._clip, self._scale = clip(checkpoint, device), scale
+        self._clip, self._scale = clip(checkpoint, device, tokenizer, activation), scale
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""

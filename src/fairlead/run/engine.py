@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,11 +15,15 @@ import numpy as np
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
+from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run.clock import Clock, Watch
+from fairlead.run.desk import Desk, Person
 from fairlead.run.executor import Executor, Local
+from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
 from fairlead.run.spec import Spec, reward_parts
 from fairlead.run.store import Store, as_json, write_atomically
@@ -27,7 +31,9 @@ from fairlead.run.store import Store, as_json, write_atomically
 ASK = 256
 """Candidates asked for at once at most, so that memory does not grow with the budget."""
 
-Watch = Callable[[Progress], None]
+WAITING = "waiting for an answer"
+"""Why a run stops when a person is its judge and has not spoken yet."""
+
 Stop = Callable[[], bool]
 
 
@@ -59,7 +65,7 @@ def start(
         raise StoreError(
             f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
         )
-    clock = _Clock(spec, on_progress)
+    clock = Clock(spec, on_progress)
     clock.say("loading model")
     spec = _with_dtype(spec)
     executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
@@ -76,7 +82,7 @@ def start(
 
 def resume(
     folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None,
-    on_progress: Watch = _silent, stop: Stop = _never,
+    on_progress: Watch = _silent, stop: Stop = _never, person: Person | None = None,
 ) -> Store:  # fmt: skip
     """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
     store = Store.open(folder)
@@ -90,11 +96,11 @@ def resume(
         elif store.status == "finished":
             return store
         _needs(spec, reward, folder, "resume it with fairlead.resume(folder, reward=...)")
-        clock = _Clock(spec, on_progress)
+        clock = Clock(spec, on_progress)
         clock.say("loading model")
         executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
         store.set_status("running")
-        _Drive(spec, executor, clock).run(store, stop)
+        _Drive(spec, executor, clock, person).run(store, stop)
     return store
 
 
@@ -110,7 +116,7 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     companions = store.task_of(index)
     recorded = store.get(index)
     executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
-    drive = _Drive(spec, executor, _Clock(spec, _silent))
+    drive = _Drive(spec, executor, Clock(spec, _silent))
     asked, steering = drive.questions(store, companions)
     chosen = [index] if alone else companions
     task = drive.task([asked[i] for i in chosen], plain=index == BASELINE)
@@ -119,6 +125,7 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     old, _ = png.read(store.image(Path(recorded.image).stem))
     new, _ = png.read(outcome.image)
     gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
+    outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)
     same_reward = outcome.reward == recorded.reward or (
         outcome.reward != outcome.reward and recorded.reward != recorded.reward
     )
@@ -150,43 +157,6 @@ def _with_dtype(spec: Spec) -> Spec:
     return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))
 
 
-class _Clock:
-    """Turns what happens into Progress."""
-
-    def __init__(self, spec: Spec, watch: Watch) -> None:
-        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
-        self.expected: int | None = None
-        self.baseline: float | None = None
-        self.best: tuple[float, int] | None = None
-        self.done, self._computed, self._computing = 0, 0, 0.0
-        self.spent = Cost()
-
-    def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
-        self._computed += len(outcomes)
-        self._computing += cost.seconds
-
-    def seen(self, outcomes: Sequence[Outcome], controlled: bool) -> None:
-        for o in outcomes:
-            if o.index == BASELINE or (o.index == 0 and not controlled):
-                self.baseline = o.reward
-            if o.index != BASELINE:
-                self.done += 1
-                if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
-                    self.best = (o.reward, o.index)
-
-    def per_image(self) -> float:
-        """Seconds of this process per image so far, 0 before the first."""
-        return self._computing / self._computed if self._computed else 0.0
-
-    def say(self, phase: str) -> None:
-        best, index = self.best or (None, None)
-        rate = 1 / self.per_image() if self.per_image() else 0.0
-        self._watch(
-            Progress(phase, self.done, self.expected, self.spent, self._spec.limit, self.baseline, best, index,
-                     time.perf_counter() - self._since, rate)
-        )  # fmt: skip
-
-
 @dataclass(frozen=True)
 class _Asked:
     index: int
@@ -202,12 +172,14 @@ class _Stopped(Exception):
 class _Drive:
     """One run being driven. State is a function of the Spec and of what was recorded."""
 
-    def __init__(self, spec: Spec, executor: Executor, clock: _Clock) -> None:
+    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
+        self._person = person
         self._spec, self._executor, self._clock = spec, executor, clock
-        self._ledger = Ledger(spec.limit)
+        self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward, spec.prompt)
         self.once, self._unit = executor.price()
         self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
         self._prices: dict[int | None, Cost] = {None: self._unit}
+        self._writes = False
 
     def check_affordable(self) -> None:
         """Refuse a budget that does not cover the first group, saying what it would take."""
@@ -227,15 +199,17 @@ class _Drive:
     def run(self, store: Store, stop: Stop) -> None:
         """To the end of the budget, of the search, or of the caller's patience."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
-        status, reason = "finished", ""
+        status, reason, self._writes = "finished", "", True
         try:
             steering = self._prepared(store)
             if self._spec.controlled:
-                self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop)
+                self._settle(store, self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop))
             for _ in self._rounds(store, steering, stop):
                 pass
         except _Stopped as stopped:
             status, reason = stopped.status, stopped.reason
+        except Pending:
+            status, reason = "stopped", WAITING
         except BudgetExceeded as error:
             reason = f"budget: {', '.join(error.names)}"
         except BaseException:
@@ -250,7 +224,7 @@ class _Drive:
             n = self._ledger.affordable(self._unit, cap=max(ASK, self._spec.group))
             n -= n % self._spec.group
             if n == 0:
-                names = (self._unit * self._spec.group).over(self._ledger.left) or ["seconds"]
+                names = (self._unit * self._spec.group).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped("finished", f"budget: {', '.join(names)}")
             proposals = search.ask(n)
             if not proposals:
@@ -263,9 +237,15 @@ class _Drive:
             index += len(asked)
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
+            outcomes = self._settle(store, outcomes)
             search.tell(
                 [Feedback(a.proposal, o.reward, o.terms, o.gradient) for a, o in zip(asked, outcomes, strict=True)]
             )
+
+    def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
+        """A round with the totals and terms that are decided here."""
+        desk = Desk(store.folder, self._person)
+        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
     def _tasks(self, asked: Sequence[_Asked]) -> list[Task]:
         """Batches in ask order; a batch has one effort and never cuts a group."""
@@ -290,7 +270,7 @@ class _Drive:
         if steps not in self._prices:
             self._prices[steps] = self._executor.price(steps=steps)[1]
         each = self._plain if plain else self._prices[steps]
-        grant = replace(each * len(asked), seconds=math.inf)
+        grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
         return Task(
             tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain
         )
@@ -309,8 +289,11 @@ class _Drive:
                         cost = cost + o.cost
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
+                self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
                 self._clock.seen(outcomes, self._spec.controlled)
+                if self._ranking.late:
+                    self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say("searching")
         return [answers[i] for task in tasks for i in task.indices]
 
@@ -328,7 +311,7 @@ class _Drive:
         left = self._ledger.left.seconds
         if left <= 0 or self._clock.per_image() * len(task.indices) > left:
             raise _Stopped("finished", "budget: seconds")
-        task = replace(task, grant=replace(task.grant, seconds=left))
+        task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         self._ledger.reserve(task.grant)
         try:
             _, outcomes, cost = next(iter(self._executor.map([task], steering)))
@@ -348,7 +331,7 @@ class _Drive:
         if (kept := store.recall_prepared("steering")) is not None:
             self._ledger.settle(Cost(), kept[1])
             return prepared.restore(bare, kept[0], machine.device())
-        grant = replace(self.once, seconds=self._ledger.left.seconds)
+        grant = replace(self.once, seconds=self._ledger.left.seconds, dollars=self._ledger.left.dollars)
         self._ledger.reserve(grant)
         ready, cost = self._executor.prepare(grant)
         store.record_prepared("steering", prepared.dump(ready, bare), cost)
@@ -368,16 +351,18 @@ class _Drive:
             return found, steering
         try:
             if self._spec.controlled:
-                self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True)
+                self._settle(store, self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True))
             for asked in self._rounds(store, steering, lambda: True):
                 found.update({a.index: a for a in asked})
                 if set(wanted) <= found.keys():
                     break
-        except _Stopped:
+        except (_Stopped, Pending):
             pass
         return found, steering
 
     def _finish(self, store: Store, status: str, reason: str) -> None:
+        with contextlib.suppress(Pending):
+            self._ranking.settle([], store, Desk(store.folder).peek)
         store.set_status(status, reason)
         for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
             if candidate is not None:

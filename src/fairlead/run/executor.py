@@ -23,6 +23,11 @@ class Executor(Protocol):
         """The space of the run, sized for its model."""
         ...
 
+    @property
+    def reward(self) -> Reward:
+        """What the run optimises, for totals from recorded terms."""
+        ...
+
     def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
         """(once, unit) by dry run."""
         ...
@@ -46,6 +51,11 @@ class Local:
     def space(self) -> Space:
         """The worker's space."""
         return self.worker.space
+
+    @property
+    def reward(self) -> Reward:
+        """The worker's, without watchers."""
+        return self.worker.reward.optimised
 
     def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
         """(once, unit) by dry run on this worker's model."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fairlead.core.algebra import Watched
 from fairlead.core.cost import INFINITE, Cost, Ledger, Meter
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Edit, Level, Model, Rows, Site
-from fairlead.core.reward import Reward
+from fairlead.core.reward import Reward, Sum
 from fairlead.core.search import Feedback, Proposal
 from fairlead.run.records import Task
 from fairlead.run.spec import Spec
@@ -60,8 +61,12 @@ class _Leaf(Reward):
 
     differentiable = True
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, like: Reward) -> None:
+        self.name, self.level = like.name, like.level
+
+    def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Zeros [B]."""
+        return self.score(images, prompts)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Zeros [B]."""
@@ -88,11 +93,8 @@ class Price:
 def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
     """(once, unit): what preparation and one candidate cost, counted by running them on nothing."""
     spec = worker.spec
-    parts = [leaf.name for leaf in worker.reward.leaves()]
-    counted = _Leaf(parts[0])
-    reward: Reward = counted
-    for name in parts[1:]:
-        reward = reward + _Leaf(name)
+    reward = _counting(worker.reward)
+    spec = replace(spec, watch=())
     dry = Worker(spec, reward=reward, model=Mirage(worker.model), want_gradient=worker.wants_gradient)
     ready, once = dry.prepare(INFINITE)
     group = 1 if plain else spec.group
@@ -101,6 +103,14 @@ def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tu
     task = Task(tuple(range(group)), proposals, (0,) * group, INFINITE, plain)
     _, cost = dry.evaluate(task, ready)
     return replace(once, seconds=0.0), replace(cost * (1 / group), seconds=0.0)
+
+
+def _counting(reward: Reward) -> Reward:
+    """As many leaves in the same roles, all of them zero."""
+    own = {id(leaf): _Leaf(leaf) for leaf in reward.optimised.leaves()}
+    target = Sum(tuple(own.values()))
+    held = [leaf for leaf in reward.leaves() if id(leaf) not in own]
+    return Watched(target, {str(i): _Leaf(leaf) for i, leaf in enumerate(held)}) if held else target
 
 
 def price(spec: Spec) -> Price:

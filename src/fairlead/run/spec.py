@@ -6,27 +6,20 @@ import ast
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import registry
+from fairlead.run.formula import Part as Part
+from fairlead.run.formula import from_data, parse_part
+from fairlead.run.formula import parse_reward as parse_reward
+from fairlead.run.formula import reward_parts as reward_parts
+from fairlead.run.formula import reward_text as reward_text
 
 MAX_PROMPT = 2000
-
-
-@dataclass(frozen=True)
-class Part:
-    """A registered item by name. Replaced, not mutated."""
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_settings(self, settings: Mapping[str, Any]) -> Part:
-        """The same item with more settings."""
-        return replace(self, settings={**self.settings, **settings})
 
 
 @dataclass(frozen=True)
@@ -34,11 +27,13 @@ class Spec:
     """A run as data. Everything that can change a pixel or a number is in here, except the budget, which is beside it."""
 
     prompt: str
-    model: Part = Part("pocket")
+    model: Part = field(default_factory=lambda: Part("pocket"))
     reward: Any = field(default_factory=lambda: Part("clip_score"))
-    """A Part, a number, or a tree of {"+": [...]} and {"*": [...]}"""
-    space: Part = Part("noise")
-    search: Part = Part("best_of")
+    """A Part, a number, or a tree of {"+": [...]}, {"*": [...]} and the other operations of `formula`"""
+    watch: tuple[Any, ...] = ()
+    """Formulas that are computed and stored for every picture and never optimised."""
+    space: Part = field(default_factory=lambda: Part("noise"))
+    search: Part = field(default_factory=lambda: Part("best_of"))
     steering: tuple[Part, ...] = ()
     interventions: tuple[Part, ...] = ()
     sampler: str = "euler"
@@ -53,13 +48,16 @@ class Spec:
 
     def json(self) -> str:
         """Canonical JSON: sorted keys, no spaces."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return _canonical(self._data())
+
+    def _data(self) -> dict[str, Any]:
+        """Without watchers the field is left out, so that runs from before it keep their names."""
+        return {k: v for k, v in asdict(self).items() if k != "watch" or v}
 
     def id(self) -> str:
         """32 hex digits naming the run's question; the budget is left out, so that a run can be extended."""
-        question = {k: v for k, v in asdict(self).items() if k != "budget"}
-        text = json.dumps(question, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return blake2b(text.encode(), digest_size=16).hexdigest()
+        question = {k: v for k, v in self._data().items() if k != "budget"}
+        return blake2b(_canonical(question).encode(), digest_size=16).hexdigest()
 
     @property
     def limit(self) -> Cost:
@@ -84,115 +82,13 @@ class Spec:
             raw[name] = Part(**raw[name])
         for name in ("steering", "interventions"):
             raw[name] = tuple(Part(**part) for part in raw[name])
-        raw["reward"] = _reward_from_data(raw["reward"])
+        raw["reward"] = from_data(raw["reward"])
+        raw["watch"] = tuple(from_data(tree) for tree in raw.get("watch", ()))
         return Spec(**raw)
 
 
-def _reward_from_data(tree: Any) -> Any:
-    if isinstance(tree, Mapping):
-        if "name" in tree:
-            return Part(tree["name"], dict(tree["settings"]))
-        return {op: [_reward_from_data(part) for part in parts] for op, parts in tree.items()}
-    return tree
-
-
-def parse_part(text: str, kind: str) -> Part:
-    """`name` or `name(setting=value, ...)` -> Part, its name checked against the registry."""
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise FairleadError(f"{text!r} is not a name or name(setting=value): check its spelling.") from None
-    return _part(node, text, kind)
-
-
-def _part(node: ast.expr, text: str, kind: str) -> Part:
-    if isinstance(node, ast.Name):
-        return Part(registry.check(kind, node.id))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-        settings = {}
-        for keyword in node.keywords:
-            try:
-                settings[keyword.arg or ""] = ast.literal_eval(keyword.value)
-            except ValueError:
-                raise FairleadError(
-                    f"{keyword.arg} in {text!r} is not a plain value: use a number or a 'string'."
-                ) from None
-        return Part(registry.check(kind, node.func.id), settings)
-    raise FairleadError(f"{text!r} is not a name or name(setting=value): settings need their names.")
-
-
-def parse_reward(text: str) -> Any:
-    """`clip_score + 0.5*aesthetic` -> {"+": [Part, {"*": [0.5, Part]}]}. Names, numbers, + - * and brackets."""
-    if text.strip().startswith(("http://", "https://")) or ".py:" in text:
-        raise FairleadError(f"Reward {text!r} is a file or an address, and only registered names are read here so far: "
-                            "pass a function to fairlead.run, or register it through an entry point.")  # fmt: skip
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise FairleadError(
-            f"Reward {text!r} is not a formula: write for example 'clip_score + 0.5*aesthetic'."
-        ) from None
-    tree = _reward(node, text)
-    if isinstance(tree, float):
-        raise FairleadError(f"Reward {text!r} is only a number: name at least one reward.")
-    return tree
-
-
-def _reward(node: ast.expr, text: str) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return _times(-1.0, _reward(node.operand, text))
-    if isinstance(node, ast.BinOp):
-        left, right = _reward(node.left, text), _reward(node.right, text)
-        if isinstance(node.op, ast.Add):
-            return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
-        if isinstance(node.op, ast.Sub):
-            right = _times(-1.0, right)
-            return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
-        if isinstance(node.op, ast.Mult):
-            return _times(left, right) if isinstance(left, float) else {"*": [left, right]}
-        raise FairleadError(f"Reward {text!r} uses {type(node.op).__name__}: only +, - and * make rewards.")
-    return _part(node, text, "rewards")
-
-
-def _times(factor: float, tree: Any) -> Any:
-    """factor * tree with numbers in front folded into one."""
-    if isinstance(tree, float):
-        return factor * tree
-    if isinstance(tree, Mapping) and "*" in tree and isinstance(tree["*"][0], float):
-        first, *rest = tree["*"]
-        return {"*": [factor * first, *rest]}
-    return {"*": [factor, tree]}
-
-
-def reward_text(tree: Any) -> str:
-    """The formula a person would write for the tree; reading it again gives the tree."""
-    if isinstance(tree, Part):
-        inside = ", ".join(f"{k}={v!r}" for k, v in tree.settings.items())
-        return f"{tree.name}({inside})" if inside else tree.name
-    if isinstance(tree, Mapping):
-        (op, parts), *_ = tree.items()
-        if op == "*":
-            return "*".join(f"({reward_text(p)})" if isinstance(p, Mapping) else reward_text(p) for p in parts)
-        out = reward_text(parts[0])
-        for part in parts[1:]:
-            word = reward_text(part)
-            if isinstance(part, Mapping) and "+" in part:
-                out += f" + ({word})"
-            else:
-                out += f" - {word[1:]}" if word.startswith("-") else f" + {word}"
-        return out
-    return repr(tree).removesuffix(".0")
-
-
-def reward_parts(tree: Any) -> list[Part]:
-    """Every Part of the tree, in order."""
-    if isinstance(tree, Part):
-        return [tree]
-    if isinstance(tree, Mapping):
-        return [part for parts in tree.values() for inner in parts for part in reward_parts(inner)]
-    return []
+def _canonical(data: Any) -> str:
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def parse_budget(text: str) -> dict[str, float]:
@@ -226,11 +122,18 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
+def _at_least_one(**counts: Any) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or value < 1:
+            raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
+
+
 def make_spec(
     prompt: str,
     *,
     model: str | Part = "pocket",
     reward: Any = "clip_score",
+    watch: Any = (),
     space: str | Part = "noise",
     search: str | Part = "best_of",
     steer: str | Part | Sequence[str | Part] = (),
@@ -255,12 +158,9 @@ def make_spec(
         raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
-    for name, value in (("steps", steps), ("group", group), ("batch", batch)):
-        if not isinstance(value, int) or value < 1:
-            raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
+    _at_least_one(steps=steps, group=group, batch=batch)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
-    registry.check("samplers", sampler)
     used: set[str] = set()
 
     def dress(part: Part) -> Part:
@@ -275,26 +175,29 @@ def make_spec(
         return tuple(one(word, kind) for word in listed)
 
     def tree(node: Any) -> Any:
+        if isinstance(node, str):
+            return tree(parse_reward(node))
         if isinstance(node, Part):
             return dress(node)
         if isinstance(node, Mapping):
             return {op: [tree(part) for part in parts] for op, parts in node.items()}
         return node
 
-    limits = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else dict(budget)
-    limits = {k: float(v) for k, v in limits.items()}
-    if any(math.isnan(v) or math.isinf(v) for v in limits.values()):
+    said = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else budget
+    limits = {k: float(v) for k, v in said.items()}
+    if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
     Cost.budget(limits)
     spec = Spec(
         prompt=prompt.strip(),
         model=dress(model if isinstance(model, Part) else Part(model)),
-        reward=tree(parse_reward(reward) if isinstance(reward, str) else reward),
+        reward=tree(reward),
+        watch=tuple(map(tree, [watch] if isinstance(watch, str | Part | Mapping) else watch)),
         space=one(space, "spaces"),
         search=one(search, "searches"),
         steering=many(steer, "steerings"),
         interventions=many(intervene, "interventions"),
-        sampler=sampler,
+        sampler=registry.check("samplers", sampler),
         steps=steps,
         group=group,
         batch=max(group, batch - batch % group),

@@ -229,6 +229,13 @@ class Store:
                     ],
                 )  # fmt: skip
 
+    def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
+        """Write totals over where a reward ranks (they change when candidates join), and terms where people gave them."""
+        rows = [(None if v != v else v, i) for i, v in totals.items()]
+        with _plain(self.folder), self._db:
+            self._db.executemany("update outcome set reward=? where idx=?", rows)
+            self._db.executemany("update outcome set terms=? where idx=?", [(json.dumps(dict(t)), i) for i, t in terms.items()])
+
     def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
         """What a steering prepared once per prompt, with what it cost."""
         with _plain(self.folder):
@@ -298,11 +305,16 @@ class Store:
         return data
 
     def _put(self, png: bytes) -> str:
-        digest = blake2b(png, digest_size=16).hexdigest()
+        digest = picture_name(png)
         path = self.folder / "images" / f"{digest}.png"
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
+
+
+def picture_name(png: bytes) -> str:
+    """What a picture is called in `images/`, without its ending."""
+    return blake2b(png, digest_size=16).hexdigest()
 
 
 def _tensor(data: bytes | None) -> Tensor | None:

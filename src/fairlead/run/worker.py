@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -9,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.core import sampling
+from fairlead.core import algebra, sampling
 from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.intervention import Intervention, installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
-from fairlead.core.reward import Constant, Product, Reward, Sum
+from fairlead.core.reward import Constant, Reward
 from fairlead.core.search import Space
 from fairlead.run import machine, models, png, registry
 from fairlead.run.records import BASELINE, Outcome, Task
-from fairlead.run.spec import Part, Spec
+from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
 
 def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Reward] | None = None) -> Reward:
@@ -30,9 +31,35 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
         return made.setdefault(key, made[key] if key in made else leaf(tree))
     if isinstance(tree, Mapping):
         (op, parts), *_ = tree.items()
-        inner = tuple(build_reward(part, leaf, made) for part in parts)
-        return Sum(inner) if op == "+" else Product(inner)
+        return algebra.make(op, tuple(build_reward(part, leaf, made) for part in parts))
     return Constant(float(tree))
+
+
+def reward_leaf(part: Part) -> Reward:
+    """A registered reward, on the machine's device unless its settings name another."""
+    make = registry.resolve("rewards", part.name)
+    if "device" in inspect.signature(make).parameters and "device" not in part.settings:
+        part = part.with_settings({"device": machine.device()})
+    reward: Reward = registry.call(make, part.name, part.settings)
+    return reward
+
+
+def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | None = None) -> Reward:
+    """The run's reward (or the live object in its place) with the run's watchers beside it."""
+    made: dict[str, Reward] = {}
+    target = build_reward(spec.reward, leaf, made) if reward is None else reward
+    if not spec.watch:
+        return target
+    watched: dict[str, Reward] = {}
+    taken = set(target.labels())
+    for tree in spec.watch:
+        label, other = reward_text(tree), build_reward(tree, leaf, made)
+        if tree == spec.reward or (reward is None and tree in reward_parts(spec.reward)):
+            raise FairleadError(f"{label} is optimised in this run, so it cannot be watched: watch a reward that is held out.")
+        if other.relative or any(x.level is not None or x.asks for x in other.leaves()):
+            raise FairleadError(f"{label} compares pictures or asks people, so it cannot be watched: choose another one.")
+        watched[f"{label} (watched)" if label in taken else label] = other
+    return algebra.Watched(target, watched)
 
 
 class Worker:
@@ -47,9 +74,9 @@ class Worker:
             dtype = spec.model.settings.get("dtype") or machine.dtype(self._device)
             model = models.build(spec, device=self._device, dtype=dtype)
         self.model: Model = model
-        if reward is None:
-            reward = build_reward(spec.reward, lambda part: registry.build("rewards", part))
+        reward = watched_reward(spec, reward_leaf, reward)
         self.reward: Reward = reward.copy()
+        self._levels = {leaf.level for leaf in self.reward.leaves() if leaf.level is not None}
         if want_gradient and not self.reward.differentiable:
             raise FairleadError(
                 f"{spec.search.name} needs gradients and reward {self.reward.name!r} has none: choose another reward or search."
@@ -63,6 +90,21 @@ class Worker:
         self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
         self.steering = sampling.Chain(tuple(registry.build("steerings", part) for part in spec.steering))
         self._interventions: list[Intervention] = [registry.build("interventions", part) for part in spec.interventions]
+        for alone in ("steering", "search with gradients"):
+            if self.reward.relative and (spec.steering if alone == "steering" else want_gradient):
+                raise FairleadError(
+                    f"{self.reward.name} ranks the candidates of a run, and a {alone} asks for the reward of one picture: "
+                    "use zscore(...) of its parts instead."
+                )
+        if spec.steering and any(leaf.asks for leaf in self.reward.leaves()):
+            raise FairleadError(
+                f"{self.reward.name} asks a person about finished pictures, and a steering would ask on the way: leave one out."
+            )
+        if self._levels and self.couples:
+            raise FairleadError(
+                f"{self.reward.name} compares a picture with its own early prediction, and this run's steering or "
+                "intervention couples pictures: leave one of them out."
+            )
         if self._interventions:
             with installed(self.model, self._interventions):
                 pass
@@ -93,7 +135,8 @@ class Worker:
     def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
         """Whole groups only. Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
 
-        Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through.
+        Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
+        that ranks leaves the total to the driver, who knows the other candidates: NaN here, terms complete.
         """
         before, real = self.meter.spent, len(task.indices)
         keys = tuple(p.key for p in task.proposals)
@@ -104,20 +147,24 @@ class Worker:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._batch(real), keys)
             with nullcontext() if task.plain else installed(self.model, self._interventions):
+                levels = self.model.levels(steps)
+                glimpse = sampling.Glimpse(levels, self._levels)
+                chosen = sampling.Chain() if task.plain else steering
                 z = sampling.sample(
-                    self.model, self._sampler, latents, cond, self.model.levels(steps), keys, self.meter,
-                    steering=sampling.Chain() if task.plain else steering, groups=groups, score=self._score,
+                    self.model, self._sampler, latents, cond, levels, keys, self.meter,
+                    steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen, groups=groups, score=self._score,
                 )  # fmt: skip
-            decoded = self.model.decode(z)
-            images = (decoded.detach() * 255).round() / 255 + (decoded - decoded.detach())
-            total, terms = self._judge(images, cond.prompts)
+            images = self._picture(z)
+            early = {level: self._picture(x0) for level, x0 in glimpse.seen.items()}
+            total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
             if wants:
                 self.meter.charge(Cost(backwards=(self.meter.spent - before).forwards))
                 (gradient,) = torch.autograd.grad(total.sum(), x)
             machine.synchronise(self._device)
         cost = self.meter.spent - before
-        rewards, values = total.detach().tolist(), {k: v.detach().tolist() for k, v in terms.items()}
+        rewards = [float("nan")] * real if self.reward.relative else total.detach().tolist()
+        values = {k: v.detach().tolist() for k, v in terms.items()}
         out = []
         for i, index in enumerate(task.indices):
             own = {k: v[i] for k, v in values.items()}
@@ -129,18 +176,29 @@ class Worker:
     def _batch(self, n: int) -> Conditioning:
         return self._cond.take(torch.zeros(n, dtype=torch.int64))
 
-    def _score(self, z: Tensor, cond: Conditioning | None) -> Tensor:
-        prompts = (self.spec.prompt,) * len(z) if cond is None else cond.prompts
-        return self._judge(self.model.decode(z), prompts)[0].to(z.device)
+    def _picture(self, z: Tensor) -> Tensor:
+        decoded = self.model.decode(z)
+        return (decoded.detach() * 255).round() / 255 + (decoded - decoded.detach())
 
-    def _judge(self, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, dict[str, Tensor]]:
+    def _score(self, z: Tensor, cond: Conditioning | None) -> Tensor:
+        if self._levels:
+            raise FairleadError(
+                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot ask it "
+                "on the way: choose another reward or no steering."
+            )
+        prompts = (self.spec.prompt,) * len(z) if cond is None else cond.prompts
+        return self._judge(self.reward.optimised, self.model.decode(z), prompts)[0].to(z.device)
+
+    def _judge(
+        self, reward: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         try:
-            return self.reward(images, prompts)
+            return reward(images, prompts, early)
         except (FairleadError, BudgetExceeded, Unmetered):
             raise
         except Exception as error:
             raise RewardError(
-                f"Reward {self.reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept; "
+                f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept; "
                 "mend the reward and resume."
             ) from error
 

@@ -1,0 +1,92 @@
+"""`fairlead score`: existing pictures scored and ranked, or a run looked at by another reward."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.options import AsJson, Reward
+from fairlead.app.words import number
+from fairlead.core.errors import FairleadError
+from fairlead.run.spec import parse_reward, reward_text
+from fairlead.run.store import write_atomically
+
+SHOWN = 40
+
+
+def score(
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURES...", help="Files, folders, or the folders of runs.")],
+    reward: Reward = "clip_score",
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="One prompt for all of them.")] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Prompts: one a line in order, or .csv, .json, .jsonl with file and prompt."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table to .csv, .json or .parquet.")
+    ] = None,
+    stats: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Add mean and spread to this file, for zscore(..., stats='FILE').")
+    ] = None,
+    batch: Annotated[int, typer.Option(metavar="N", help="Pictures scored at once.")] = 16,
+    as_json: AsJson = False,
+) -> int:
+    """Score and rank pictures, with prompts from their metadata, a file, or --prompt. Exit code 1 if one has no score."""
+    tree = parse_reward(reward)
+    if batch < 1:
+        raise FairleadError(f"--batch is {batch}: give at least 1.")
+    if prompt is not None and prompts is not None:
+        raise FairleadError("--prompt and --prompts are both given: give one of them.")
+    if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
+        raise FairleadError(f"{out} ends in {out.suffix or 'nothing'}: write .csv, .json or .parquet.")
+    from fairlead.run import scoring
+
+    found = scoring.collect(pictures, prompt, prompts)
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        from fairlead.run.worker import build_reward, reward_leaf
+
+        scores = scoring.score(found, build_reward(tree, reward_leaf), batch=batch)
+    table = scoring.rows(scores)
+    if out is not None:
+        scoring.write(table, out)
+    if stats is not None:
+        _add_statistics(stats, reward_text(tree), scoring.statistics(scores))
+    ordered = sorted(table, key=lambda r: (r["rank"] is None, r["rank"] or 0))
+    if as_json:
+        print_json({"reward": reward_text(tree), "pictures": ordered})
+    else:
+        _show(ordered, reward_text(tree))
+    failed = [row for row in table if row["rank"] is None]
+    if failed:
+        why = f"{failed[0]['file']}: {failed[0]['reason'] or 'no number'}"
+        say(f"{len(failed)} of {len(table)} pictures have no score; the first is {why}.")
+    return 1 if failed else 0
+
+
+def _show(ordered: list[dict[str, object]], formula: str) -> None:
+    terms = [k for k in ordered[0] if k not in ("file", "rank", "reward", "prompt", "reason")]
+    terms = [] if terms == [formula] else terms
+    reasons = any(row["reason"] for row in ordered)
+    view = plain_table("rank", formula, *terms, "file", *(["note"] if reasons else []))
+    for row in ordered[:SHOWN]:
+        numbers = [number(float(str(row[k]))) for k in ("reward", *terms)]
+        note = [Text(str(row["reason"]), style="yellow")] if reasons else []
+        view.add_row(str(row["rank"] or "–"), *numbers, Text(str(row["file"])), *note)
+    if len(ordered) > SHOWN:
+        view.caption, view.caption_justify = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all"), "left"
+    stdout().print(view)
+
+
+def _add_statistics(path: Path, formula: str, found: dict[str, float]) -> None:
+    try:
+        known = json.loads(path.read_text()) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise FairleadError(f"{path} holds no statistics ({error}): give another --stats file.") from error
+    write_atomically(path, (json.dumps({**known, formula: found}, indent=1) + "\n").encode())

@@ -1,0 +1,206 @@
+"""Asking an OpenAI-compatible server: retries, time-outs, concurrency, a spending cap, and a cache by content."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.cost import Cost
+from fairlead.core.errors import FairleadError, RewardError
+
+LONGEST_PAUSE = 30.0
+"""Seconds waited at most between two tries."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one question."""
+
+    text: str = ""
+    logprobs: tuple[tuple[str, float], ...] = ()
+    """Alternatives of the first token with their natural log-probabilities."""
+    refusal: str = ""
+    """Why there is no answer to read, empty if there is one."""
+    model: str = ""
+    """The id the server gives itself."""
+    dollars: float = 0.0
+
+
+class Client:
+    """Questions in, replies out, in the order of the questions whatever the order of the answers.
+
+    Busy (429), broken (5xx), slow and unreachable servers are asked again with growing pauses, as long as the server
+    says where it does; then the run stops, resumable. Refusals are replies. Anything else the server objects to is an
+    error at once. `prices` are dollars per million tokens read and written; `cap` limits what this object spends.
+    """
+
+    def __init__(
+        self, model: str, base_url: str | None, *, timeout: float, retries: int, pause: float, concurrency: int,
+        prices: tuple[float, float], cap: float | None, cache: str | bool | None,
+    ) -> None:  # fmt: skip
+        try:
+            import openai
+        except ImportError as error:
+            raise FairleadError("The reward judge needs the openai client: pip install 'fairlead[judge]'.") from error
+        key = os.environ.get("OPENAI_API_KEY") or ("none" if base_url else "")
+        if not key:
+            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
+        self._openai = openai
+        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=0)
+        self.model, self._where = model, base_url or "the default server"
+        self._retries, self._pause, self._threads = retries, pause, max(1, concurrency)
+        self._prices, self._cap, self.spent = prices, cap, 0.0
+        self._cache = None if cache is False else _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
+        self.charge: Callable[[Cost], None] = lambda cost: None
+        self.models: set[str] = set()
+
+    def ask(self, questions: Sequence[Mapping[str, Any]]) -> list[Reply]:
+        """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again."""
+        names = [sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest() for q in questions]
+        known = {n: r for n in set(names) if self._cache and (r := self._cache.get(n)) is not None}
+        new = {n: q for n, q in zip(names, questions, strict=True) if n not in known}
+        dearest = sum(self._dearest(q) for q in new.values())
+        if self._cap is not None and self.spent + dearest > self._cap + 1e-12:
+            raise RewardError(
+                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions could cost "
+                f"${dearest:.4f}: raise judge.cap, then resume."
+            )
+        self.charge(Cost(dollars=dearest))
+        paid = 0.0
+        try:
+            with ThreadPoolExecutor(min(self._threads, max(1, len(new)))) as pool:
+                futures = {n: pool.submit(self._one, q) for n, q in new.items()}
+                failed: BaseException | None = None
+                for name, future in futures.items():
+                    try:
+                        reply = known[name] = future.result()
+                    except Exception as error:
+                        failed = failed or error
+                        continue
+                    paid += reply.dollars
+                    self.models.add(reply.model)
+                    if self._cache and not reply.refusal:
+                        self._cache.put(name, reply)
+                if failed:
+                    raise failed
+        finally:
+            self.spent += paid
+            self.charge(Cost(dollars=paid - dearest))
+        return [known[n] for n in names]
+
+    def forget(self, questions: Sequence[Mapping[str, Any]]) -> None:
+        """Take replies out of the cache that turned out to be unreadable."""
+        for q in questions:
+            name = sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest()
+            if self._cache:
+                self._cache.drop(name)
+
+    def _dearest(self, question: Mapping[str, Any]) -> float:
+        """Dollars one question costs at most, tries included: a picture is taken for 2000 tokens, two letters for one."""
+        text = sum(len(p.get("text", "")) for m in question["messages"] for p in m["content"])
+        images = sum(p["type"] == "image_url" for m in question["messages"] for p in m["content"])
+        return float(self._prices[0] * (2000 * images + text / 2) + self._prices[1] * question["max_tokens"]) / 1e6
+
+    def _one(self, question: Mapping[str, Any]) -> Reply:
+        api, body = self._openai, dict(question)
+        for attempt in range(self._retries + 1):
+            try:
+                return self._read(self._client.chat.completions.create(model=self.model, **body))
+            except (api.APITimeoutError, api.APIConnectionError, api.RateLimitError, api.InternalServerError) as error:
+                why: Exception = error
+                if getattr(error, "code", None) == "insufficient_quota":
+                    raise RewardError(f"{self._where} says the account is empty: fill it, then resume.") from error
+                if attempt < self._retries:
+                    time.sleep(_wait(error, self._pause * 2**attempt))
+            except api.BadRequestError as error:
+                told = str(error).lower()
+                if "content_policy" in told or "content_filter" in told or "moderation" in told:
+                    return Reply(refusal="refused by the server's filter")
+                if "response_format" in told and "response_format" in body:
+                    del body["response_format"]
+                    why = error
+                    continue
+                raise RewardError(
+                    f"{self._where} does not accept the question ({_brief(error)}): check judge.model and mode."
+                ) from error
+            except api.APIStatusError as error:
+                raise RewardError(
+                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and OPENAI_API_KEY."
+                ) from error
+            except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+                return Reply(refusal=f"unreadable reply: {type(error).__name__}")
+        raise RewardError(
+            f"{self._where} gave no answer in {self._retries + 1} tries ({_brief(why)}): check the server, then resume; "
+            "what was judged is kept."
+        ) from why
+
+    def _read(self, reply: Any) -> Reply:
+        usage = getattr(reply, "usage", None)
+        read, wrote = (getattr(usage, k, 0) or 0 for k in ("prompt_tokens", "completion_tokens"))
+        dollars = (self._prices[0] * read + self._prices[1] * wrote) / 1e6
+        model = str(getattr(reply, "model", "") or self.model)
+        if not getattr(reply, "choices", None):
+            return Reply(refusal="empty reply", model=model, dollars=dollars)
+        choice = reply.choices[0]
+        message, first = choice.message, (choice.logprobs.content or []) if choice.logprobs else []
+        if getattr(message, "refusal", None) or choice.finish_reason == "content_filter":
+            said = str(getattr(message, "refusal", "") or "content filter")
+            return Reply(refusal=f"refused: {said[:80]}", model=model, dollars=dollars)
+        top = tuple((t.token, float(t.logprob)) for t in first[0].top_logprobs) if first else ()
+        return Reply(str(message.content or ""), top, "", model, dollars)
+
+
+def _wait(error: Exception, pause: float) -> float:
+    response = getattr(error, "response", None)
+    try:
+        told = float(response.headers.get("retry-after", "")) if response is not None else 0.0
+    except ValueError:
+        told = 0.0
+    return min(LONGEST_PAUSE, max(pause, told))
+
+
+def _brief(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:120]
+
+
+def _default() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fairlead" / "judge.sqlite"
+
+
+class _Cache:
+    """Replies by the digest of server, model and question (pictures included), across runs."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(path, timeout=30)) as db, db:
+                db.execute("create table if not exists reply(name text primary key, data text not null, at real not null)")
+        except (OSError, sqlite3.Error) as error:
+            raise FairleadError(f"{path} cannot hold the judge's cache ({error}): set judge.cache to a path or False.") from error
+        self._path = path
+
+    def get(self, name: str) -> Reply | None:
+        with closing(sqlite3.connect(self._path, timeout=30)) as db:
+            row = db.execute("select data from reply where name=?", (name,)).fetchone()
+        if row is None:
+            return None
+        data = json.loads(row[0])
+        return Reply(data["text"], tuple((t, v) for t, v in data["logprobs"]), "", data["model"], 0.0)
+
+    def put(self, name: str, reply: Reply) -> None:
+        data = json.dumps({"text": reply.text, "logprobs": reply.logprobs, "model": reply.model})
+        with closing(sqlite3.connect(self._path, timeout=30)) as db, db:
+            db.execute("insert or replace into reply values(?,?,?)", (name, data, time.time()))
+
+    def drop(self, name: str) -> None:
+        with closing(sqlite3.connect(self._path, timeout=30)) as db, db:
+            db.execute("delete from reply where name=?", (name,))

@@ -1,0 +1,67 @@
+"""A function or reward of your own, in a file: `path/to/file.py:name`."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from fairlead.core import source as where
+from fairlead.core.errors import FairleadError
+from fairlead.core.reward import Function, Reward
+
+
+class FileReward(Reward):
+    """What the named object returns: a function of images [B, 3, H, W] in [0, 1] and prompts, a `Reward`, or its class.
+
+    The file is executed. Its content is part of the run: `digest` names it, and a run whose file has changed since is
+    refused rather than mixed.
+    """
+
+    name = "file"
+    unit: ClassVar[str] = "the function's own"
+    licence: ClassVar[str] = "the file's own"
+    source: ClassVar[str] = "the file"
+
+    def __init__(self, source: str, digest: str | None = None) -> None:
+        path, name = where.split(source)
+        found = where.digest(source)
+        if digest is not None and digest != found:
+            raise FairleadError(f"{path} has changed since this run was started ({digest} then, {found} now): start a new run.")
+        spec = importlib.util.spec_from_file_location(f"fairlead_file_{found}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise FairleadError(f"{path} raised {type(error).__name__} while it was read: {error}. Mend the file.") from error
+        if not hasattr(module, name):
+            known = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+            raise FairleadError(f"{path} has no {name!r}: it has {', '.join(known) or 'nothing to call'}.")
+        self._inner = _reward(getattr(module, name), source)
+        self.name, self.differentiable, self.level = self._inner.name, self._inner.differentiable, self._inner.level
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
+        return self._inner.score(images, prompts)
+
+    def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Passed on to a reward that has a level."""
+        return self._inner.compare(images, early, prompts)
+
+
+def _reward(found: Any, source: str) -> Reward:
+    if inspect.isclass(found) and issubclass(found, Reward):
+        try:
+            found = found()
+        except TypeError as error:
+            raise FairleadError(f"{source} cannot be made without settings ({error}): name an object or a function.") from None
+    if isinstance(found, Reward):
+        if found.leaves() != [found]:
+            raise FairleadError(f"{source} is a formula: name one reward, and write the formula on the command line.")
+        return found
+    return Function(found)

@@ -1,0 +1,83 @@
+"""A scorer behind an address: pictures and prompts go out as JSON, numbers come back."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairlead.core.errors import RewardError
+from fairlead.core.reward import Reward
+
+TRIES = 3
+
+
+def png(image: Tensor) -> bytes:
+    """Image [3, H, W] in [0, 1] -> PNG, rounded to 8 bits."""
+    array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+class HttpReward(Reward):
+    """POST {"images": [base64 PNG, ...], "prompts": [...]} -> {"scores": [...]}, or a bare list; null is no number.
+
+    One request per batch. A server that is down, busy (429) or broken (5xx) is asked three times with growing pauses;
+    other answers are errors at once. `timeout` is in seconds.
+    """
+
+    name = "http"
+    unit: ClassVar[str] = "the server's own"
+    licence: ClassVar[str] = "the server's own"
+    source: ClassVar[str] = "the server"
+
+    def __init__(self, url: str, timeout: float = 60.0, pause: float = 1.0) -> None:
+        if not str(url).startswith(("http://", "https://")):
+            raise RewardError(f"http.url is {url!r}: give an address that begins with http:// or https://.")
+        self._url, self._timeout, self._pause = str(url), float(timeout), float(pause)
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
+        sent = {"images": [base64.b64encode(png(i)).decode() for i in images], "prompts": list(prompts)}
+        answer = self._ask(json.dumps(sent).encode())
+        scores = answer.get("scores") if isinstance(answer, dict) else answer
+        if not isinstance(scores, list) or len(scores) != len(images) or not all(_is_score(s) for s in scores):
+            raise RewardError(
+                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: it should answer "
+                '{"scores": [...]} with one number or null per image.'
+            )
+        return torch.tensor([math.nan if s is None else float(s) for s in scores])
+
+    def _ask(self, body: bytes) -> Any:
+        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
+        for attempt in range(TRIES):
+            try:
+                with urllib.request.urlopen(request, timeout=self._timeout) as reply:
+                    return json.loads(reply.read())
+            except urllib.error.HTTPError as error:
+                why: object = f"status {error.code}"
+                if error.code < 500 and error.code != 429:
+                    break
+            except ValueError:
+                why = "something that is not JSON"
+                break
+            except OSError as error:
+                why = getattr(error, "reason", None) or error
+            if attempt + 1 < TRIES:
+                time.sleep(self._pause * 2**attempt)
+        raise RewardError(f"{self._url} gave no scores ({why}): check the server, then resume; what was scored is kept.")
+
+
+def _is_score(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

@@ -1,0 +1,75 @@
+"""A person as the judge: the run puts questions into its record and goes on when they are answered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.people import Ask, Question, chunks
+from fairlead.core.reward import Reward
+
+MODES = ("pick", "pairwise")
+
+
+class Human(Reward):
+    """Asks you, through the run's record: `fairlead answer RUN` shows the pictures, takes the answers and goes on.
+
+    `pick`: of every `k` pictures of a round choose any number; chosen is 1, not chosen 0. `pairwise`: every picture
+    against the best so far, one question each; better counts one more than the best so far had, a tie the same, worse a
+    half less (it lies between this best and the one before). The first picture has 0.
+    """
+
+    name = "human"
+    unit: ClassVar[str] = "pick: 0 or 1; pairwise: champions beaten"
+    licence: ClassVar[str] = "yours"
+    source: ClassVar[str] = "you"
+    asks = True
+
+    def __init__(self, mode: str = "pick", k: int = 4) -> None:
+        if mode not in MODES:
+            raise unknown("human mode", str(mode), MODES)
+        if not isinstance(k, int) or not 2 <= k <= 36:
+            raise FairleadError(f"human.k is {k!r}: show between 2 and 36 pictures at once.")
+        self._mode, self._k = mode, k
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """NaN [B]: nobody has seen them yet."""
+        return torch.full((len(images),), math.nan)
+
+    def decide(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        """Names of the pictures of every round -> their scores, as far as the answers of `ask` reach."""
+        return self._pick(rounds, prompt, ask) if self._mode == "pick" else self._pairwise(rounds, prompt, ask)
+
+    def _pick(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        text = f"Which of these show {prompt!r} well? Choose any number of them."
+        out = []
+        for names in rounds:
+            scores: list[float] = []
+            for shown in chunks(names, self._k):
+                chosen = ask(Question("pick", text, shown))
+                scores += [float(i in chosen) for i in range(len(shown))]
+            out.append(scores)
+        return out
+
+    def _pairwise(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        text = f"Which of the two shows {prompt!r} better?"
+        out: list[list[float]] = []
+        best: tuple[str, float] | None = None
+        for names in rounds:
+            scores: list[float] = []
+            for name in names:
+                if best is None:
+                    best = (name, 0.0)
+                    scores.append(0.0)
+                    continue
+                chosen = () if name == best[0] else ask(Question("pair", text, (best[0], name)))
+                scores.append(best[1] + (0.0 if not chosen else 1.0 if chosen == (1,) else -0.5))
+                if chosen == (1,):
+                    best = (name, scores[-1])
+            out.append(scores)
+        return out

@@ -1,0 +1,205 @@
+"""A vision-language model as judge, through any OpenAI-compatible server (OpenAI, vLLM, SGLang, ...)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from fairlead.core.cost import Cost
+from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.reward import Reward
+from fairlead.rewards._asking import Client, Reply
+from fairlead.rewards.http import png
+
+FIVE = {
+    "accuracy_to_prompt": "all that the prompt asks for is there, in number, colour and place, and nothing contradicts it",
+    "originality": "the picture finds its own way to show the subject instead of the most ordinary one",
+    "visual_quality": "it is sharp, well lit and well composed, without artefacts or broken anatomy",
+    "internal_consistency": "its parts fit together in perspective, light, scale and style",
+    "emotional_resonance": "it carries the mood that the subject calls for",
+}  # fmt: skip
+RUBRICS: dict[str, dict[str, str]] = {
+    "five_aspects": FIVE,
+    "alignment": {"alignment": FIVE["accuracy_to_prompt"]},
+    "quality": {"quality": FIVE["visual_quality"]},
+}
+"""Name -> what is rated, each from 0 to 100. `five_aspects` has the aspects of Ma et al. 2025; the wording is ours."""
+MODES = ("rubric", "yes_no", "pairwise")
+QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
+
+
+class Judge(Reward):
+    """Asks a model about every picture; what cannot be read is NaN with a reason, never a number.
+
+    `rubric` mode: each aspect of `rubric` from 0 to 100 as structured reply, explanation first; the score is their mean,
+    computed here. `yes_no`: P(yes) over P(yes) + P(no) from the first token's log-probabilities, spellings merged.
+    `pairwise`: against the picture `reference`, in both orders; 1 won, 0 lost, ties and contradictions between.
+
+    `base_url` is the server (left out: OpenAI's, with OPENAI_API_KEY). `price_in` and `price_out` are dollars per million
+    tokens: spending is charged to the run's budget entry `dollars`, and `cap` limits this reward by itself. Replies are
+    kept in `cache` (a file; False for none) by picture, question and model. Even at temperature 0 servers repeat
+    themselves only to about 1e-3.
+    """
+
+    name = "judge"
+    unit: ClassVar[str] = "rubric 0 to 100; yes_no and pairwise 0 to 1"
+    licence: ClassVar[str] = "the model's own"
+    source: ClassVar[str] = "rubric: Ma et al. 2025, arXiv 2501.09732; yes_no: Lin et al. 2024, arXiv 2404.01291"
+
+    def __init__(
+        self, model: str, base_url: str | None = None, mode: str = "rubric", rubric: str = "five_aspects",
+        question: str = QUESTION, reference: str | None = None, concurrency: int = 8, retries: int = 4, timeout: float = 60.0,
+        pause: float = 1.0, price_in: float = 0.0, price_out: float = 0.0, cap: float | None = None,
+        cache: str | bool | None = None,
+    ) -> None:  # fmt: skip
+        if mode not in MODES:
+            raise unknown("judge mode", str(mode), MODES)
+        if rubric not in RUBRICS:
+            raise unknown("judge rubric", str(rubric), RUBRICS)
+        if "{}" not in question:
+            raise FairleadError(f"judge.question {question!r} has no place for the prompt: write {{}} where it goes.")
+        if mode == "pairwise" and not (reference and Path(reference).expanduser().is_file()):
+            raise FairleadError(f"judge.reference is {reference!r}: pairwise needs a picture, for example RUN/baseline.png.")
+        self._mode, self._aspects, self._question = mode, RUBRICS[rubric], question
+        self._reference = _url(Path(str(reference)).expanduser().read_bytes()) if mode == "pairwise" else ""
+        self.name = f"judge_{mode}" if mode != "rubric" else f"judge_{rubric}"
+        self._reasons: tuple[str, ...] = ()
+        self.client = Client(
+            model, base_url, timeout=timeout, retries=retries, pause=pause, concurrency=concurrency,
+            prices=(float(price_in), float(price_out)), cap=cap, cache=cache,
+        )  # fmt: skip
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the NaN of the last call are NaN."""
+        return self._reasons
+
+    def metered(self, charge: Callable[[Cost], None]) -> None:
+        """Dollars are charged at their highest before asking and settled after."""
+        self.client.charge = charge
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
+        shots = [_url(png(image)) for image in images]
+        ask, read = {
+            "rubric": (self._rubric, self._mean), "yes_no": (self._yes_no, _probability), "pairwise": (self._pair, _outcome),
+        }[self._mode]  # fmt: skip
+        orders = (False, True) if self._mode == "pairwise" else (False,)
+        questions = [ask(shot, prompt, turned) for turned in orders for shot, prompt in zip(shots, prompts, strict=True)]
+        found = self._read(questions, read)
+        n = len(shots)
+        both = [(found[i], found[i + n]) if len(orders) == 2 else (found[i],) for i in range(n)]
+        self._reasons = tuple("; ".join(dict.fromkeys(why for _, why in own if why)) for own in both)
+        flip = [[1 - v if turned else v for (v, _), turned in zip(own, orders, strict=True)] for own in both]
+        return torch.tensor([sum(values) / len(values) for values in flip])
+
+    def _read(self, questions: list[dict[str, Any]], read: Callable[[Reply], float]) -> list[tuple[float, str]]:
+        """Values and reasons; unreadable replies are asked for once more."""
+        out: list[tuple[float, str]] = [(math.nan, "")] * len(questions)
+        todo = list(range(len(questions)))
+        for last in (False, True):
+            again = []
+            for i, reply in zip(todo, self.client.ask([questions[i] for i in todo]), strict=True):
+                try:
+                    out[i] = (math.nan, reply.refusal) if reply.refusal else (read(reply), "")
+                except ValueError as error:
+                    out[i] = (math.nan, f"unreadable reply: {error}")
+                    again.append(i)
+            self.client.forget([questions[i] for i in again])
+            todo = again
+            if last or not todo:
+                break
+        return out
+
+    def _rubric(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
+        lines = "\n".join(f"- {name}: {what}." for name, what in self._aspects.items())
+        text = (
+            f"The picture was made for this prompt: {prompt!r}.\nRate it on every aspect with a whole number from 0 (fails "
+            f"completely) to 100 (could not be better); 50 is an ordinary result.\n{lines}\nAnswer with one JSON object: first "
+            f"`explanation`, what you see in two sentences, then {', '.join(f'`{name}`' for name in self._aspects)}."
+        )
+        numbers = {name: {"type": "number", "minimum": 0, "maximum": 100} for name in self._aspects}
+        return _structured(text, [shot], numbers)
+
+    def _mean(self, reply: Reply) -> float:
+        data = _object(reply.text)
+        values = []
+        for name in self._aspects:
+            value = data.get(name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+                raise ValueError(f"{name} is {value!r}, not a number from 0 to 100")
+            values.append(float(value))
+        return sum(values) / len(values)
+
+    def _yes_no(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
+        body = _messages(self._question.format(prompt), [shot])
+        return {**body, "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
+
+    def _pair(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
+        text = (
+            f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with the "
+            "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
+            "sentences, then `winner`, one of `first`, `second`, `tie`."
+        )
+        shots = [self._reference, shot] if turned else [shot, self._reference]
+        return _structured(text, shots, {"winner": {"type": "string", "enum": ["first", "second", "tie"]}})
+
+
+def _probability(reply: Reply) -> float:
+    if not reply.logprobs:
+        raise ValueError("no log-probabilities (reasoning models give none)")
+    mass = {"yes": 0.0, "no": 0.0}
+    for token, logprob in reply.logprobs:
+        word = token.strip().lower()
+        if word in mass:
+            mass[word] += math.exp(logprob)
+    if not any(mass.values()):
+        raise ValueError(f"neither yes nor no among {len(reply.logprobs)} alternatives")
+    least = math.exp(min(logprob for _, logprob in reply.logprobs)) if len(reply.logprobs) > 1 else 0.0
+    yes, no = (m or least for m in (mass["yes"], mass["no"]))
+    return yes / (yes + no)
+
+
+def _outcome(reply: Reply) -> float:
+    winner = _object(reply.text).get("winner")
+    if winner not in ("first", "second", "tie"):
+        raise ValueError(f"winner is {winner!r}")
+    return {"first": 1.0, "second": 0.0, "tie": 0.5}[str(winner)]
+
+
+def _object(text: str) -> Mapping[str, Any]:
+    """The JSON object in a reply, also between code fences."""
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        data = json.loads(text[start : end + 1])
+    except ValueError:
+        raise ValueError(f"no JSON object in {text[:60]!r}") from None
+    if not isinstance(data, dict):
+        raise ValueError(f"no JSON object in {text[:60]!r}")
+    return data
+
+
+def _url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def _messages(text: str, shots: Sequence[str]) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": shot}} for shot in shots]
+    return {"messages": [{"role": "user", "content": [*content, {"type": "text", "text": text}]}]}
+
+
+def _structured(text: str, shots: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A question whose reply is one JSON object with the explanation before everything else."""
+    schema = {
+        "type": "object", "properties": {"explanation": {"type": "string"}, **properties},
+        "required": ["explanation", *properties], "additionalProperties": False,
+    }  # fmt: skip
+    shape = {"type": "json_schema", "json_schema": {"name": "judgement", "strict": True, "schema": schema}}
+    return {**_messages(text, shots), "max_tokens": 600, "temperature": 0, "response_format": shape}

@@ -1,0 +1,79 @@
+"""VQAScore: probability that a vision-language model says yes to the prompt (Lin et al. 2024, arXiv 2404.01291)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.reward import Reward
+from fairlead.rewards._load import missing
+
+QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
+READINGS = ("normalised", "raw")
+
+
+def spellings(vocabulary: dict[str, int], word: str) -> list[int]:
+    """Token ids that spell a word, whatever its case and the marker of a leading space."""
+    marks = str.maketrans("", "", " \u0120\u2581\n\t")
+    return sorted(i for token, i in vocabulary.items() if token.translate(marks).lower() == word)
+
+
+def probability(logits: Tensor, yes: Sequence[int], no: Sequence[int], reading: str = "normalised") -> Tensor:
+    """First-token logits [B, V] -> [B]: P(yes), or P(yes)/(P(yes) + P(no)); all spellings of a word together."""
+    log_p = logits.float().log_softmax(-1)
+    sure, not_ = log_p[:, list(yes)].logsumexp(-1), log_p[:, list(no)].logsumexp(-1)
+    return torch.sigmoid(sure - not_) if reading == "normalised" else sure.exp()
+
+
+class VqaScore(Reward):
+    """P(yes) to "Does this figure show ...?" from one forward pass of a chat model, not from generation.
+
+    Generation settings (a repetition penalty, say) would distort the probability, because the question itself contains
+    both words. `reading` is `normalised`, P(yes)/(P(yes) + P(no)), or `raw`. Numbers of different models, and of
+    CLIP-FlanT5 (which rates "Yes" and the end of the answer together), are not comparable.
+    """
+
+    name = "vqa_score"
+    unit: ClassVar[str] = "probability, 0 to 1"
+    licence: ClassVar[str] = "the checkpoint's own; Qwen2-VL-2B-Instruct Apache-2.0"
+    source: ClassVar[str] = "Lin et al. 2024, arXiv 2404.01291, eq. 1"
+    differentiable = False
+
+    def __init__(
+        self, checkpoint: str = "Qwen/Qwen2-VL-2B-Instruct", question: str = QUESTION, reading: str = "normalised",
+        device: str = "cpu", dtype: str = "auto",
+    ) -> None:  # fmt: skip
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        if "{}" not in question:
+            raise FairleadError(f"vqa_score.question {question!r} has no place for the prompt: write {{}} where it goes.")
+        if reading not in READINGS:
+            raise unknown("vqa_score reading", str(reading), READINGS)
+        self._question, self._reading = question, reading
+        try:
+            self._processor: Any = AutoProcessor.from_pretrained(checkpoint)
+            net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+        except (OSError, ValueError, ImportError) as error:
+            raise missing(self.name, checkpoint, error) from error
+        self._net = net.eval().requires_grad_(False).to(device)
+        words = self._processor.tokenizer.get_vocab()
+        self._yes, self._no = spellings(words, "yes"), spellings(words, "no")
+        if not (self._yes and self._no):
+            raise FairleadError(f"{checkpoint!r} has no token for 'yes' or for 'no': choose another model.")
+
+    @torch.no_grad()
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B] in [0, 1]."""
+        out = []
+        for image, prompt in zip(images, prompts, strict=True):
+            array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            content = [{"type": "image"}, {"type": "text", "text": self._question.format(prompt)}]
+            text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+            inputs = self._processor(text=[text], images=[Image.fromarray(array)], return_tensors="pt").to(self._net.device)
+            out.append(self._net(**inputs).logits[0, -1])
+        return probability(torch.stack(out), self._yes, self._no, self._reading).cpu()

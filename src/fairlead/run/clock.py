@@ -1,0 +1,58 @@
+"""How a run stands while it runs, for whoever watches. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from fairlead.core.cost import Cost
+from fairlead.run.records import BASELINE, Outcome, Progress
+from fairlead.run.spec import Spec
+
+Watch = Callable[[Progress], None]
+
+
+class Clock:
+    """Turns what happens into Progress."""
+
+    def __init__(self, spec: Spec, watch: Watch) -> None:
+        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
+        self.expected: int | None = None
+        self.baseline: float | None = None
+        self.best: tuple[float, int] | None = None
+        self.done, self._computed, self._computing = 0, 0, 0.0
+        self.spent = Cost()
+
+    def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
+        """A batch was rendered by this process."""
+        self._computed += len(outcomes)
+        self._computing += cost.seconds
+
+    def seen(self, outcomes: Sequence[Outcome], controlled: bool) -> None:
+        """Outcomes arrived, rendered or recalled."""
+        for o in outcomes:
+            if o.index == BASELINE or (o.index == 0 and not controlled):
+                self.baseline = o.reward
+            if o.index != BASELINE:
+                self.done += 1
+                if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
+                    self.best = (o.reward, o.index)
+
+    def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
+        """Every total was decided again."""
+        self.baseline = totals.get(BASELINE if controlled else 0)
+        known = [(v, -i) for i, v in totals.items() if i != BASELINE and v == v]
+        self.best = (max(known)[0], -max(known)[1]) if known else None
+
+    def per_image(self) -> float:
+        """Seconds of this process per image so far, 0 before the first."""
+        return self._computing / self._computed if self._computed else 0.0
+
+    def say(self, phase: str) -> None:
+        """Tell the watcher."""
+        best, index = self.best or (None, None)
+        rate = 1 / self.per_image() if self.per_image() else 0.0
+        self._watch(
+            Progress(phase, self.done, self.expected, self.spent, self._spec.limit, self.baseline, best, index,
+                     time.perf_counter() - self._since, rate)
+        )  # fmt: skip

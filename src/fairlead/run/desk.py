@@ -1,0 +1,104 @@
+"""Where a run's questions to people lie: a table in its database, read and answered by any process."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fairlead.core.errors import FairleadError, StoreError
+from fairlead.core.people import Pending, Question
+from fairlead.run.store import DATABASE
+
+Person = Callable[[Question], str]
+"""Puts a question to somebody who is there; `Pending` if they would rather answer later."""
+SCHEMA = """create table if not exists question(
+    name text primary key, kind text not null, text text not null, pictures text not null, asked text not null,
+    answer text, answered text)"""
+
+
+@dataclass(frozen=True)
+class Posted:
+    """A question in the record."""
+
+    question: Question
+    answer: str | None
+    """What was typed; None while nobody has answered."""
+
+
+class Desk:
+    """The questions of one run folder. Answers are kept as they were given; a later answer replaces an earlier one."""
+
+    def __init__(self, folder: Path, person: Person | None = None) -> None:
+        self._path, self._person = Path(folder) / DATABASE, person
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        if not self._path.is_file():
+            raise StoreError(f"{self._path.parent} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
+        db = sqlite3.connect(self._path, timeout=10.0)
+        try:
+            with db:
+                db.execute(SCHEMA)
+                yield db
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path} cannot be used ({error}): check its permissions.") from error
+        finally:
+            db.close()
+
+    def ask(self, question: Question) -> tuple[int, ...]:
+        """The answer if there is one; else the question is posted, and put to the person who is there, or `Pending`."""
+        with self._open() as db:
+            row = db.execute("select answer from question where name=?", (question.name,)).fetchone()
+            if row is None:
+                now = datetime.now(UTC).isoformat(timespec="seconds")
+                values = (question.name, question.kind, question.text, json.dumps(question.pictures), now)
+                db.execute("insert into question values(?,?,?,?,?,null,null)", values)
+        if row is not None and row[0] is not None:
+            return question.read(row[0])
+        if self._person is None:
+            raise Pending(question)
+        said = self._person(question)
+        self.answer(question.name, said)
+        return question.read(said)
+
+    def peek(self, question: Question) -> tuple[int, ...]:
+        """The answer if there is one, else `Pending`; writes nothing."""
+        for posted in self.questions():
+            if posted.question == question and posted.answer is not None:
+                return question.read(posted.answer)
+        raise Pending(question)
+
+    def answer(self, name: str, answer: str) -> None:
+        """Keep an answer, if it is one."""
+        posted = next((p for p in self.questions() if p.question.name == name), None)
+        if posted is None:
+            raise FairleadError(f"{self._path.parent} has no question {name!r}: see 'fairlead answer {self._path.parent} --list'.")
+        try:
+            posted.question.read(answer)
+        except ValueError as error:
+            raise FairleadError(f"{error}.") from None
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        with self._open() as db:
+            db.execute("update question set answer=?, answered=? where name=?", (answer, now, name))
+
+    def questions(self) -> list[Posted]:
+        """All of them, the oldest first."""
+        if not self._path.is_file():
+            return []
+        db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=10.0)
+        try:
+            rows = db.execute("select kind, text, pictures, answer from question order by rowid").fetchall()
+        except sqlite3.OperationalError:
+            return []
+        finally:
+            db.close()
+        return [Posted(Question(kind, text, tuple(json.loads(pictures))), answer) for kind, text, pictures, answer in rows]
+
+    def pending(self) -> list[Question]:
+        """Those that wait."""
+        return [p.question for p in self.questions() if p.answer is None]

@@ -1,0 +1,232 @@
+"""Formulas of rewards as text and as data: `clip_score + 0.5*aesthetic` <-> {"+": [Part, {"*": [0.5, Part]}]}. No torch.
+
+    names and calls       aesthetic, clip_score(scale='hessel'); settings need their names
+    + - * and brackets    between rewards and numbers; a/10 divides by a number
+    min(a, b)             the worst of several
+    zscore(a, mean=5.1, std=0.4)   or zscore(a, stats='FILE'), written by `fairlead score --stats FILE`
+    veto(a, b > 0.5)      a where the condition holds, else no number; otherwise=-10 gives one
+    rank_mean(a, b, c)    mean rank among the candidates of the run
+    my.py:function        a function of your own; http://host:port/path an address that scores
+
+`reward_text(parse_reward(text))` reads back as the same tree.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fairlead.core import source
+from fairlead.core.errors import FairleadError
+from fairlead.run import registry
+
+COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<="}
+SIGNS = {"+": 1, "*": 2, "/": 2, **dict.fromkeys(COMPARISONS.values(), 0)}
+"""How tightly an operation binds."""
+CALLS = ("min", "rank_mean", "zscore", "veto")
+ADDRESS = re.compile(r"""(?<!['"\w])https?://[^\s'"(),]+""")
+FILE = re.compile(r"""(?<!['"\w./~-])[\w./~][\w./~-]*\.py:[A-Za-z_]\w*(?!['"])""")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A registered item by name. Replaced, not mutated."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> Part:
+        """The same item with more settings."""
+        return replace(self, settings={**self.settings, **settings})
+
+
+def parse_part(text: str, kind: str) -> Part:
+    """`name` or `name(setting=value, ...)` -> Part, its name checked against the registry."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise FairleadError(f"{text!r} is not a name or name(setting=value): check its spelling.") from None
+    return _part(node, text, kind)
+
+
+def _part(node: ast.expr, text: str, kind: str) -> Part:
+    if isinstance(node, ast.Name):
+        return Part(registry.check(kind, node.id))
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
+        settings = {word.arg or "": _literal(word, text) for word in node.keywords}
+        return Part(registry.check(kind, node.func.id), settings)
+    raise FairleadError(f"{text!r} is not a name or name(setting=value): settings need their names.")
+
+
+def _literal(word: ast.keyword, text: str) -> Any:
+    try:
+        return ast.literal_eval(word.value)
+    except ValueError:
+        raise FairleadError(f"{word.arg} in {text!r} is not a plain value: use a number or a 'string'.") from None
+
+
+def parse_reward(text: str) -> Any:
+    """A formula -> its tree of Parts, numbers and {operation: [...]}."""
+    code = ADDRESS.sub(lambda m: f"http(url={m.group()!r})", text)
+    code = FILE.sub(lambda m: f"file(source={m.group()!r})", code)
+    try:
+        node = ast.parse(code.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise FairleadError(
+            f"Reward {text!r} is not a formula: write for example 'clip_score + 0.5*aesthetic'."
+        ) from None
+    tree = _tree(node, text)
+    if not reward_parts(tree):
+        raise FairleadError(f"Reward {text!r} is only a number: name at least one reward.")
+    return tree
+
+
+def _tree(node: ast.expr, text: str) -> Any:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
+        if not math.isfinite(float(node.value)):
+            raise FairleadError(f"Reward {text!r} has a number too large to hold: use a smaller one.")
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return _times(-1.0, _tree(node.operand, text))
+    if isinstance(node, ast.BinOp):
+        return _binary(node, _tree(node.left, text), _tree(node.right, text), text)
+    if isinstance(node, ast.Compare):
+        return _condition(node, text)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CALLS:
+        return _call(node, node.func.id, text)
+    part = _part(node, text, "rewards")
+    if part.name == "file" and "digest" not in part.settings:
+        part = part.with_settings({"digest": source.digest(str(part.settings.get("source", "")))})
+    return part
+
+
+def _binary(node: ast.BinOp, left: Any, right: Any, text: str) -> Any:
+    if isinstance(node.op, ast.Add | ast.Sub):
+        right = right if isinstance(node.op, ast.Add) else _times(-1.0, right)
+        return left + right if isinstance(left, float) and isinstance(right, float) else {"+": [left, right]}
+    if isinstance(node.op, ast.Mult):
+        return _times(left, right) if isinstance(left, float) else {"*": [left, right]}
+    if isinstance(node.op, ast.Div):
+        if not isinstance(right, float) or right == 0:
+            raise FairleadError(f"Reward {text!r} divides by {reward_text(right)}: divide by a number other than zero.")
+        return left / right if isinstance(left, float) else {"/": [left, right]}
+    raise FairleadError(f"Reward {text!r} uses {type(node.op).__name__}: only +, -, *, / and {', '.join(CALLS)} make rewards.")
+
+
+def _times(factor: float, tree: Any) -> Any:
+    """factor * tree with numbers in front folded into one."""
+    if isinstance(tree, float):
+        return factor * tree
+    if isinstance(tree, Mapping) and "*" in tree and isinstance(tree["*"][0], float):
+        first, *rest = tree["*"]
+        return {"*": [factor * first, *rest]}
+    return {"*": [factor, tree]}
+
+
+def _condition(node: ast.Compare, text: str) -> Any:
+    right = _tree(node.comparators[0], text)
+    if len(node.ops) != 1 or type(node.ops[0]) not in COMPARISONS or not isinstance(right, float):
+        raise FairleadError(f"Reward {text!r} compares in a way that is not read: write 'reward > number'.")
+    return {COMPARISONS[type(node.ops[0])]: [_tree(node.left, text), right]}
+
+
+def _call(node: ast.Call, name: str, text: str) -> Any:
+    parts = [_tree(argument, text) for argument in node.args]
+    settings = {word.arg or "": _literal(word, text) for word in node.keywords}
+    if name in ("min", "rank_mean"):
+        if len(parts) < 2 or settings:
+            raise FairleadError(f"{name} in {text!r} wants at least two rewards and no settings: write {name}(a, b).")
+        return {name: parts}
+    if name == "veto":
+        otherwise = settings.pop("otherwise", None)
+        extra = [] if otherwise is None else [float(otherwise)]
+        if len(parts) != 2 or settings or not (isinstance(parts[1], Mapping) and set(parts[1]) <= set(SIGNS) - {"+", "*", "/"}):
+            raise FairleadError(f"veto in {text!r} wants a reward and a condition: write veto(a, b > 0.5).")
+        return {name: [*parts, *extra]}
+    if len(parts) != 1:
+        raise FairleadError(f"zscore in {text!r} wants one reward: write zscore(a, mean=5.1, std=0.4) or stats='FILE'.")
+    if set(settings) == {"stats"}:
+        settings = _statistics(Path(str(settings["stats"])).expanduser(), reward_text(parts[0]))
+    if set(settings) != {"mean", "std"} or not all(isinstance(v, int | float) for v in settings.values()):
+        raise FairleadError(f"zscore in {text!r} wants mean and std, or stats='FILE' of recorded scores.")
+    return {name: [parts[0], float(settings["mean"]), float(settings["std"])]}
+
+
+def _statistics(path: Path, formula: str) -> dict[str, float]:
+    """Mean and spread of one formula in a file that `fairlead score --stats` wrote."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise FairleadError(f"{path} holds no statistics ({error}): write it with 'fairlead score --stats FILE'.") from None
+    if formula not in found:
+        raise FairleadError(f"{path} has no statistics of {formula!r}, only of {', '.join(map(repr, found)) or 'nothing'}.")
+    return {"mean": found[formula]["mean"], "std": found[formula]["std"]}
+
+
+def from_data(tree: Any) -> Any:
+    """The tree as it stands in JSON, with its Parts made."""
+    if isinstance(tree, Mapping):
+        if "name" in tree:
+            return Part(tree["name"], dict(tree["settings"]))
+        return {op: [from_data(part) for part in parts] for op, parts in tree.items()}
+    return tree
+
+
+def reward_text(tree: Any) -> str:
+    """The formula a person would write for the tree."""
+    return _text(tree)[0]
+
+
+def _text(tree: Any) -> tuple[str, int]:
+    """Text and how tightly it binds: 3 for what needs no brackets anywhere."""
+    if isinstance(tree, Part):
+        inside = ", ".join(f"{k}={v!r}" for k, v in tree.settings.items())
+        return (f"{tree.name}({inside})" if inside else tree.name), 3
+    if not isinstance(tree, Mapping):
+        return _number(tree), 3
+    (op, parts), *_ = tree.items()
+    if op == "zscore":
+        return f"zscore({_text(parts[0])[0]}, mean={_number(parts[1])}, std={_number(parts[2])})", 3
+    if op == "veto":
+        words = [_text(p)[0] for p in parts[:2]] + [f"otherwise={_number(p)}" for p in parts[2:]]
+        return f"veto({', '.join(words)})", 3
+    if op not in SIGNS:
+        return f"{op}({', '.join(_text(p)[0] for p in parts)})", 3
+    bond, text = SIGNS[op], ""
+    for i, part in enumerate(parts):
+        sign = f" {op} " if bond < 2 else op
+        if i and op == "+" and isinstance(part, float | int) and part < 0:
+            sign, part = " - ", -part
+        elif i and op == "+" and isinstance(part, Mapping) and _negated(part) is not None:
+            sign, part = " - ", _negated(part)
+        inner, tight = _text(part)
+        loose = tight <= (1 if sign == " - " else bond) if i else tight < max(bond, 1)
+        text += (sign if i else "") + (f"({inner})" if loose else inner)
+    return text, bond
+
+
+def _negated(tree: Mapping[str, Any]) -> Any:
+    """x where the tree is -1 times x or a negative multiple, else None."""
+    first, *rest = tree.get("*", [None])
+    if not isinstance(first, float | int) or first >= 0 or len(rest) != 1:
+        return None
+    return rest[0] if first == -1 else {"*": [-first, *rest]}
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def reward_parts(tree: Any) -> list[Part]:
+    """Every Part of the tree, in order."""
+    if isinstance(tree, Part):
+        return [tree]
+    if isinstance(tree, Mapping):
+        return [part for parts in tree.values() for inner in parts for part in reward_parts(inner)]
+    return []
