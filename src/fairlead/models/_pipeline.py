@@ -218,7 +218,9 @@ class Pipeline(ABC):
         z = self._unscaled(x).to(self._vae.dtype)
         while True:
             try:
-                parts = [self._vae.decode(part, return_dict=False)[0].float() for part in torch.split(z, self._decode_limit)]
+                parts = [
+                    self._vae.decode(part, return_dict=False)[0].float() for part in torch.split(z, self._decode_limit)
+                ]
                 return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
             except torch.OutOfMemoryError:
                 size = min(len(z), self._decode_limit)
@@ -236,8 +238,8 @@ class Pipeline(ABC):
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is not None and std is not None:
             mean, std = (torch.tensor(v, device=x.device, dtype=x.dtype).view(1, -1, 1, 1) for v in (mean, std))
-            return x * std / config.scaling_factor + mean
-        return x / config.scaling_factor + (config.get("shift_factor") or 0.0)
+            return x * (std / float(config.scaling_factor)) + mean
+        return x / float(config.scaling_factor) + float(config.get("shift_factor") or 0.0)
 
     def meter(self, meter: Meter) -> None:
         """From now on every row of the network and every decoded latent is charged first."""

@@ -8,7 +8,7 @@ does, linearly, or in its logarithm for Karras and kindred spacings (Karras et a
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,10 +55,21 @@ class Discrete:
         self._timesteps = [int(t) for t in timesteps]
 
     def levels(self, steps: int) -> list[Level]:
-        """`steps` + 1 levels; unit noise at the first is the pipeline's initial latent, the last is where it stops."""
+        """`steps` + 1 levels; unit noise at the first is the pipeline's initial latent, the last is where it stops.
+
+        Two departures, where the scheduler's own answer is of no use: one step starts at the noisiest level (linspace
+        and leading spacing would start next to none), and more steps than the scheduler can space apart, half the table
+        or what a consistency model was distilled for, are spread evenly over the table.
+        """
+        size, config = len(self._table), self._scheduler.config
+        if steps > size:
+            raise FairleadError(f"steps is {steps} and this model knows {size} noise levels: give fewer --steps.")
         own = self._timesteps if len(self._timesteps) == steps else []
-        if self.kind in CONSISTENCY and steps > (limit := int(self._scheduler.config.original_inference_steps)):
-            raise FairleadError(f"steps is {steps}, this model was distilled for at most {limit}: give fewer --steps.")
+        crowded = steps > (config.original_inference_steps if self.kind in CONSISTENCY else size // 2)
+        if steps == 1 and self.kind not in CONSISTENCY and config.timestep_spacing != "trailing" and not own:
+            own = [size - 1]
+        elif crowded and not own:
+            own = [round(i * (size - 1) / (steps - 1)) for i in reversed(range(steps))]
         if own:
             return [_preserving(self._table[t]) for t in own] + [Level(1.0, 0.0)]
         self._scheduler.set_timesteps(steps)
@@ -67,10 +78,10 @@ class Discrete:
             out = [_preserving(s) for s in ratios]
             if self.kind in EULER:
                 start = float(self._scheduler.init_noise_sigma)
-                out[0] = Level(1 / start, ratios[0] / start)
+                out[0], out[-1] = Level(1 / start, ratios[0] / start), Level(1.0, ratios[-1])
             return out
         out = [_preserving(self._table[int(t)]) for t in self._scheduler.timesteps]
-        clean = self.kind not in ("DDIM", "PNDM") or self._scheduler.config.set_alpha_to_one
+        clean = self.kind not in ("DDIM", "PNDM") or config.set_alpha_to_one
         return [*out, Level(1.0, 0.0) if clean else _preserving(self._table[0])]
 
     def timestep(self, at: Level) -> float:
@@ -91,7 +102,7 @@ def _preserving(ratio: float) -> Level:
 
 
 def flow(
-    scheduler: Any, steps: int, *, tokens: int | None = None, sigmas: Sequence[float] | None = None
+    scheduler: Any, steps: int, *, tokens: int | None = None, sigmas: Iterable[float] | None = None
 ) -> list[Level]:
     """The levels (1 - s, s) of a rectified-flow scheduler; `tokens` is the picture's length in patches for the shift.
 
@@ -112,5 +123,5 @@ def flow(
     if sigmas is None:
         copy.set_timesteps(steps, **extra)
     else:
-        copy.set_timesteps(sigmas=np.asarray(sigmas), **extra)
+        copy.set_timesteps(sigmas=np.fromiter(sigmas, float), **extra)
     return [Level(1.0 - s, s) for s in copy.sigmas.tolist()]

@@ -85,4 +85,4 @@ class Flux(Pipeline):
         return x - at.sigma * out
 
     def _blocks(self, kind: str) -> Sequence[Any]:
-        return self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks
+        return list(self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)

@@ -51,23 +51,22 @@ class UNet(DiscretePipeline):
 class StableDiffusion(UNet):
     """A Stable Diffusion 1.x or 2.x folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
 
-    `guidance_scale` above 1 runs a second row per sample with `negative_prompt`. `clip_skip` counts text layers left
-    out from the end. `timesteps` replaces the schedule's own for runs of that many steps.
+    `guidance_scale` above 1 runs a second row per sample with `negative_prompt`. `timesteps`
+    replaces the schedule's own for runs of that many steps.
     """
 
     family = "StableDiffusionPipeline"
 
     def __init__(
         self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 7.5,
-        negative_prompt: str | None = None, clip_skip: int | None = None, timesteps: Sequence[int] = (), **loading: Any,
+        negative_prompt: str | None = None, timesteps: Sequence[int] = (), **loading: Any,
     ) -> None:  # fmt: skip
-        self._skip = clip_skip
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self._pipe.encode_prompt(prompts, self._device, 1, False, clip_skip=self._skip)
+        tokens, _ = self._pipe.encode_prompt(prompts, self._device, 1, False)
         return {"tokens": tokens}
 
 

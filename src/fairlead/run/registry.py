@@ -25,6 +25,11 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "adapters": {
         "FluxPipeline": "fairlead.models.flux:Flux",
+        "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
+        "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
+        "StableDiffusion3Pipeline": "fairlead.models.sd3:StableDiffusion3",
+        "StableDiffusionPipeline": "fairlead.models.sd:StableDiffusion",
+        "StableDiffusionXLPipeline": "fairlead.models.sdxl:StableDiffusionXL",
     },
     "rewards": {
         "aesthetic": "fairlead.rewards.aesthetic:Aesthetic",
@@ -42,6 +47,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "heun": "fairlead.core.sampling:heun",
         "dpmpp_2m": "fairlead.core.sampling:dpmpp_2m",
         "ancestral": "fairlead.core.sampling:ancestral",
+        "consistency": "fairlead.core.sampling:consistency",
     },
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""

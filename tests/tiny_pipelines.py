@@ -1,0 +1,126 @@
+"""Pipelines of diffusers' own classes, random and tiny: 2 pixels a latent, 4 channels, a block or two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tiny_flux import LENGTH, tokenizer
+
+torch.set_num_threads(1)  # tiny matrices: more threads only wait for each other
+SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+
+
+def vae(**more: Any) -> Any:
+    from diffusers import AutoencoderKL
+
+    settings = {
+        "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "norm_num_groups": 4, "sample_size": 16,
+        "layers_per_block": 1, "scaling_factor": 0.36,
+    }  # fmt: skip
+    return AutoencoderKL(**{**settings, **more})
+
+
+def clip(projected: bool = False, width: int = 32) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer()), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=LENGTH, projection_dim=width, bos_token_id=2, eos_token_id=3,
+        pad_token_id=0,
+    )  # fmt: skip
+    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
+
+
+def t5(width: int = 32) -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(
+        T5Config(
+            vocab_size=len(tokenizer()), d_model=width, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
+            feed_forward_proj="gated-gelu", dropout_rate=0.0,
+        )
+    )  # fmt: skip
+
+
+def unet(**more: Any) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    settings = {
+        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (8, 16), "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 32, "attention_head_dim": 4, "norm_num_groups": 4,
+    }  # fmt: skip
+    return UNet2DConditionModel(**{**settings, **more})
+
+
+def sd(scheduler: Any, **more: Any) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    return StableDiffusionPipeline(
+        vae=vae(), text_encoder=clip(), tokenizer=tokenizer(), unet=unet(**more), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def sdxl(scheduler: Any, zeros: bool = True, **more: Any) -> Any:
+    from diffusers import StableDiffusionXLPipeline
+
+    net = unet(
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=48, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 16, **more,
+    )  # fmt: skip
+    return StableDiffusionXLPipeline(
+        vae=vae(), text_encoder=clip(), text_encoder_2=clip(projected=True, width=16), tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(), unet=net, scheduler=scheduler, force_zeros_for_empty_prompt=zeros, add_watermarker=False,
+    )  # fmt: skip
+
+
+def sd3(scheduler: Any, **more: Any) -> Any:
+    from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
+
+    net = SD3Transformer2DModel(
+        sample_size=8, patch_size=1, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
+        joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=32, out_channels=4, **more,
+    )  # fmt: skip
+    return StableDiffusion3Pipeline(
+        vae=vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False), transformer=net,
+        scheduler=scheduler, text_encoder=clip(projected=True, width=16), tokenizer=tokenizer(),
+        text_encoder_2=clip(projected=True, width=16), tokenizer_2=tokenizer(), text_encoder_3=t5(),
+        tokenizer_3=tokenizer(),
+    )  # fmt: skip
+
+
+def pixart(scheduler: Any) -> Any:
+    from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
+
+    net = PixArtTransformer2DModel(
+        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=2, caption_channels=32,
+        in_channels=4, cross_attention_dim=16, out_channels=8, attention_bias=True, activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000, norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
+        use_additional_conditions=False,
+    )  # fmt: skip
+    return PixArtSigmaPipeline(
+        tokenizer=tokenizer(), text_encoder=t5(), vae=vae(), transformer=net, scheduler=scheduler
+    )
+
+
+def saved(folder: Path, make: Callable[..., Any], *given: Any, **settings: Any) -> str:
+    """The folder of a pipeline, its denoiser's weights doubled so that prompts and noise matter."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        pipe = make(*given, **settings)
+        net = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+        with torch.no_grad():
+            for name, p in net.named_parameters():
+                if p.ndim > 1:
+                    p.mul_(1.5)
+                if not bool(p.any()) and "bias" not in name:
+                    p.normal_(0, 0.1)
+    pipe.save_pretrained(folder)
+    return str(folder)
