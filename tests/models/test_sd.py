@@ -14,6 +14,7 @@ from fairlead.core.sampling import ancestral, consistency, dpmpp_2m, euler
 from fairlead.models.sd import StableDiffusion
 from fairlead.testing import model_laws
 
+pytestmark = pytest.mark.filterwarnings("ignore:The configuration file:FutureWarning")
 SD15 = {
     **tiny.SCALED,
     "steps_offset": 1,
