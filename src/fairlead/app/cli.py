@@ -76,7 +76,7 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 def _spec(
     prompt: str, model: str, reward: str, space: str, search: str, steer: list[str] | None, intervene: list[str] | None,
-    setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int, batch: int | None, seed: int,
+    setting: list[str] | None, budget: str | None, sampler: str | None, steps: int | None, group: int, batch: int | None, seed: int,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -95,7 +95,7 @@ def _spec(
 def run_command(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Search for a better picture and write it, its rivals and a report into a new folder."""
@@ -217,7 +217,7 @@ def list_command(
 def price(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """What a run would cost, counted without running it."""

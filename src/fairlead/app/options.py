@@ -62,7 +62,12 @@ Budget = Annotated[
         metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
     ),
 ]
-Sampler = Annotated[str, typer.Option(metavar="NAME", help="How a step is taken.", autocompletion=_names("samplers"))]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="How a step is taken.  [default: the model's own]", autocompletion=_names("samplers")
+    ),
+]
 Steps = Annotated[
     int | None, typer.Option(metavar="N", help="Denoising steps of a picture.  [default: the model's own]")
 ]

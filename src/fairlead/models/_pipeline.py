@@ -28,13 +28,15 @@ class Pipeline(ABC):
 
     family: ClassVar[str]
     """The pipeline class a folder of this family names."""
-    loading: ClassVar[frozenset[str]] = frozenset(list(inspect.signature(_load.load).parameters)[2:])
+    loading: ClassVar[frozenset[str]] = frozenset([*list(inspect.signature(_load.load).parameters)[2:], "compile"])
     """Settings that concern loading, the same for every family."""
 
     def __init__(
         self, source: Any, loading: Mapping[str, Any], *, height: int | None, width: int | None, cfg: float,
         negative_prompt: str | None, pipeline: str | None = None,
     ) -> None:  # fmt: skip
+        loading = dict(loading)
+        compiled = bool(loading.pop("compile", False))
         self._given = not isinstance(source, str)
         if self._given and (lost := sorted(set(loading) - {"device", "dtype"})):
             raise FairleadError(
@@ -64,6 +66,8 @@ class Pipeline(ABC):
         self._rows: Rows | None = None
         hook = self._net.register_forward_pre_hook(self._charge, with_kwargs=True)
         self._give_back.append(hook.remove)
+        if compiled:
+            self.compile()
 
     # What a family says.
 

@@ -97,7 +97,9 @@ def refusal(pipeline: str) -> str | None:
     return next((reason for part, reason in REFUSED.items() if part in pipeline), None)
 
 
-def of(pipeline: str, adapter: bool, name: str, denoiser: Mapping[str, Any], scheduler: Mapping[str, Any]) -> Capabilities:
+def of(
+    pipeline: str, adapter: bool, name: str, denoiser: Mapping[str, Any], scheduler: Mapping[str, Any]
+) -> Capabilities:
     """From the class of the pipeline and the configurations of its denoiser and scheduler."""
     family = FAMILIES.get(pipeline)
     steps_with = SAMPLERS.get(str(scheduler.get("_class_name")), "euler")

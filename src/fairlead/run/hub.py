@@ -26,7 +26,9 @@ def checkpoint(name: str) -> Path | None:
     if not path.is_file():
         raise FairleadError(f"There is no file {path}: check its name.")
     if path.suffix.lower() != ".safetensors":
-        raise FairleadError(f"{path} is a {path.suffix} file, which can run code when it is read: convert it to safetensors.")
+        raise FairleadError(
+            f"{path} is a {path.suffix} file, which can run code when it is read: convert it to safetensors."
+        )
     return path
 
 

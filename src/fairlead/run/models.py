@@ -17,8 +17,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry
-from fairlead.run.spec import Spec
-
+from fairlead.run.spec import Part, Spec
 
 LIVE = "python"
 """The name of a live pipeline in a record."""
@@ -55,7 +54,11 @@ def defaults(name: str, revision: str | None = None) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     if name in registry.table("models"):
         return {"batch": 16}
-    able = None if name == LIVE else abilities(name, revision)
+    return {} if name == LIVE else _usual(abilities(name, revision))
+
+
+def _usual(able: capabilities.Capabilities | None) -> dict[str, Any]:
+    """Defaults that follow from what a model can do."""
     if able is None or not able.adapter:
         return {}
     own: dict[str, Any] = {"sampler": able.sampler}
@@ -139,20 +142,39 @@ def build(spec: Spec, *, device: str, dtype: str) -> Any:
         return registry.build("models", spec.model)
     make = adapter(pipeline(name, settings.get("revision")), name)
     _quiet()
-    wanted = {"device": device, "dtype": dtype, **defaults(name, settings.get("revision")).get("settings", {}), **settings}
+    wanted = {
+        "device": device,
+        "dtype": dtype,
+        **defaults(name, settings.get("revision")).get("settings", {}),
+        **settings,
+    }
     source = str(hub.checkpoint(name) or folder(name) or name)
     return _made(make, name, wanted, source)
 
 
+def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
+    """A live pipeline in the record, enough to read and not to build, and the defaults that follow from it."""
+    kind = type(pipe).__name__
+    adapter(kind, kind)
+    family = capabilities.FAMILIES.get(kind)
+    net = getattr(pipe, family.denoiser if family is not None else "transformer", None)
+    config = dict(getattr(net, "config", {}))
+    name = str(pipe.config.get("_name_or_path") or config.get("_name_or_path") or "")
+    able = capabilities.of(kind, True, name, config, dict(pipe.scheduler.config))
+    shown = {"pipeline": kind, "source": Path(name).name if Path(name).is_absolute() else name}
+    return Part(LIVE, {k: v for k, v in shown.items() if v}), _usual(able)
+
+
 def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
     """The adapter over a live pipeline; `release()` gives it back as it was found."""
-    kind = type(pipe).__name__
-    return _made(adapter(kind, kind), kind, dict(settings), pipe)
+    kind, usual = type(pipe).__name__, live(pipe)[1].get("settings", {})
+    return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
 
 
 def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
-    own = [p.name for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    _, *parameters = inspect.signature(make).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
     accepted = {*own, *getattr(make, "loading", ())}
     for setting in wanted:
         if setting not in accepted:
@@ -186,7 +208,14 @@ def describe(name: str) -> dict[str, Any]:
     able = abilities(name)
     family = pipeline(name).removesuffix("Pipeline")
     facts = {} if able is None else {"able": able.words(), "capabilities": able.as_dict()}
-    return {"name": name, "family": family, "megabytes": weights / 1e6, "steps": own.get("steps"), "size": size, **facts}
+    return {
+        "name": name,
+        "family": family,
+        "megabytes": weights / 1e6,
+        "steps": own.get("steps"),
+        "size": size,
+        **facts,
+    }
 
 
 def warnings(spec: Spec) -> list[str]:
@@ -201,4 +230,10 @@ def warnings(spec: Spec) -> list[str]:
             out.append(
                 f"{spec.model.name} does not know {words}: the picture cannot show it. Its words are in its model card."
             )
+    settings = spec.model.settings
+    able = abilities(spec.model.name, settings.get("revision")) if where is not None else None
+    if able is not None and able.few_step and spec.steps > 8:
+        out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}: try --steps 4.")
+    if able is not None and not able.few_step and spec.sampler == "consistency":
+        out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
     return out

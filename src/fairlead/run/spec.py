@@ -237,7 +237,7 @@ def make_spec(
     intervene: str | Part | Sequence[str | Part] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     budget: str | Mapping[str, float] | None = None,
-    sampler: str = "euler",
+    sampler: str | None = None,
     steps: int | None = None,
     group: int = 1,
     batch: int | None = None,
@@ -246,7 +246,8 @@ def make_spec(
 ) -> Spec:
     """The words of the command line, the TOML plan and the Python call -> a checked Spec.
 
-    `defaults` are the model's own (`steps`, `batch`, and settings of the adapter); what is said here wins.
+    `defaults` are the model's own (`steps`, `batch`, `sampler`, and settings of the adapter); what is said here wins.
+    In `settings` the word `model` stands for whatever the model is called.
     """
     settings, defaults = dict(settings or {}), dict(defaults or {})
     if not isinstance(prompt, str) or not prompt.strip():
@@ -260,8 +261,14 @@ def make_spec(
             raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
+    sampler = str(defaults.get("sampler", "euler")) if sampler is None else sampler
     registry.check("samplers", sampler)
     used: set[str] = set()
+
+    def model_part() -> Part:
+        part = dress(model if isinstance(model, Part) else Part(model))
+        used.add("model")
+        return part.with_settings(settings.get("model", {}))
 
     def dress(part: Part) -> Part:
         used.add(part.name)
@@ -288,7 +295,7 @@ def make_spec(
     Cost.budget(limits)
     spec = Spec(
         prompt=prompt.strip(),
-        model=dress(model if isinstance(model, Part) else Part(model)),
+        model=model_part(),
         reward=tree(parse_reward(reward) if isinstance(reward, str) else reward),
         space=one(space, "spaces"),
         search=one(search, "searches"),

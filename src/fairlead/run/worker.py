@@ -47,6 +47,7 @@ class Worker:
             dtype = spec.model.settings.get("dtype") or machine.dtype(self._device)
             model = models.build(spec, device=self._device, dtype=dtype)
         self.model: Model = model
+        self._device = model.device.type
         if reward is None:
             reward = build_reward(spec.reward, lambda part: registry.build("rewards", part))
         self.reward: Reward = reward.copy()
