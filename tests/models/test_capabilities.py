@@ -63,7 +63,7 @@ def test_what_a_scheduler_steps_like_is_the_default_sampler(tmp_path: Path) -> N
 
 def test_interventions_need_joint_attention(tmp_path: Path) -> None:
     name = bare(tmp_path, "StableDiffusionXLPipeline")
-    with pytest.raises(FairleadError, match="token_mean_damping has nothing to edit.*cross-attention"):
+    with pytest.raises(FairleadError, match=r"token_mean_damping has nothing to edit.*cross-attention"):
         models.check(make_spec("a dog", model=name, reward="brightness", intervene="token_mean_damping"))
     models.check(make_spec("a dog", model=name, reward="brightness"))
 
@@ -87,7 +87,7 @@ def test_gradients_need_weights_that_stay(tmp_path: Path, register: Any) -> None
     ],
 )
 def test_other_families_are_refused_by_name(family: str, reason: str, tmp_path: Path) -> None:
-    with pytest.raises(FairleadError, match=f"{family}.*{reason}"):
+    with pytest.raises(FairleadError, match=rf"{family}.*{reason}"):
         models.check(make_spec("a dog", model=bare(tmp_path, family), reward="brightness"))
 
 

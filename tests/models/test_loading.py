@@ -22,6 +22,7 @@ from fairlead.models.sd3 import StableDiffusion3
 from fairlead.models.sdxl import StableDiffusionXL
 from fairlead.run import hub, models
 from fairlead.run.spec import make_spec
+from fairlead.run.store import Store
 
 EULER = {**tiny.SCALED, "timestep_spacing": "leading", "steps_offset": 1}
 
@@ -299,3 +300,20 @@ def test_errors_are_explained(kind: str, said: str) -> None:
         link = error if kind != "WeirdError" else error.__cause__
         assert link is not None
         assert said in str(hub.explained(link, "a/b"))
+
+
+def test_the_command_line_speaks_to_the_model(sdxl: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairlead.app.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_TOKEN", "before")
+    words = ["run", "a red apple", "-m", sdxl, "--reward", "brightness", "--budget", "nfe=4", "--steps", "2", "--batch", "2",
+             "--height", "24", "--guidance-scale", "3", "--negative-prompt", "a 'dog'", "--dtype", "fp32", "--vae-slicing",
+             "--token", "secret-token", "--out", "run", "--set", "model.width=16"]  # fmt: skip
+    assert main(words) == 0
+    spec = Store.open(tmp_path / "run").spec
+    assert spec.model.settings == {
+        "height": 24, "guidance_scale": 3.0, "negative_prompt": "a 'dog'", "dtype": "fp32", "vae_slicing": True, "width": 16,
+    }  # fmt: skip
+    assert spec.sampler == "euler"
+    assert b"secret-token" not in (tmp_path / "run" / "run.sqlite").read_bytes()

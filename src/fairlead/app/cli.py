@@ -22,6 +22,7 @@ from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
+from fairlead.app.model_options import model_flags
 from fairlead.app.options import (
     AsJson,
     Batch,
@@ -84,14 +85,16 @@ def _spec(
         prompt.encode()
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
+    settings = parse_settings(setting or ())
     return make_spec(
         prompt, model=model, reward=reward, space=space, search=search, steer=steer or (), intervene=intervene or (),
-        settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
-        seed=seed, defaults=models.defaults(model),
+        settings=settings, budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
+        seed=seed, defaults=models.defaults(model, settings.get("model", {}).get("revision")),
     )  # fmt: skip
 
 
 @app.command("run", short_help="Search for a better picture.")
+@model_flags
 def run_command(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
@@ -214,6 +217,7 @@ def list_command(
 
 
 @app.command()
+@model_flags
 def price(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,

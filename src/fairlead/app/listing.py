@@ -87,7 +87,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def model_table() -> Table:
     """The models with family, size, steps."""
-    table = plain_table("name", "family", "size", "steps", "picture", "guidance")
+    table = plain_table("name", "family", "size", "steps", "picture", "guidance", "can")
     for item in catalogue.items("models"):
         facts = model_facts(item.name)
         if "error" in facts:
@@ -100,6 +100,7 @@ def model_table() -> Table:
             facts.get("steps"),
             facts.get("size"),
             facts.get("guidance"),
+            facts.get("able"),
         ]
         table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
     table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"

@@ -24,7 +24,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="pocket, a hub name, or a diffusers folder.",
+        help="pocket, a hub name, a diffusers folder, or a .safetensors checkpoint.",
         autocompletion=_names("models"),
     ),
 ]

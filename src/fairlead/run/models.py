@@ -207,7 +207,7 @@ def describe(name: str) -> dict[str, Any]:
     size = f"{settings['width']}x{settings['height']}" if "width" in settings and "height" in settings else ""
     able = abilities(name)
     family = pipeline(name).removesuffix("Pipeline")
-    facts = {} if able is None else {"able": able.words(), "capabilities": able.as_dict()}
+    facts = {} if able is None else {"guidance": able.guidance, "able": able.words(), "capabilities": able.as_dict()}
     return {
         "name": name,
         "family": family,
