@@ -33,6 +33,8 @@ def price(spec: Spec, as_json: bool) -> int:
                 **{name: cost.as_dict() for name, cost in parts.items()},
                 "budget": dict(spec.budget),
                 "seconds": found.seconds,
+                "memory_bytes": found.memory,
+                "batch": found.batch,
             }
         )
         return 0
@@ -58,7 +60,8 @@ def price(spec: Spec, as_json: bool) -> int:
     console = stdout()
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    console.print(Text(f"{found.candidates} candidates{time}. Nothing was run or written."))
+    room = "" if found.memory is None else f", about {found.memory / 1e9:.2g} GB for {found.batch} at once"
+    console.print(Text(f"{found.candidates} candidates{time}{room}. Nothing was run or written."))
     return 0
 
 

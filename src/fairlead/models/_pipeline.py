@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
-from fairlead.core.errors import FairleadError
-from fairlead.core.model import Conditioning, Edit, Level, Rows, Site, Tokens
+from fairlead.core.errors import FairleadError, OutOfMemory
+from fairlead.core.model import Conditioning, Edit, Level, Rows, Site, Tokens, whole
 from fairlead.models import _load
 
 
@@ -185,7 +185,7 @@ class Pipeline(ABC):
                 done.append(out)
                 order, start = order + here, stop
             elif stop - start == 1:
-                raise FairleadError(
+                raise OutOfMemory(
                     f"Memory ran out on {self._device} with {size} row(s) of {self._size[1]}x{self._size[0]} pixels: "
                     "use a smaller width and height, dtype bfloat16, a smaller group, or cpu_offload model."
                 )
@@ -230,7 +230,7 @@ class Pipeline(ABC):
                 size = min(len(z), self._decode_limit)
             _empty_cache()
             if size == 1:
-                raise FairleadError(
+                raise OutOfMemory(
                     f"Memory ran out on {self._device} while decoding one picture of {self._size[1]}x{self._size[0]} "
                     "pixels: use vae_tiling, or a smaller width and height."
                 )
@@ -244,6 +244,28 @@ class Pipeline(ABC):
             mean, std = (torch.tensor(v, device=x.device, dtype=x.dtype).view(1, -1, 1, 1) for v in (mean, std))
             return x * (std / float(config.scaling_factor)) + mean
         return x / float(config.scaling_factor) + float(config.get("shift_factor") or 0.0)
+
+    def networks(self) -> Iterator[Tensor]:
+        """The weights that stay on the device."""
+        for name, part in self._pipe.components.items():
+            if isinstance(part, torch.nn.Module) and not (self._text_away and name.startswith("text_encoder")):
+                yield from part.parameters()
+
+    def trace(self) -> list[Callable[[], Tensor]]:
+        """One picture through the network, and through the decoder, for counting memory; nothing is charged."""
+        cond, at = self.encode([""]), self.levels(2)[0]
+
+        def uncharged(work: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
+            def run() -> Tensor:
+                meter, self._meter = self._meter, None
+                try:
+                    return work(torch.zeros(1, *self._latent, device=self._device))
+                finally:
+                    self._meter = meter
+
+            return run
+
+        return [uncharged(lambda x: self.predict(x, at, cond, whole(1, at))), uncharged(self.decode)]
 
     def meter(self, meter: Meter) -> None:
         """From now on every row of the network and every decoded latent is charged first."""

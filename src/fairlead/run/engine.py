@@ -19,7 +19,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
-from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run import machine, memory, models, png, prepared, registry
 from fairlead.run.executor import Executor, Local
 from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
 from fairlead.run.spec import Spec, reward_parts
@@ -69,6 +69,7 @@ def start(
     clock.say("loading model")
     spec = _with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
+    spec = executor.worker.spec = memory.fitted(spec, executor.worker.model)
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
     versions = machine.versions()

@@ -61,7 +61,7 @@ def _usual(able: capabilities.Capabilities | None) -> dict[str, Any]:
     """Defaults that follow from what a model can do."""
     if able is None or not able.adapter:
         return {}
-    own: dict[str, Any] = {"sampler": able.sampler}
+    own: dict[str, Any] = {"sampler": able.sampler, "batch": 0}
     if able.few_step:
         own |= {"steps": 4}
         if able.guidance == "none needed" and able.pipeline in capabilities.FAMILIES:

@@ -46,7 +46,8 @@ class Spec:
     group: int = 1
     """Candidates rendered together as one group; methods that couple samples act inside it."""
     batch: int = 16
-    """Rows rendered at once. Part of the run because matrix kernels round differently for other sizes."""
+    """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
+    differently for other sizes."""
     seed: int = 0
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
     """Finite limits by name, as in `Cost`."""
@@ -256,8 +257,9 @@ def make_spec(
         raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
+    open_batch = batch == 0 and defaults.get("batch") == 0
     for name, value in (("steps", steps), ("group", group), ("batch", batch)):
-        if not isinstance(value, int) or value < 1:
+        if not isinstance(value, int) or (value < 1 and not (name == "batch" and open_batch)):
             raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
@@ -304,7 +306,7 @@ def make_spec(
         sampler=sampler,
         steps=steps,
         group=group,
-        batch=max(group, batch - batch % group),
+        batch=0 if open_batch else max(group, batch - batch % group),
         seed=seed,
         budget=limits,
     )
