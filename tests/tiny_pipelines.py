@@ -124,3 +124,99 @@ def saved(folder: Path, make: Callable[..., Any], *given: Any, **settings: Any) 
                     p.normal_(0, 0.1)
     pipe.save_pretrained(folder)
     return str(folder)
+
+
+def long_tokenizer() -> Any:
+    """The same words, for chat templates."""
+    out = tokenizer()
+    out.model_max_length = 128
+    out.chat_template = "{% for m in messages %}the dog {{ m['content'] }} and{% endfor %}"
+    return out
+
+
+def aura_flow(scheduler: Any) -> Any:
+    from diffusers import AuraFlowPipeline, AuraFlowTransformer2DModel
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    net = AuraFlowTransformer2DModel(
+        sample_size=8, patch_size=2, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=2, attention_head_dim=8,
+        num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32, pos_embed_max_size=256,
+    )  # fmt: skip
+    text = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer()), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
+        )
+    )
+    return AuraFlowPipeline(tokenizer=tokenizer(), text_encoder=text, vae=vae(), transformer=net, scheduler=scheduler)
+
+
+def sana(scheduler: Any) -> Any:
+    from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    net = SanaTransformer2DModel(
+        patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=4,
+        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8, sample_size=32,
+    )  # fmt: skip
+    dc = AutoencoderDC(
+        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1), decoder_layers_per_block=[1, 1], downsample_block_type="conv",
+        upsample_block_type="interpolate", decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=0.41407,
+    )  # fmt: skip
+    text = Gemma2Model(
+        Gemma2Config(
+            head_dim=16, hidden_size=8, intermediate_size=64, max_position_embeddings=8192, num_attention_heads=2,
+            num_hidden_layers=1, num_key_value_heads=2, vocab_size=len(tokenizer()), attn_implementation="eager",
+        )
+    )  # fmt: skip
+    return SanaPipeline(tokenizer=long_tokenizer(), text_encoder=text, vae=dc, transformer=net, scheduler=scheduler)
+
+
+def qwen_image(scheduler: Any) -> Any:
+    from diffusers import AutoencoderKLQwenImage, QwenImagePipeline, QwenImageTransformer2DModel
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    net = QwenImageTransformer2DModel(
+        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
+    )  # fmt: skip
+    kl = AutoencoderKLQwenImage(
+        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],
+        latents_mean=[0.1, 0.0, -0.2, 0.3], latents_std=[1.0, 1.5, 2.0, 0.5],
+    )  # fmt: skip
+    rope = {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1000000.0}
+    text = Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config={
+                "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+                "num_key_value_heads": 2, "rope_parameters": rope, "vocab_size": 128,
+            },
+            vision_config={
+                "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+            },
+        )
+    )  # fmt: skip
+    return QwenImagePipeline(
+        scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=long_tokenizer(), transformer=net
+    )
+
+
+def z_image(scheduler: Any) -> Any:
+    from diffusers import ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    net = ZImageTransformer2DModel(
+        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2,
+        n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
+    )  # fmt: skip
+    text = Qwen3Model(
+        Qwen3Config(
+            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
+            vocab_size=len(tokenizer()), head_dim=8, max_position_embeddings=512,
+        )
+    )  # fmt: skip
+    return ZImagePipeline(
+        scheduler=scheduler, vae=vae(shift_factor=0.1), text_encoder=text, tokenizer=long_tokenizer(), transformer=net
+    )

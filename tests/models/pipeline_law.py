@@ -99,10 +99,11 @@ def slopes(model: Any, sampler: Sampler, steps: int = 2, prompt: str = "a red ap
         assert all(not p.requires_grad and p.grad is None for p in model._net.parameters())
         for i, (slope, h) in enumerate(zip(pieces, (1e-2, 1e-2), strict=True)):
             assert float(slope.abs().max()) > 0
-            d = slope / slope.norm()
+            d = slope * ((noise, cond.tokens)[i] != 0)  # zeroed padding is where normalisations bend
+            d = d / d.norm()
             with torch.no_grad():
                 ahead, behind = (
                     (noise + s * d, cond.tokens) if i == 0 else (noise, cond.tokens + s * d) for s in (h, -h)
                 )
                 numeric = float((reward(*ahead) - reward(*behind)) / (2 * h))
-            assert numeric == pytest.approx(float(slope.norm()), rel=0.03)
+            assert numeric == pytest.approx(float((slope * d).sum()), rel=0.03), ("noise", "tokens")[i]

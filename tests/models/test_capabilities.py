@@ -50,7 +50,7 @@ def test_abilities(family: str, scheduler: Any, denoiser: Any, expected: dict[st
 
 def test_a_turbo_folder_brings_its_own_defaults(tmp_path: Path) -> None:
     name = bare(tmp_path / "sd3.5-large-turbo", "StableDiffusion3Pipeline", num_layers=38)
-    assert models.defaults(name) == {"sampler": "euler", "steps": 4, "settings": {"guidance_scale": 1.0}}
+    assert models.defaults(name) == {"sampler": "euler", "batch": 0, "steps": 4, "settings": {"guidance_scale": 1.0}}
     spec = make_spec("a dog", model=name, reward="brightness", steps=30, defaults=models.defaults(name))
     assert "distilled" in models.warnings(spec)[0]
 

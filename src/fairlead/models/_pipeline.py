@@ -100,9 +100,18 @@ class Pipeline(ABC):
     def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         """x [R, C, h, w] -> the network's raw output [R, C, h, w], float32."""
 
-    @abstractmethod
+    def _guided(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """Both raw outputs [R, C, h, w] -> the guided one (Ho and Salimans 2022, eq. 6)."""
+        return negative + self._cfg * (positive - negative)
+
     def _clean(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
-        """x and the guided output [R, C, h, w] -> clean prediction x0 [R, C, h, w]."""
+        """x and the guided output [R, C, h, w] -> clean prediction x0 [R, C, h, w]; here the output is a flow velocity."""
+        return x - at.sigma * out
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        """Unscaled latents [B, C, h, w] -> pictures [B, 3, H, W] in [-1, 1]."""
+        image: Tensor = self._vae.decode(z, return_dict=False)[0]
+        return image
 
     # What all do alike.
 
@@ -163,7 +172,7 @@ class Pipeline(ABC):
         out = self._in_chunks(y, at, tokens, extra, rows)
         if self.branches == 2:
             negative, positive = out.chunk(2)
-            out = negative + self._cfg * (positive - negative)
+            out = self._guided(negative, positive)
         return self._clean(x, at, out)
 
     def _in_chunks(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor], rows: Rows) -> Tensor:
@@ -222,9 +231,7 @@ class Pipeline(ABC):
         z = self._unscaled(x).to(self._vae.dtype)
         while True:
             try:
-                parts = [
-                    self._vae.decode(part, return_dict=False)[0].float() for part in torch.split(z, self._decode_limit)
-                ]
+                parts = [self._decoded(part).float() for part in torch.split(z, self._decode_limit)]
                 return (torch.cat(parts) / 2 + 0.5).clamp(0, 1)
             except torch.OutOfMemoryError:
                 size = min(len(z), self._decode_limit)
@@ -330,3 +337,21 @@ def _together(labels: Tensor | None, n: int) -> list[list[int]]:
 def _empty_cache() -> None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def padded(rows: Sequence[Tensor], multiple: int) -> tuple[Tensor, Tensor]:
+    """Rows [T_b, D] of unlike length -> [B, T, D] and a mask [B, T], T the longest rounded up to `multiple`.
+
+    Rounding keeps the shape of a prompt independent of what it is encoded with, except across a multiple.
+    """
+    length = -(-max(len(row) for row in rows) // multiple) * multiple
+    tokens = torch.stack([torch.cat([row, row.new_zeros(length - len(row), row.shape[1])]) for row in rows])
+    mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows], device=tokens.device)
+    return tokens, mask
+
+
+def widened(value: Tensor, length: int) -> Tensor:
+    """[B, T, ...] with zeros up to `length` in its second dimension."""
+    if value.shape[1] >= length:
+        return value
+    return torch.cat([value, value.new_zeros(len(value), length - value.shape[1], *value.shape[2:])], 1)

@@ -108,6 +108,10 @@ def flow(
 
     The shift grows linearly with the length between the two lengths in the configuration (Esser et al. 2024, 5.3.2).
     """
+    if scheduler.config.get("use_flow_sigmas") and scheduler.config.get("prediction_type") == "flow_prediction":
+        copy = type(scheduler).from_config(scheduler.config)
+        copy.set_timesteps(steps)
+        return [Level(1.0 - s, s) for s in copy.sigmas.tolist()]
     if not hasattr(scheduler.config, "shift"):
         name = type(scheduler).__name__
         raise FairleadError(

@@ -81,8 +81,5 @@ class Flux(Pipeline):
         velocity: Tensor = self._pipe._unpack_latents(out.float(), *self._size, self._pipe.vae_scale_factor)
         return velocity
 
-    def _clean(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
-        return x - at.sigma * out
-
     def _blocks(self, kind: str) -> Sequence[Any]:
         return list(self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)

@@ -57,8 +57,5 @@ class StableDiffusion3(Pipeline):
         )[0]
         return out.float()
 
-    def _clean(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
-        return x - at.sigma * out
-
     def _blocks(self, kind: str) -> Sequence[Any]:
         return [b for b in self._net.transformer_blocks if not b.context_pre_only] if kind == "joint" else ()

@@ -23,7 +23,11 @@ class Family:
     sites: Callable[[Mapping[str, Any]], int]
     """Blocks that hand on text changed by the picture, from the denoiser's configuration."""
     guidance: str = "guidance_scale"
-    """The setting of classifier-free guidance; above 1 it doubles the rows."""
+    """The setting of classifier-free guidance."""
+    off: float = 1.0
+    """Its value that runs no second row."""
+    few: int = 4
+    """Steps of its distilled members."""
 
 
 def _none(config: Mapping[str, Any]) -> int:
@@ -31,14 +35,20 @@ def _none(config: Mapping[str, Any]) -> int:
 
 
 FAMILIES = {
+    "AuraFlowPipeline": Family(
+        "transformer", lambda c: int(c.get("num_mmdit_layers", 4)) + int(c.get("num_single_dit_layers", 32))
+    ),
     "FluxPipeline": Family(
         "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38)), "true_cfg_scale"
     ),
     "LatentConsistencyModelPipeline": Family("unet", _none),
     "PixArtSigmaPipeline": Family("transformer", _none),
+    "QwenImagePipeline": Family("transformer", lambda c: int(c.get("num_layers", 60)), "true_cfg_scale"),
+    "SanaPipeline": Family("transformer", _none),
     "StableDiffusion3Pipeline": Family("transformer", lambda c: int(c.get("num_layers", 18)) - 1),
     "StableDiffusionPipeline": Family("unet", _none),
     "StableDiffusionXLPipeline": Family("unet", _none),
+    "ZImagePipeline": Family("transformer", _none, off=0.0, few=8),
 }
 
 REFUSED = {

@@ -62,10 +62,11 @@ def _usual(able: capabilities.Capabilities | None) -> dict[str, Any]:
     if able is None or not able.adapter:
         return {}
     own: dict[str, Any] = {"sampler": able.sampler, "batch": 0}
-    if able.few_step:
-        own |= {"steps": 4}
-        if able.guidance == "none needed" and able.pipeline in capabilities.FAMILIES:
-            own |= {"settings": {capabilities.FAMILIES[able.pipeline].guidance: 1.0}}
+    family = capabilities.FAMILIES.get(able.pipeline)
+    if able.few_step and family is not None:
+        own |= {"steps": family.few}
+        if able.guidance == "none needed":
+            own |= {"settings": {family.guidance: family.off}}
     return own
 
 

@@ -24,12 +24,16 @@ BUILTIN: dict[str, dict[str, str]] = {
         "mixture": "fairlead.models.mixture:Mixture",
     },
     "adapters": {
+        "AuraFlowPipeline": "fairlead.models.aura_flow:AuraFlow",
         "FluxPipeline": "fairlead.models.flux:Flux",
         "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
         "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
+        "QwenImagePipeline": "fairlead.models.qwen_image:QwenImage",
+        "SanaPipeline": "fairlead.models.sana:Sana",
         "StableDiffusion3Pipeline": "fairlead.models.sd3:StableDiffusion3",
         "StableDiffusionPipeline": "fairlead.models.sd:StableDiffusion",
         "StableDiffusionXLPipeline": "fairlead.models.sdxl:StableDiffusionXL",
+        "ZImagePipeline": "fairlead.models.z_image:ZImage",
     },
     "rewards": {
         "aesthetic": "fairlead.rewards.aesthetic:Aesthetic",
