@@ -220,3 +220,62 @@ def z_image(scheduler: Any) -> Any:
     return ZImagePipeline(
         scheduler=scheduler, vae=vae(shift_factor=0.1), text_encoder=text, tokenizer=long_tokenizer(), transformer=net
     )
+
+
+def _flux2_parts(width: int, guidance: bool) -> tuple[Any, Any]:
+    from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
+
+    net = Flux2Transformer2DModel(
+        patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
+        joint_attention_dim=3 * width, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=guidance,
+    )  # fmt: skip
+    kl = AutoencoderKLFlux2(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
+        layers_per_block=1,
+    )  # fmt: skip
+    kl.bn.running_mean.uniform_(-0.5, 0.5)
+    kl.bn.running_var.uniform_(0.5, 2.0)
+    return net, kl
+
+
+def flux2_klein(scheduler: Any, distilled: bool = False) -> Any:
+    from diffusers import Flux2KleinPipeline
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    net, kl = _flux2_parts(8, guidance=False)
+    text = Qwen3ForCausalLM(
+        Qwen3Config(
+            hidden_size=8, intermediate_size=8, num_hidden_layers=28, num_attention_heads=1, num_key_value_heads=1,
+            vocab_size=len(tokenizer()), head_dim=8, max_position_embeddings=512,
+        )
+    )  # fmt: skip
+    return Flux2KleinPipeline(
+        scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=long_tokenizer(), transformer=net,
+        is_distilled=distilled,
+    )  # fmt: skip
+
+
+def flux2(scheduler: Any) -> Any:
+    from diffusers import Flux2Pipeline
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    net, kl = _flux2_parts(8, guidance=True)
+    text = Mistral3ForConditionalGeneration(
+        Mistral3Config(
+            text_config={
+                "model_type": "mistral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 31,
+                "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": len(tokenizer()), "head_dim": 8,
+            },
+            vision_config={
+                "model_type": "pixtral", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
+                "intermediate_size": 8, "image_size": 16, "patch_size": 8,
+            },
+        )
+    )  # fmt: skip
+    words = long_tokenizer()
+    words.chat_template = (
+        "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }} and {% endfor %}{% endfor %}"
+    )
+    return Flux2Pipeline(scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=words, transformer=net)

@@ -102,7 +102,12 @@ def _preserving(ratio: float) -> Level:
 
 
 def flow(
-    scheduler: Any, steps: int, *, tokens: int | None = None, sigmas: Iterable[float] | None = None
+    scheduler: Any,
+    steps: int,
+    *,
+    tokens: int | None = None,
+    sigmas: Iterable[float] | None = None,
+    mu: float | None = None,
 ) -> list[Level]:
     """The levels (1 - s, s) of a rectified-flow scheduler; `tokens` is the picture's length in patches for the shift.
 
@@ -120,7 +125,9 @@ def flow(
         )
     copy, config = type(scheduler).from_config(scheduler.config), scheduler.config
     extra: dict[str, Any] = {}
-    if config.get("use_dynamic_shifting") and tokens is not None:
+    if config.get("use_dynamic_shifting") and mu is not None:
+        extra["mu"] = mu
+    elif config.get("use_dynamic_shifting") and tokens is not None:
         low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
         base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
         extra["mu"] = base + (top - base) * (tokens - low) / (high - low)

@@ -35,6 +35,12 @@ def _none(config: Mapping[str, Any]) -> int:
 
 
 FAMILIES = {
+    "Flux2KleinPipeline": Family(
+        "transformer", lambda c: int(c.get("num_layers", 8)) + int(c.get("num_single_layers", 48))
+    ),
+    "Flux2Pipeline": Family(
+        "transformer", lambda c: int(c.get("num_layers", 8)) + int(c.get("num_single_layers", 48)), "guidance_scale"
+    ),
     "AuraFlowPipeline": Family(
         "transformer", lambda c: int(c.get("num_mmdit_layers", 4)) + int(c.get("num_single_dit_layers", 32))
     ),

@@ -25,6 +25,8 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "adapters": {
         "AuraFlowPipeline": "fairlead.models.aura_flow:AuraFlow",
+        "Flux2KleinPipeline": "fairlead.models.flux2:Flux2Klein",
+        "Flux2Pipeline": "fairlead.models.flux2:Flux2",
         "FluxPipeline": "fairlead.models.flux:Flux",
         "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
         "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
