@@ -5,7 +5,8 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def run(
     prompt: str,
     *,
-    model: str | Part = "pocket",
+    model: str | Part | Any = "pocket",
     reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
     watch: str | Sequence[str] = (),
     space: str | Part = "noise",
@@ -31,7 +32,7 @@ def run(
     intervene: str | Part | Sequence[str | Part] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     budget: str | Mapping[str, float] | None = None,
-    sampler: str = "euler",
+    sampler: str | None = None,
     steps: int | None = None,
     group: int = 1,
     batch: int | None = None,
@@ -41,6 +42,8 @@ def run(
 ) -> Result:
     """Search for a better picture and return what was found, the plain sample beside it.
 
+    `model` is "pocket", a hub name, a diffusers folder, a .safetensors checkpoint, or a live diffusers pipeline, which is
+    used where it is and left exactly as it was found; `settings={"model": {"guidance_scale": 4}}` speaks to its adapter.
     `reward` is a formula over registered names ("clip_score + 0.5*aesthetic"), a `Reward`, or any function of images
     [B, 3, H, W] in [0, 1] and prompts that returns B numbers. `budget` maps nfe, forwards, decodes, scores or seconds
     to a limit; left out, 640 denoiser evaluations. Without `out` the run lives in a temporary directory until the
@@ -50,31 +53,60 @@ def run(
     from fairlead.run import engine
 
     live = None if isinstance(reward, str) else _live(reward)
+    named, defaults = _model(model, settings)
     spec = make_spec(
-        prompt, model=model, reward=reward if isinstance(reward, str) else _named(reward), watch=watch, space=space, search=search,
+        prompt, model=named, reward=reward if isinstance(reward, str) else _named(reward), watch=watch, space=space, search=search,
         steer=steer, intervene=intervene, settings=settings, budget=budget, sampler=sampler, steps=steps, group=group,
-        batch=batch, seed=seed, defaults=models.defaults(model if isinstance(model, str) else model.name),
+        batch=batch, seed=seed, defaults=defaults,
     )  # fmt: skip
     if out is None:
         scratch = tempfile.mkdtemp(prefix="fairlead-")
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
         out = Path(scratch) / "run"
-    engine.start(spec, Path(out), reward=live, on_progress=on_progress or (lambda progress: None)).close()
+    with _lent(model, settings) as lent:
+        engine.start(spec, Path(out), reward=live, model=lent, on_progress=on_progress or (lambda p: None)).close()
     return Result(Path(out))
 
 
 def resume(
     folder: str | Path, *, budget: str | Mapping[str, float] | None = None,
-    reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None,
+    reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None, model: Any = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Result:  # fmt: skip
-    """Continue a run where its record ends; `reward` again if it was a Python object."""
+    """Continue a run where its record ends; `reward` again if it was a Python object, `model` if a live pipeline.
+
+    `settings` are needed only with `model`, and only their entry "model" is read.
+    """
     from fairlead.app.result import Result
     from fairlead.run import engine
     from fairlead.run.spec import parse_budget
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    engine.resume(Path(folder), budget=limits, reward=None if reward is None else _live(reward)).close()
+    with _lent(model, settings) as lent:
+        engine.resume(Path(folder), budget=limits, reward=None if reward is None else _live(reward), model=lent).close()
     return Result(Path(folder))
+
+
+def _model(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> tuple[str | Part, dict[str, Any]]:
+    """What the record calls the model, and its own defaults."""
+    if isinstance(model, str | Part):
+        name, said = (model, {}) if isinstance(model, str) else (model.name, dict(model.settings))
+        said |= (settings or {}).get("model", {})
+        return model, models.defaults(name, said.get("revision"))
+    return models.live(model)
+
+
+@contextmanager
+def _lent(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> Iterator[Any]:
+    """The adapter over a live pipeline for as long as a run needs it; None for a model that is named."""
+    if model is None or isinstance(model, str | Part):
+        yield None
+        return
+    lent = models.lend(model, (settings or {}).get("model", {}))
+    try:
+        yield lent
+    finally:
+        lent.release()
 
 
 def _named(reward: Any) -> Part:

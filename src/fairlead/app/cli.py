@@ -22,6 +22,7 @@ from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, one_line_warnings, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
+from fairlead.app.model_options import model_flags
 from fairlead.app.options import (
     AsJson,
     Batch,
@@ -80,8 +81,8 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 def _spec(
     prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
-    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str, steps: int | None, group: int,
-    batch: int | None, seed: int,
+    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str | None, steps: int | None,
+    group: int, batch: int | None, seed: int,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -89,18 +90,20 @@ def _spec(
         prompt.encode()
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
+    settings = parse_settings(setting or ())
     return make_spec(
         prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
-        intervene=intervene or (), settings=parse_settings(setting or ()), budget=budget, sampler=sampler, steps=steps,
-        group=group, batch=batch, seed=seed, defaults=models.defaults(model),
+        intervene=intervene or (), settings=settings, budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
+        seed=seed, defaults=models.defaults(model, settings.get("model", {}).get("revision")),
     )  # fmt: skip
 
 
 @app.command("run", short_help="Search for a better picture.")
+@model_flags
 def run_command(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Search for a better picture and write it, its rivals and a report into a new folder."""
@@ -219,10 +222,11 @@ def list_command(
 
 
 @app.command()
+@model_flags
 def price(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = "euler", steps: Steps = None, group: Group = 1, batch: Batch = None,
+    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
     seed: Seed = 0, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """What a run would cost, counted without running it."""

@@ -33,6 +33,8 @@ def price(spec: Spec, as_json: bool) -> int:
                 **{name: cost.as_dict() for name, cost in parts.items()},
                 "budget": dict(spec.budget),
                 "seconds": found.seconds,
+                "memory_bytes": found.memory,
+                "batch": found.batch,
             }
         )
         return 0
@@ -58,7 +60,8 @@ def price(spec: Spec, as_json: bool) -> int:
     console = stdout()
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    console.print(Text(f"{found.candidates} candidates{time}. Nothing was run or written."))
+    room = "" if found.memory is None else f", about {found.memory / 1e9:.2g} GB for {found.batch} at once"
+    console.print(Text(f"{found.candidates} candidates{time}{room}. Nothing was run or written."))
     return 0
 
 
@@ -87,7 +90,7 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def model_table() -> Table:
     """The models with family, size, steps."""
-    table = plain_table("name", "family", "size", "steps", "picture", "guidance")
+    table = plain_table("name", "family", "size", "steps", "picture", "guidance", "can")
     for item in catalogue.items("models"):
         facts = model_facts(item.name)
         if "error" in facts:
@@ -100,6 +103,7 @@ def model_table() -> Table:
             facts.get("steps"),
             facts.get("size"),
             facts.get("guidance"),
+            facts.get("able"),
         ]
         table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
     table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"

@@ -24,7 +24,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME",
-        help="pocket, a hub name, or a diffusers folder.",
+        help="pocket, a hub name, a diffusers folder, or a .safetensors checkpoint.",
         autocompletion=_names("models"),
     ),
 ]
@@ -69,7 +69,12 @@ Budget = Annotated[
         metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
     ),
 ]
-Sampler = Annotated[str, typer.Option(metavar="NAME", help="How a step is taken.", autocompletion=_names("samplers"))]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="How a step is taken.  [default: the model's own]", autocompletion=_names("samplers")
+    ),
+]
 Steps = Annotated[
     int | None, typer.Option(metavar="N", help="Denoising steps of a picture.  [default: the model's own]")
 ]

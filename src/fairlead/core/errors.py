@@ -12,6 +12,10 @@ class FairleadError(Exception):
     exit_code = 2
 
 
+class OutOfMemory(FairleadError):
+    """Not even the smallest piece of the work fits on the device."""
+
+
 class StoreError(FairleadError):
     """The run directory cannot be read, written or continued."""
 

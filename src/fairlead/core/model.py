@@ -136,7 +136,7 @@ class Model(Protocol):
         ...
 
     def levels(self, steps: int) -> Sequence[Level]:
-        """`steps` + 1 of them, noisiest first, the last with sigma 0."""
+        """`steps` + 1 of them, noisiest first, the last with sigma 0, or where the model's schedule stops (SD 1.x: 0.03)."""
         ...
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:

@@ -135,6 +135,23 @@ def ancestral(
     return to.alpha * x0 + math.sqrt(to.sigma**2 - up**2) * ((x - at.alpha * x0) / at.sigma) + up * noise
 
 
+@_sampler(stochastic=True)
+def consistency(
+    denoise: Callable[[Tensor, Level], Tensor],
+    x: Tensor,
+    x0: Tensor,
+    at: Level,
+    to: Level,
+    noise: Tensor,
+    past: Past | None,
+) -> Tensor:
+    """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM, DMD2.
+
+    The boundary weights of LCM differ from (0, 1) by less than 1e-4 at every step of its schedules and are left out.
+    """
+    return to.alpha * x0 + to.sigma * noise if to.sigma > 0 else to.alpha * x0
+
+
 def _same(x: Tensor) -> Tensor:
     return x
 

@@ -83,7 +83,11 @@ def _embedded() -> Iterator[Check]:
 
     for name in registry.table("models"):
         about = models.describe(name)
-        yield Check(f"model {name}", True, f"{about['family']}, {about['megabytes']:.1f} MB")
+        yield Check(
+            f"model {name}",
+            True,
+            ", ".join(filter(None, [about["family"], f"{about['megabytes']:.1f} MB", about.get("able")])),
+        )
 
 
 def _plugins() -> Iterator[Check]:

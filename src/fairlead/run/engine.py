@@ -15,11 +15,12 @@ import numpy as np
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
+from fairlead.core.model import Model
 from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
-from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run import machine, memory, models, png, prepared, registry
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.desk import Desk, Person
 from fairlead.run.executor import Executor, Local
@@ -57,18 +58,24 @@ def make_search(spec: Spec, executor: Executor) -> Search:
 
 
 def start(
-    spec: Spec, out: Path, *, reward: Reward | None = None, on_progress: Watch = _silent, stop: Stop = _never
-) -> Store:
-    """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible."""
+    spec: Spec, out: Path, *, reward: Reward | None = None, model: Model | None = None, on_progress: Watch = _silent,
+    stop: Stop = _never,
+) -> Store:  # fmt: skip
+    """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible.
+
+    `reward` and `model` are live objects in place of what the Spec names.
+    """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
             f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
         )
     clock = Clock(spec, on_progress)
+    models.check(spec)
     clock.say("loading model")
     spec = _with_dtype(spec)
-    executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+    executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
+    spec = executor.worker.spec = memory.fitted(spec, executor.worker.model)
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
     versions = machine.versions()
@@ -81,7 +88,7 @@ def start(
 
 
 def resume(
-    folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None,
+    folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None, model: Model | None = None,
     on_progress: Watch = _silent, stop: Stop = _never, person: Person | None = None,
 ) -> Store:  # fmt: skip
     """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
@@ -95,16 +102,18 @@ def resume(
             store.set_spec(spec)
         elif store.status == "finished":
             return store
-        _needs(spec, reward, folder, "resume it with fairlead.resume(folder, reward=...)")
+        _needs(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         clock = Clock(spec, on_progress)
         clock.say("loading model")
-        executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+        executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
         store.set_status("running")
         _Drive(spec, executor, clock, person).run(store, stop)
     return store
 
 
-def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | None = None) -> Replay:
+def replay(
+    folder: Path, index: int, *, alone: bool = False, reward: Reward | None = None, model: Model | None = None
+) -> Replay:
     """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
 
     Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
@@ -112,10 +121,10 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     """
     store = Store.open(folder)
     spec = store.spec
-    _needs(spec, reward, folder, "replay it with that object")
+    _needs(spec, reward, model, folder, "replay it with that object as {}=")
     companions = store.task_of(index)
     recorded = store.get(index)
-    executor = Local(spec, reward=reward, want_gradient=bool(search_class(spec).wants_gradient))
+    executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
     drive = _Drive(spec, executor, Clock(spec, _silent))
     asked, steering = drive.questions(store, companions)
     chosen = [index] if alone else companions
@@ -143,15 +152,19 @@ def replay(folder: Path, index: int, *, alone: bool = False, reward: Reward | No
     return Replay(index, recorded, outcome.reward, identical, gap, outcome.image, len(chosen), message)
 
 
-def _needs(spec: Spec, reward: Reward | None, folder: Path, what: str) -> None:
+def _needs(spec: Spec, reward: Reward | None, model: Model | None, folder: Path, what: str) -> None:
     if reward is None and any(part.name == "python" for part in reward_parts(spec.reward)):
-        raise FairleadError(f"The reward of {folder} was a Python object: {what}.")
+        raise FairleadError(f"The reward of {folder} was a Python object: {what.format('reward')}.")
+    if model is None and spec.model.name == models.LIVE:
+        raise FairleadError(f"The model of {folder} was a live pipeline: {what.format('model')}.")
 
 
 def _with_dtype(spec: Spec) -> Spec:
     """Number format is part of the answer, so it is part of the Spec from the start."""
-    if "dtype" in spec.model.settings or (
-        models.folder(spec.model.name) is None and spec.model.name in registry.table("models")
+    if (
+        spec.model.name == models.LIVE
+        or "dtype" in spec.model.settings
+        or (models.folder(spec.model.name) is None and spec.model.name in registry.table("models"))
     ):
         return spec
     return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))

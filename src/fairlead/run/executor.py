@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from fairlead.core.cost import Cost
+from fairlead.core.model import Model
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Space
@@ -44,8 +45,10 @@ class Executor(Protocol):
 class Local:
     """One worker, here."""
 
-    def __init__(self, spec: Spec, *, reward: Reward | None = None, want_gradient: bool = False) -> None:
-        self.worker = Worker(spec, reward=reward, want_gradient=want_gradient)
+    def __init__(
+        self, spec: Spec, *, reward: Reward | None = None, model: Model | None = None, want_gradient: bool = False
+    ) -> None:
+        self.worker = Worker(spec, reward=reward, model=model, want_gradient=want_gradient)
 
     @property
     def space(self) -> Space:

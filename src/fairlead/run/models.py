@@ -1,24 +1,32 @@
 """What is known of a model before it is loaded: where it is, its own defaults, the words it can read. Imports no torch.
 
-A model is a registered name, a folder with a `model_index.json`, or a hub name. A folder may bring `fairlead.json`:
+A model is a registered name, a folder with a `model_index.json`, a checkpoint file, or a hub name; `python` is a live
+pipeline, which only the caller can give again. A folder may bring `fairlead.json`:
 `steps` and `batch` are the run's defaults, `settings` the adapter's, and `"vocabulary": "words"` says that its
 tokenizer knows whole words only, so that unknown ones can be named to the user.
 """
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import registry
-from fairlead.run.spec import Spec
+from fairlead.run import capabilities, hub, registry
+from fairlead.run.spec import Part, Spec
+
+LIVE = "python"
+"""The name of a live pipeline in a record."""
 
 
 def folder(name: str) -> Path | None:
-    """The folder a model's name means, None for a hub name or a class. Unknown names are refused."""
+    """The folder a model's name means, None for a hub name, a file or a class. Unknown names are refused."""
+    if name == LIVE or hub.checkpoint(name) is not None:
+        return None
     entries = registry.table("models")
     if name in entries:
         if _is_class(entries[name]):
@@ -38,46 +46,146 @@ def _is_class(entry: str) -> bool:
     return entry.partition(":")[2][:1].isupper()
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """`steps`, `batch`, `settings` from the model's own `fairlead.json`; empty if it has none."""
+def defaults(name: str, revision: str | None = None) -> dict[str, Any]:
+    """`steps`, `batch`, `sampler`, `settings`: the model's own `fairlead.json`, else what its configurations say."""
     where = folder(name)
     path = None if where is None else where / "fairlead.json"
-    if path is None or not path.is_file():
-        return {"batch": 16} if name in registry.table("models") else {}
-    return dict(json.loads(path.read_text()))
+    if path is not None and path.is_file():
+        return dict(json.loads(path.read_text()))
+    if name in registry.table("models"):
+        return {"batch": 16}
+    return {} if name == LIVE else _usual(abilities(name, revision))
 
 
-def pipeline(name: str) -> str:
-    """The pipeline class in the model's index; for a hub name the index alone is fetched."""
+def _usual(able: capabilities.Capabilities | None) -> dict[str, Any]:
+    """Defaults that follow from what a model can do."""
+    if able is None or not able.adapter:
+        return {}
+    own: dict[str, Any] = {"sampler": able.sampler, "batch": 0}
+    family = capabilities.FAMILIES.get(able.pipeline)
+    if able.few_step and family is not None:
+        own |= {"steps": family.few}
+        if able.guidance == "none needed":
+            own |= {"settings": {family.guidance: family.off}}
+    return own
+
+
+def _config(name: str, file: str, revision: str | None = None) -> dict[str, Any]:
+    """A small JSON file of a folder or a hub name, empty if it has none."""
     where = folder(name)
-    if where is None:
-        from huggingface_hub import hf_hub_download
+    path = hub.fetch(name, file, revision) if where is None else where / file
+    return dict(json.loads(path.read_text())) if path is not None and path.is_file() else {}
 
-        try:
-            where = Path(hf_hub_download(name, "model_index.json")).parent
-        except Exception as error:
+
+def pipeline(name: str, revision: str | None = None) -> str:
+    """The pipeline class in the model's index or its checkpoint; for a hub name the index alone is fetched."""
+    if (path := hub.checkpoint(name)) is not None:
+        return hub.detect(path)
+    index = _config(name, "model_index.json", revision)
+    if "_class_name" not in index:
+        raise FairleadError(
+            f"Model {name!r} has no model_index.json with a pipeline class: give a diffusers pipeline; a LoRA goes with "
+            "--lora, a denoiser alone with --set model.swap=NAME."
+        )
+    return str(index["_class_name"])
+
+
+def adapter(family: str, name: str) -> Any:
+    """The adapter class of a pipeline class, or why there is none."""
+    if family in registry.table("adapters"):
+        return registry.resolve("adapters", family)
+    known = ", ".join(name.removesuffix("Pipeline") for name in registry.table("adapters"))
+    reason = capabilities.refusal(family) or "no adapter is registered for that class"
+    raise FairleadError(f"Model {name!r} is a {family}, which cannot be used: {reason}; families known are {known}.")
+
+
+def abilities(name: str, revision: str | None = None) -> capabilities.Capabilities | None:
+    """What the model can do, from its configurations; None for a closed form or a live pipeline."""
+    entries = registry.table("models")
+    if name == LIVE or (name in entries and _is_class(entries[name])):
+        return None
+    family = pipeline(name, revision)
+    part = capabilities.FAMILIES[family].denoiser if family in capabilities.FAMILIES else "transformer"
+    denoiser: dict[str, Any] = {}
+    scheduler: dict[str, Any] = {}
+    if hub.checkpoint(name) is None:
+        denoiser = _config(name, f"{part}/config.json", revision)
+        scheduler = _config(name, "scheduler/scheduler_config.json", revision)
+    return capabilities.of(family, family in registry.table("adapters"), name, denoiser, scheduler)
+
+
+def check(spec: Spec) -> None:
+    """Refuse what cannot work before anything is loaded, with the reason."""
+    name, settings = spec.model.name, spec.model.settings
+    able = abilities(name, settings.get("revision"))
+    if able is not None:
+        adapter(able.pipeline, name)
+        if able.sites == 0 and spec.interventions:
             raise FairleadError(
-                f"Model {name!r} could not be fetched ({type(error).__name__}): check the name and the network, "
-                "or give a local folder; 'pocket' needs neither."
-            ) from error
-    return str(json.loads((where / "model_index.json").read_text())["_class_name"])
+                f"{spec.interventions[0].name} has nothing to edit in {name!r} ({able.pipeline.removesuffix('Pipeline')}): "
+                f"{capabilities.JOINT_ONLY}; use a model with joint attention, such as pocket, SD3 or FLUX."
+            )
+    wants = bool(registry.resolve("searches", spec.search.name).wants_gradient)
+    if wants and settings.get("cpu_offload") in ("model", "group"):
+        raise FairleadError(
+            f"{spec.search.name} needs gradients, and cpu_offload={settings['cpu_offload']!r} takes the weights away before "
+            "they are computed: leave it out, or use cpu_offload='text'."
+        )
 
 
 def build(spec: Spec, *, device: str, dtype: str) -> Any:
     """The adapter of the run's model, loaded."""
     name, settings = spec.model.name, dict(spec.model.settings)
     entries = registry.table("models")
+    if name == LIVE:
+        raise FairleadError("The model of this run was a live pipeline: give it again as model=.")
     if name in entries and _is_class(entries[name]):
         return registry.build("models", spec.model)
-    family = pipeline(name)
-    if family not in registry.table("adapters"):
-        raise FairleadError(
-            f"Model {name!r} is a {family}, which has no adapter yet: known are {', '.join(registry.table('adapters'))}."
-        )
+    make = adapter(pipeline(name, settings.get("revision")), name)
     _quiet()
-    own = defaults(name).get("settings", {})
-    wanted = {"device": device, "dtype": dtype, **own, **settings}
-    return registry.call(registry.resolve("adapters", family), name, wanted, str(folder(name) or name))
+    wanted = {
+        "device": device,
+        "dtype": dtype,
+        **defaults(name, settings.get("revision")).get("settings", {}),
+        **settings,
+    }
+    source = str(hub.checkpoint(name) or folder(name) or name)
+    return _made(make, name, wanted, source)
+
+
+def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
+    """A live pipeline in the record, enough to read and not to build, and the defaults that follow from it."""
+    kind = type(pipe).__name__
+    adapter(kind, kind)
+    family = capabilities.FAMILIES.get(kind)
+    net = getattr(pipe, family.denoiser if family is not None else "transformer", None)
+    config = dict(getattr(net, "config", {}))
+    name = str(pipe.config.get("_name_or_path") or config.get("_name_or_path") or "")
+    able = capabilities.of(kind, True, name, config, dict(pipe.scheduler.config))
+    shown = {"pipeline": kind, "source": Path(name).name if Path(name).is_absolute() else name}
+    return Part(LIVE, {k: v for k, v in shown.items() if v}), _usual(able)
+
+
+def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
+    """The adapter over a live pipeline; `release()` gives it back as it was found."""
+    kind, usual = type(pipe).__name__, live(pipe)[1].get("settings", {})
+    return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
+
+
+def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
+    """make(source, **wanted); settings are the adapter's own and those of loading."""
+    _, *parameters = inspect.signature(make).parameters.values()
+    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    accepted = {*own, *getattr(make, "loading", ())}
+    for setting in wanted:
+        if setting not in accepted:
+            raise unknown(f"setting of {name}", setting, accepted)
+    try:
+        return make(source, **wanted)
+    except TypeError as error:
+        raise FairleadError(f"{name} cannot be built from {wanted}: {error}.") from error
+    except (OSError, RuntimeError) as error:
+        raise hub.explained(error, name) from error
 
 
 def _quiet() -> None:
@@ -98,8 +206,17 @@ def describe(name: str) -> dict[str, Any]:
     settings = own.get("settings", {})
     weights = sum(f.stat().st_size for f in where.rglob("*.safetensors"))
     size = f"{settings['width']}x{settings['height']}" if "width" in settings and "height" in settings else ""
+    able = abilities(name)
     family = pipeline(name).removesuffix("Pipeline")
-    return {"name": name, "family": family, "megabytes": weights / 1e6, "steps": own.get("steps"), "size": size}
+    facts = {} if able is None else {"guidance": able.guidance, "able": able.words(), "capabilities": able.as_dict()}
+    return {
+        "name": name,
+        "family": family,
+        "megabytes": weights / 1e6,
+        "steps": own.get("steps"),
+        "size": size,
+        **facts,
+    }
 
 
 def warnings(spec: Spec) -> list[str]:
@@ -114,4 +231,10 @@ def warnings(spec: Spec) -> list[str]:
             out.append(
                 f"{spec.model.name} does not know {words}: the picture cannot show it. Its words are in its model card."
             )
+    settings = spec.model.settings
+    able = abilities(spec.model.name, settings.get("revision")) if where is not None else None
+    if able is not None and able.few_step and spec.steps > 8:
+        out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}: try --steps 4.")
+    if able is not None and not able.few_step and spec.sampler == "consistency":
+        out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
     return out

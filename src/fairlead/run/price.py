@@ -86,6 +86,9 @@ class Price:
     candidates: int
     """How many the budget affords."""
     total: Cost
+    memory: int | None = None
+    """Bytes with the run's batch, weights included; None where the model cannot be traced."""
+    batch: int = 1
     seconds: float | None = None
     """Not known before something was timed on this machine."""
 
@@ -118,10 +121,13 @@ def price(spec: Spec) -> Price:
 
     The search is asked and told nothing but zeros until it or the budget ends, at most `LOOK` candidates far.
     """
-    from fairlead.run import engine
+    from fairlead.run import engine, memory, models
     from fairlead.run.executor import Local
 
+    models.check(spec)
     executor = Local(spec, want_gradient=bool(engine.search_class(spec).wants_gradient))
+    spec = memory.fitted(spec, executor.worker.model)
+    need = memory.footprint(executor.worker.model)
     once, each = executor.price()
     plain = executor.price(plain=True)[1] if spec.controlled else Cost()
     ledger = Ledger(spec.limit)
@@ -135,4 +141,5 @@ def price(spec: Spec) -> Price:
         n += len(proposals)
         ledger.settle(Cost(), each * len(proposals))
         search.tell([Feedback(p, 0.0, {}, torch.zeros_like(p.x)) for p in proposals])
-    return Price(each, plain, once, n, ledger.spent)
+    bytes_ = None if need is None else need.at(min(spec.batch, max(n, 1)))
+    return Price(each, plain, once, n, ledger.spent, bytes_, spec.batch)

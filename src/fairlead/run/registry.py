@@ -24,7 +24,18 @@ BUILTIN: dict[str, dict[str, str]] = {
         "mixture": "fairlead.models.mixture:Mixture",
     },
     "adapters": {
+        "AuraFlowPipeline": "fairlead.models.aura_flow:AuraFlow",
+        "Flux2KleinPipeline": "fairlead.models.flux2:Flux2Klein",
+        "Flux2Pipeline": "fairlead.models.flux2:Flux2",
         "FluxPipeline": "fairlead.models.flux:Flux",
+        "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
+        "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
+        "QwenImagePipeline": "fairlead.models.qwen_image:QwenImage",
+        "SanaPipeline": "fairlead.models.sana:Sana",
+        "StableDiffusion3Pipeline": "fairlead.models.sd3:StableDiffusion3",
+        "StableDiffusionPipeline": "fairlead.models.sd:StableDiffusion",
+        "StableDiffusionXLPipeline": "fairlead.models.sdxl:StableDiffusionXL",
+        "ZImagePipeline": "fairlead.models.z_image:ZImage",
     },
     "rewards": {
         "aesthetic": "fairlead.rewards.aesthetic:Aesthetic",
@@ -51,6 +62,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "heun": "fairlead.core.sampling:heun",
         "dpmpp_2m": "fairlead.core.sampling:dpmpp_2m",
         "ancestral": "fairlead.core.sampling:ancestral",
+        "consistency": "fairlead.core.sampling:consistency",
     },
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""

@@ -11,7 +11,7 @@ from fairlead.core import sampling
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Model
-from fairlead.run import machine, models, registry
+from fairlead.run import machine, memory, models, registry
 from fairlead.run.spec import Spec
 
 
@@ -23,7 +23,7 @@ class Renderer:
         self.model: Model = models.build(
             spec, device=device, dtype=str(spec.model.settings.get("dtype") or machine.dtype(device))
         )
-        self.meter, self._spec = Meter(), spec
+        self.meter, self._spec = Meter(), memory.fitted(spec, self.model)
         self.model.meter(self.meter)
         self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
 

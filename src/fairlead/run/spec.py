@@ -41,7 +41,8 @@ class Spec:
     group: int = 1
     """Candidates rendered together as one group; methods that couple samples act inside it."""
     batch: int = 16
-    """Rows rendered at once. Part of the run because matrix kernels round differently for other sizes."""
+    """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
+    differently for other sizes."""
     seed: int = 0
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
     """Finite limits by name, as in `Cost`."""
@@ -140,7 +141,7 @@ def make_spec(
     intervene: str | Part | Sequence[str | Part] = (),
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     budget: str | Mapping[str, float] | None = None,
-    sampler: str = "euler",
+    sampler: str | None = None,
     steps: int | None = None,
     group: int = 1,
     batch: int | None = None,
@@ -149,7 +150,8 @@ def make_spec(
 ) -> Spec:
     """The words of the command line, the TOML plan and the Python call -> a checked Spec.
 
-    `defaults` are the model's own (`steps`, `batch`, and settings of the adapter); what is said here wins.
+    `defaults` are the model's own (`steps`, `batch`, `sampler`, and settings of the adapter); what is said here wins.
+    In `settings` the word `model` stands for whatever the model is called.
     """
     settings, defaults = dict(settings or {}), dict(defaults or {})
     if not isinstance(prompt, str) or not prompt.strip():
@@ -158,10 +160,17 @@ def make_spec(
         raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
-    _at_least_one(steps=steps, group=group, batch=batch)
+    open_batch = batch == 0 and defaults.get("batch") == 0
+    _at_least_one(steps=steps, group=group, batch=1 if open_batch else batch)
     if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
         raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
+    sampler = str(defaults.get("sampler", "euler")) if sampler is None else sampler
     used: set[str] = set()
+
+    def model_part() -> Part:
+        part = dress(model if isinstance(model, Part) else Part(model))
+        used.add("model")
+        return part.with_settings(settings.get("model", {}))
 
     def dress(part: Part) -> Part:
         used.add(part.name)
@@ -190,7 +199,7 @@ def make_spec(
     Cost.budget(limits)
     spec = Spec(
         prompt=prompt.strip(),
-        model=dress(model if isinstance(model, Part) else Part(model)),
+        model=model_part(),
         reward=tree(reward),
         watch=tuple(map(tree, [watch] if isinstance(watch, str | Part | Mapping) else watch)),
         space=one(space, "spaces"),
@@ -200,7 +209,7 @@ def make_spec(
         sampler=registry.check("samplers", sampler),
         steps=steps,
         group=group,
-        batch=max(group, batch - batch % group),
+        batch=0 if open_batch else max(group, batch - batch % group),
         seed=seed,
         budget=limits,
     )

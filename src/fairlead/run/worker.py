@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +15,7 @@ from torch import Tensor
 
 from fairlead.core import algebra, sampling
 from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
-from fairlead.core.errors import FairleadError, RewardError
+from fairlead.core.errors import FairleadError, OutOfMemory, RewardError
 from fairlead.core.intervention import Intervention, installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
@@ -74,6 +77,8 @@ class Worker:
             dtype = spec.model.settings.get("dtype") or machine.dtype(self._device)
             model = models.build(spec, device=self._device, dtype=dtype)
         self.model: Model = model
+        self._device = model.device.type
+        self._fits: float = math.inf
         reward = watched_reward(spec, reward_leaf, reward)
         self.reward: Reward = reward.copy()
         self._levels = {leaf.level for leaf in self.reward.leaves() if leaf.level is not None}
@@ -133,7 +138,35 @@ class Worker:
         return ready, self.meter.spent - before
 
     def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
-        """Whole groups only. Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
+        """Whole groups only, in as many pieces as fit into memory; what a failed attempt counted is not charged."""
+        outcomes: list[Outcome] = []
+        cost, since = Cost(), time.perf_counter()
+        pieces = [task] if len(task.indices) <= self._fits else _halves(task)
+        while pieces:
+            piece = pieces.pop(0)
+            if len(piece.indices) > self._fits and len(halves := _halves(piece)) > 1:
+                pieces = halves + pieces
+                continue
+            try:
+                done, spent = self._evaluate(piece, steering)
+            except (torch.OutOfMemoryError, OutOfMemory) as error:
+                halves = _halves(piece)
+                if len(halves) == 1:
+                    raise (
+                        error
+                        if isinstance(error, OutOfMemory)
+                        else OutOfMemory(
+                            f"Memory ran out with {len(piece.indices)} picture(s) at once: use dtype bfloat16, a smaller "
+                            "picture or group, or a search without gradients."
+                        )
+                    ) from error
+                self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
+            else:
+                outcomes, cost = outcomes + done, cost + spent
+        return outcomes, replace(cost, seconds=time.perf_counter() - since)
+
+    def _evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
+        """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
 
         Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
         that ranks leaves the total to the driver, who knows the other candidates: NaN here, terms complete.
@@ -194,7 +227,7 @@ class Worker:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         try:
             return reward(images, prompts, early)
-        except (FairleadError, BudgetExceeded, Unmetered):
+        except (FairleadError, BudgetExceeded, Unmetered, torch.OutOfMemoryError):
             raise
         except Exception as error:
             raise RewardError(
@@ -207,3 +240,22 @@ class Worker:
         data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain)
         size = (image.shape[-1], image.shape[-2])
         return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index))
+
+
+def _halves(task: Task) -> list[Task]:
+    """The first and the second half of a task, its groups whole; the task alone if it is one group."""
+    names = list(dict.fromkeys(task.groups))
+    first = set(names[: (len(names) + 1) // 2])
+    parts = [[i for i, g in enumerate(task.groups) if (g in first) == wanted] for wanted in (True, False)]
+    if not parts[1]:
+        return [task]
+    return [
+        replace(
+            task,
+            indices=tuple(task.indices[i] for i in part),
+            proposals=tuple(task.proposals[i] for i in part),
+            groups=tuple(task.groups[i] for i in part),
+            grant=replace(task.grant * (len(part) / len(task.indices)), seconds=task.grant.seconds),
+        )
+        for part in parts
+    ]

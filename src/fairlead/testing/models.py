@@ -24,7 +24,7 @@ from fairlead.testing._check import (
 
 
 def model_laws(model: Model, *, n: int = 3, tolerance: float = 2e-3) -> None:
-    """Checks: levels fall to sigma 0; encoding commutes with taking rows; rows are independent; pure signal comes back;
+    """Checks: levels fall to sigma 0 or nearly; encoding commutes with taking rows; rows are independent; pure signal comes back;
     decoding stays in [0, 1] and carries gradients; edits leave nothing behind; every row is charged before it runs.
     The model stays bound to the suite's meter: give it another one before using it again.
     """  # fmt: skip
@@ -50,7 +50,7 @@ def _levels(model: Model) -> None:
             all(a <= b for a, b in pairwise(alphas)) and min(alphas) >= 0,
             f"alpha falls along levels({steps}): {alphas}.",
         )
-        law(sigmas[-1] == 0, f"levels({steps}) end at sigma {sigmas[-1]:g}, expected 0.")
+        law(sigmas[-1] <= 0.05, f"levels({steps}) end at sigma {sigmas[-1]:g}, expected 0 or the schedule's smallest.")
         law(list(model.levels(steps)) == list(levels), "levels() has a memory: two calls differ.")
 
 
@@ -107,7 +107,7 @@ def _predict(model: Model, n: int, tolerance: float) -> None:
 
 def _signal(model: Model, n: int) -> None:
     """At the model's smallest positive sigma nearly all of x is signal, so the prediction is nearly x / alpha."""
-    at = model.levels(1000)[-2]
+    at = next(at for at in reversed(model.levels(1000)) if at.sigma > 0)
     x = latents(model, n)
     with torch.no_grad():
         out = predict(model, x, at, encode(model, n))

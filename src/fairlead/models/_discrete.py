@@ -1,0 +1,47 @@
+"""What adapters of networks trained on a table of noise levels share: eps, v or x0 from a variance-preserving input."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.model import Level
+from fairlead.models._pipeline import Pipeline
+from fairlead.models._schedule import Discrete
+
+
+class DiscretePipeline(Pipeline):
+    """A pipeline on a discrete schedule. x may come at any common scale of (alpha, sigma); the network sees unit variance.
+
+    `timesteps` replaces the schedule's own for runs of exactly that many steps.
+    """
+
+    def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
+        super().__init__(source, loading, **given)
+        self._schedule = Discrete(self._pipe.scheduler, timesteps)
+        if self._schedule.prediction not in ("epsilon", "v_prediction", "sample"):
+            raise FairleadError(
+                f"The network predicts {self._schedule.prediction!r}; epsilon, v_prediction and sample are known here."
+            )
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The scheduler's own, from its configuration; SD 1.x with DDIM or PNDM stops at sigma 0.03, as it always did."""
+        return self._schedule.levels(steps)
+
+    def _seen(self, x: Tensor, at: Level) -> tuple[Tensor, Tensor]:
+        """The network's input [R, C, h, w] and its time [R]."""
+        time = torch.full((len(x),), self._schedule.timestep(at), device=x.device)
+        return (x / math.hypot(at.alpha, at.sigma)).to(self._dtype), time
+
+    def _clean(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
+        if self._schedule.prediction == "sample":
+            return out
+        if self._schedule.prediction == "v_prediction":
+            square = at.alpha**2 + at.sigma**2
+            return at.alpha / square * x - at.sigma / math.sqrt(square) * out
+        return (x - at.sigma * out) / at.alpha

@@ -1,0 +1,132 @@
+"""A diffusers pipeline from a hub name, a folder, a checkpoint file or a live object, and how a live one is given back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fairlead.core.errors import FairleadError, unknown
+
+DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "bfloat16": "bfloat16",
+          "bf16": "bfloat16"}  # fmt: skip
+OFFLOADS = ("model", "group", "text")
+
+
+def dtype_of(name: str) -> torch.dtype:
+    """The number format of a name, long or short."""
+    if name not in DTYPES:
+        raise unknown("number format", name, DTYPES)
+    found: torch.dtype = getattr(torch, DTYPES[name])
+    return found
+
+
+def load(
+    source: str,
+    pipeline: str,
+    *,
+    dtype: str = "float32",
+    device: str = "cpu",
+    revision: str | None = None,
+    variant: str | None = None,
+    config: str | None = None,
+    swap: str | None = None,
+    lora: str | Sequence[str] | None = None,
+    lora_scale: float = 1.0,
+    cpu_offload: str | None = None,
+    vae_slicing: bool = False,
+    vae_tiling: bool = False,
+    attention_backend: str | None = None,
+) -> Any:
+    """The pipeline on its device, frozen. Every switch is diffusers' own; tokens and caches come from its environment.
+
+    `swap` replaces the denoiser by a folder or hub name of the same class (Lightning, LCM and DMD2 come as such), or by
+    a file with its weights. `lora` is a file, or `repository` or `repository:file`, merged into the weights at
+    `lora_scale`. `config` is the folder a checkpoint file takes its configurations from when the hub is out of reach.
+    """
+    import diffusers
+
+    cls, number = getattr(diffusers, pipeline), dtype_of(dtype)
+    if cpu_offload is not None and cpu_offload not in OFFLOADS:
+        raise unknown("cpu_offload", cpu_offload, OFFLOADS)
+    if Path(source).is_file():
+        pipe = cls.from_single_file(source, dtype=number, **({} if config is None else {"config": config}))
+    else:
+        pipe = cls.from_pretrained(source, dtype=number, revision=revision, variant=variant)
+    if swap is not None:
+        _swap(pipe, swap, number)
+    if lora is not None:
+        _merge(pipe, [lora] if isinstance(lora, str) else list(lora), lora_scale)
+    _place(pipe, device, cpu_offload)
+    for wanted, name in ((vae_slicing, "enable_slicing"), (vae_tiling, "enable_tiling")):
+        if wanted:
+            getattr(pipe.vae, name)()
+    if attention_backend is not None:
+        denoiser(pipe).set_attention_backend(attention_backend)
+    return pipe
+
+
+def denoiser(pipe: Any) -> Any:
+    """The network that is called once a step."""
+    return pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
+
+
+def _swap(pipe: Any, source: str, number: torch.dtype) -> None:
+    name, old = ("unet" if getattr(pipe, "unet", None) is not None else "transformer"), denoiser(pipe)
+    if Path(source).is_file():
+        from safetensors.torch import load_file
+
+        try:
+            old.load_state_dict(load_file(source))
+        except RuntimeError as error:
+            raise FairleadError(f"{source} does not hold the weights of this {name}: {str(error)[:200]}") from error
+        return
+    setattr(pipe, name, type(old).from_pretrained(source, dtype=number))
+
+
+def _merge(pipe: Any, sources: Sequence[str], scale: float) -> None:
+    if not hasattr(pipe, "load_lora_weights"):
+        raise FairleadError(f"{type(pipe).__name__} takes no LoRA: leave --lora out.")
+    for source in sources:
+        where, _, weights = source.partition(":") if not Path(source).exists() else (source, "", "")
+        path = Path(where)
+        if path.is_file():
+            pipe.load_lora_weights(str(path.parent), weight_name=path.name)
+        else:
+            pipe.load_lora_weights(where, **({"weight_name": weights} if weights else {}))
+    pipe.fuse_lora(lora_scale=scale)
+    pipe.unload_lora_weights()
+
+
+def _place(pipe: Any, device: str, offload: str | None) -> None:
+    if offload in ("model", "group") and device == "cpu":
+        offload = None
+    if offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    elif offload == "group":
+        pipe.enable_group_offload(
+            onload_device=torch.device(device), offload_type="leaf_level", use_stream=device.startswith("cuda")
+        )
+    else:
+        for name, part in pipe.components.items():
+            if isinstance(part, torch.nn.Module):
+                part.to("cpu" if offload == "text" and name.startswith("text_encoder") else device)
+
+
+def borrow(pipe: Any) -> Callable[[], None]:
+    """Freeze every network of a pipeline for inference; the returned call gives it back exactly as it was found."""
+    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+    modes = [(module, module.training) for network in networks for module in network.modules()]
+    grads = [(weight, weight.requires_grad) for network in networks for weight in network.parameters()]
+    for network in networks:
+        network.eval().requires_grad_(False)
+
+    def give_back() -> None:
+        for module, mode in modes:
+            module.training = mode
+        for weight, grad in grads:
+            weight.requires_grad_(grad)
+
+    return give_back

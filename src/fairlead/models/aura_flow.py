@@ -1,0 +1,62 @@
+"""AuraFlow: rectified flow, joint blocks and then blocks over one sequence, registers in front of the text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.core.model import Level, Tokens
+from fairlead.models._pipeline import Pipeline
+from fairlead.models._schedule import flow
+
+
+class AuraFlow(Pipeline):
+    """An AuraFlow folder, hub name or live pipeline. Sizes are pixels. The text an edit sees begins with the registers."""
+
+    family = "AuraFlowPipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 3.5,
+        negative_prompt: str | None = None, max_sequence_length: int = 256, **loading: Any,
+    ) -> None:  # fmt: skip
+        self._length = max_sequence_length
+        super().__init__(
+            source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
+        )
+
+    def _unit(self) -> int:
+        return int(self._pipe.vae_scale_factor * self._net.config.patch_size)
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, *_ = self._pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self._device, max_sequence_length=self._length
+        )
+        return {"tokens": tokens}
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The scheduler's own."""
+        return flow(self._pipe.scheduler, steps)
+
+    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        out: Tensor = self._net(
+            x.to(self._dtype),
+            encoder_hidden_states=tokens.to(self._dtype),
+            timestep=torch.full((len(x),), at.sigma, dtype=self._dtype, device=x.device),
+            return_dict=False,
+        )[0]
+        return out.float()
+
+    def _blocks(self, kind: str) -> Sequence[Any]:
+        return list(self._net.joint_transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)
+
+    def _edited(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
+        """Joint blocks return (text, image), single ones [text, image] in one sequence."""
+        if isinstance(output, tuple):
+            return super()._edited(output, edit)
+        _, h, w = self._latent
+        n = (h // self._net.config.patch_size) * (w // self._net.config.patch_size)
+        new = edit(Tokens(output[:, -n:], output[:, :-n]))
+        return torch.cat([new.text, new.image], 1)

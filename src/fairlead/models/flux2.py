@@ -1,0 +1,119 @@
+"""FLUX.2, dev and klein: rectified flow over patches of normalised latents, joint blocks, then one sequence of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlead.core.model import Level, Tokens
+from fairlead.models._pipeline import Pipeline
+from fairlead.models._schedule import flow
+
+
+class Flux2(Pipeline):
+    """A FLUX.2 dev folder, hub name or live pipeline, without reference pictures. Sizes are pixels.
+
+    `guidance_scale` is embedded in the network, which has no second row.
+    """
+
+    family = "Flux2Pipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.0,
+        max_sequence_length: int = 512, **loading: Any,
+    ) -> None:  # fmt: skip
+        self._guidance: float | None = float(guidance_scale)
+        self._prepare(source, loading, height, width, 1.0, max_sequence_length)
+
+    def _prepare(
+        self, source: Any, loading: Mapping[str, Any], height: int | None, width: int | None, cfg: float, length: int
+    ) -> None:
+        self._length = length
+        super().__init__(source, loading, height=height, width=width, cfg=cfg, negative_prompt=None)
+        c, h, w = self._latent
+        self._latent = (c, h // 2, w // 2)
+        ids: Tensor = self._pipe._prepare_latent_ids(torch.empty(1, c, h // 2, w // 2))
+        self._image_ids = ids.to(self._device)
+
+    def _unit(self) -> int:
+        return int(self._pipe.vae_scale_factor) * 2
+
+    def _default_size(self) -> tuple[int, int]:
+        side = int(self._pipe.default_sample_size * self._pipe.vae_scale_factor)
+        return side, side
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _ = self._pipe.encode_prompt(prompts, device=self._device, max_sequence_length=self._length)
+        return {"tokens": tokens}
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The pipeline's own sigmas; their shift depends on picture size and on the number of steps."""
+        own, n = self._pipe.scheduler.config.get("use_flow_sigmas"), self._image_ids.shape[1]
+        sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
+        return flow(self._pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
+
+    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        r = len(x)
+        guidance = None if self._guidance is None else torch.full((r,), self._guidance, device=x.device)
+        text_ids = self._pipe._prepare_text_ids(tokens[:1]).to(x.device)
+        out: Tensor = self._net(
+            hidden_states=x.to(self._dtype).flatten(2).mT,
+            timestep=torch.full((r,), at.sigma, dtype=self._dtype, device=x.device),
+            guidance=guidance,
+            encoder_hidden_states=tokens.to(self._dtype),
+            txt_ids=text_ids.expand(r, -1, -1),
+            img_ids=self._image_ids.expand(r, -1, -1),
+            return_dict=False,
+        )[0]
+        return out.float().mT.reshape(x.shape)
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        normal, eps = self._vae.bn, self._vae.config.batch_norm_eps
+        mean, std = (v.float().view(1, -1, 1, 1) for v in (normal.running_mean, (normal.running_var + eps).sqrt()))
+        out: Tensor = self._pipe._unpatchify_latents(x * std + mean)
+        return out
+
+    def _blocks(self, kind: str) -> Sequence[Any]:
+        return list(self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)
+
+    def _edited(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
+        """Joint blocks return (text, image), single ones [text, image] in one sequence."""
+        if isinstance(output, tuple):
+            return super()._edited(output, edit)
+        n = self._image_ids.shape[1]
+        new = edit(Tokens(output[:, -n:], output[:, :-n]))
+        return torch.cat([new.text, new.image], 1)
+
+
+class Flux2Klein(Flux2):
+    """A FLUX.2 klein folder, hub name or live pipeline: `guidance_scale` above 1 runs a second row, of the empty prompt.
+
+    Distilled members ignore it, as in the pipeline, and want 4 steps.
+    """
+
+    family = "Flux2KleinPipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.0,
+        max_sequence_length: int = 512, **loading: Any,
+    ) -> None:  # fmt: skip
+        self._guidance = None
+        self._prepare(source, loading, height, width, float(guidance_scale), max_sequence_length)
+
+    @property
+    def branches(self) -> int:
+        """2 with guidance, unless the network was distilled."""
+        return 2 if self._cfg > 1 and not self._pipe.config.is_distilled else 1
+
+
+def _shift(tokens: int, steps: int) -> float:
+    """FLUX.2's log-shift: two lines in the picture's length, for 10 and for 200 steps, and a line between them."""
+    many = 0.00016927 * tokens + 0.45666666
+    if tokens > 4300:
+        return many
+    few = 8.73809524e-05 * tokens + 1.89833333
+    return many + (steps - 200.0) * (many - few) / 190.0

@@ -1,0 +1,106 @@
+"""Qwen-Image: rectified flow, packed latents, joint attention throughout, a language model's states as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fairlead.core.model import Conditioning, Level
+from fairlead.models._pipeline import Pipeline, padded, widened
+from fairlead.models._schedule import flow
+
+ROUNDED = 64
+"""Prompts are padded to a multiple of so many tokens; the padding is masked."""
+
+
+class QwenImage(Pipeline):
+    """A Qwen-Image folder, hub name or live pipeline. Sizes are pixels.
+
+    `true_cfg_scale` above 1 runs a second row per sample with `negative_prompt`, and the guided velocity of every patch
+    is scaled back to the length of the conditional one, as the pipeline does.
+    """
+
+    family = "QwenImagePipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, true_cfg_scale: float = 4.0,
+        guidance_scale: float = 1.0, negative_prompt: str | None = " ", max_sequence_length: int = 512, **loading: Any,
+    ) -> None:  # fmt: skip
+        self._length, self._guidance = max_sequence_length, float(guidance_scale)
+        super().__init__(
+            source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
+        )
+
+    def _unit(self) -> int:
+        return int(self._pipe.vae_scale_factor) * 2
+
+    def _default_size(self) -> tuple[int, int]:
+        side = int(self._pipe.default_sample_size * self._pipe.vae_scale_factor)
+        return side, side
+
+    def _channels(self) -> int:
+        return int(self._net.config.in_channels) // 4
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        rows = [self._pipe.encode_prompt([p], self._device, max_sequence_length=self._length)[0][0] for p in prompts]
+        tokens, mask = padded(rows, ROUNDED)
+        return {"tokens": tokens, "mask": mask}
+
+    def encode(self, prompts: Sequence[str]) -> Conditioning:
+        """Prompts -> [B, T, D] with a mask; both halves of guidance are as long as the longer."""
+        told = super().encode(prompts)
+        length = max(told.tokens.shape[1], told.extra["negative"].shape[1] if self.branches == 2 else 0)
+        names = [name for name in told.extra if name in ("mask", "negative", "negative_mask")]
+        return Conditioning(
+            widened(told.tokens, length), told.prompts, {name: widened(told.extra[name], length) for name in names}
+        )
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
+        _, h, w = self._latent
+        return flow(self._pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
+
+    def _pack(self, x: Tensor) -> Tensor:
+        packed: Tensor = self._pipe._pack_latents(x, *x.shape)
+        return packed
+
+    def _unpack(self, x: Tensor) -> Tensor:
+        out: Tensor = self._pipe._unpack_latents(x, *self._size, self._pipe.vae_scale_factor)
+        return out[:, :, 0]
+
+    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        _, h, w = self._latent
+        out: Tensor = self._net(
+            hidden_states=self._pack(x.to(self._dtype)),
+            timestep=torch.full((len(x),), at.sigma, dtype=self._dtype, device=x.device),
+            guidance=torch.full((len(x),), self._guidance, device=x.device)
+            if self._net.config.guidance_embeds
+            else None,
+            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_hidden_states_mask=None if bool(extra["mask"].all()) else extra["mask"],
+            img_shapes=[[(1, h // 2, w // 2)]] * len(x),
+            return_dict=False,
+        )[0]
+        return self._unpack(out.float())
+
+    def _guided(self, negative: Tensor, positive: Tensor) -> Tensor:
+        own, mixed = self._pack(positive), self._pack(super()._guided(negative, positive))
+        return self._unpack(mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)))
+
+    def _unscaled(self, x: Tensor) -> Tensor:
+        config = self._vae.config
+        mean, std = (
+            torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std)
+        )
+        return x * std + mean
+
+    def _decoded(self, z: Tensor) -> Tensor:
+        image: Tensor = self._vae.decode(z[:, :, None], return_dict=False)[0]
+        return image[:, :, 0]
+
+    def _blocks(self, kind: str) -> Sequence[Any]:
+        return list(self._net.transformer_blocks) if kind == "joint" else ()

@@ -1,0 +1,65 @@
+"""Sana: rectified flow over strongly compressed latents, text by cross-attention only."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.core.model import Level
+from fairlead.models._pipeline import Pipeline
+from fairlead.models._schedule import flow
+
+
+class Sana(Pipeline):
+    """A Sana folder, hub name or live pipeline. Sizes are pixels and are not rounded to aspect-ratio bins.
+
+    `instruction` puts the pipeline's own instruction to the language model before the prompt, as the pipeline does.
+    """
+
+    family = "SanaPipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.5,
+        negative_prompt: str | None = None, max_sequence_length: int = 300, instruction: bool = True, **loading: Any,
+    ) -> None:  # fmt: skip
+        self._length, self._instruct = max_sequence_length, instruction
+        super().__init__(
+            source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
+        )
+
+    def _encoded(self, prompts: list[str], instruction: Any) -> dict[str, Tensor]:
+        tokens, mask, *_ = self._pipe.encode_prompt(
+            prompts, False, device=self._device, max_sequence_length=self._length, complex_human_instruction=instruction
+        )
+        return {"tokens": tokens, "mask": mask}
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        own = inspect.signature(type(self._pipe).__call__).parameters["complex_human_instruction"].default
+        return self._encoded(prompts, own if self._instruct else None)
+
+    def _nothing(self) -> dict[str, Tensor]:
+        return self._encoded([self._negative or ""], None)
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """The scheduler's own."""
+        return flow(self._pipe.scheduler, steps)
+
+    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        config = self._pipe.scheduler.config
+        time = at.sigma * config.num_train_timesteps
+        if config.get("use_flow_sigmas"):  # DPM-Solver++ hands its times on as whole numbers
+            time = math.floor(time + 1e-4)
+        time *= self._net.config.timestep_scale
+        out: Tensor = self._net(
+            x.to(self._dtype),
+            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_attention_mask=extra["mask"],
+            timestep=torch.full((len(x),), time, device=x.device),
+            return_dict=False,
+        )[0]
+        return out[:, : x.shape[1]].float()

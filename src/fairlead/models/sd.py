@@ -1,0 +1,76 @@
+"""Stable Diffusion 1.x and 2.x: a U-Net on a discrete schedule, eps or v, text by cross-attention only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.core.model import Level
+from fairlead.models._discrete import DiscretePipeline
+
+
+class UNet(DiscretePipeline):
+    """What SD and SDXL share.
+
+    Networks distilled with their guidance as an input (LCM) get `guidance_scale` there and run without a second row
+    (Luo et al. 2023).
+    """
+
+    def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
+        super().__init__(source, loading, timesteps, **given)
+        width, self._embedded = self._net.config.time_cond_proj_dim, None
+        if width is not None:
+            embedded = self._pipe.get_guidance_scale_embedding(torch.tensor([self._cfg - 1.0]), embedding_dim=width)
+            self._embedded = embedded.to(self._device, self._dtype)
+
+    @property
+    def branches(self) -> int:
+        """2 under classifier-free guidance, 1 without it or when the scale is an input of the network."""
+        return 2 if self._cfg > 1 and self._net.config.time_cond_proj_dim is None else 1
+
+    def _added(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+        """`added_cond_kwargs` of the network."""
+        return None
+
+    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        seen, time = self._seen(x, at)
+        out: Tensor = self._net(
+            seen,
+            time,
+            encoder_hidden_states=tokens.to(self._dtype),
+            timestep_cond=None if self._embedded is None else self._embedded.expand(len(x), -1),
+            added_cond_kwargs=self._added(extra),
+            return_dict=False,
+        )[0]
+        return out.float()
+
+
+class StableDiffusion(UNet):
+    """A Stable Diffusion 1.x or 2.x folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+
+    `guidance_scale` above 1 runs a second row per sample with `negative_prompt`. `timesteps`
+    replaces the schedule's own for runs of that many steps.
+    """
+
+    family = "StableDiffusionPipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 7.5,
+        negative_prompt: str | None = None, timesteps: Sequence[int] = (), **loading: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
+        )
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _ = self._pipe.encode_prompt(prompts, self._device, 1, False)
+        return {"tokens": tokens}
+
+
+class LatentConsistency(StableDiffusion):
+    """An LCM distilled from Stable Diffusion 1.x (Luo et al. 2023); use sampler `consistency` with 1 to 8 steps."""
+
+    family = "LatentConsistencyModelPipeline"

@@ -1,0 +1,50 @@
+"""Stable Diffusion XL and what was distilled from it: Turbo, Lightning, LCM, DMD2, Hyper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fairlead.models.sd import UNet
+
+
+class StableDiffusionXL(UNet):
+    """An SDXL folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+
+    Turbo, Lightning and kin want `guidance_scale=0` and 1 to 8 steps; the denoiser may be swapped (`swap`) or merged
+    with a LoRA (`lora`), and DMD2's schedule is `timesteps=(999, 749, 499, 249)` with sampler `consistency`. Without a
+    `negative_prompt` the unconditional text is zero where the folder says so, as in the pipeline. `original_size` and
+    `crop` are SDXL's micro-conditioning, (height, width) and (top, left) in pixels (Podell et al. 2024, 2.2).
+    """
+
+    family = "StableDiffusionXLPipeline"
+
+    def __init__(
+        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 5.0,
+        negative_prompt: str | None = None, clip_skip: int | None = None, timesteps: Sequence[int] = (),
+        original_size: Sequence[int] | None = None, crop: Sequence[int] = (0, 0), **loading: Any,
+    ) -> None:  # fmt: skip
+        self._skip = clip_skip
+        super().__init__(
+            source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
+        )
+        self._ids = [float(v) for v in (*(original_size or self._size), *crop, *self._size)]
+
+    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _, pooled, _ = self._pipe.encode_prompt(
+            prompts, device=self._device, do_classifier_free_guidance=False, clip_skip=self._skip
+        )
+        ids = torch.tensor([self._ids], dtype=tokens.dtype, device=self._device).expand(len(prompts), -1)
+        return {"tokens": tokens, "pooled": pooled, "time_ids": ids}
+
+    def _nothing(self) -> dict[str, Tensor]:
+        told = self._text([self._negative or ""])
+        if self._negative is None and self._pipe.config.get("force_zeros_for_empty_prompt"):
+            told |= {name: torch.zeros_like(told[name]) for name in ("tokens", "pooled")}
+        return told
+
+    def _added(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"text_embeds": extra["pooled"].to(self._dtype), "time_ids": extra["time_ids"]}

@@ -1,0 +1,98 @@
+"""Models that are not a folder yet: names on the hub and checkpoint files, and why one cannot be had. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+from fairlead.core.errors import FairleadError
+
+SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+MARKS = {
+    "conditioner.embedders.1.": "StableDiffusionXLPipeline",
+    "cond_stage_model.": "StableDiffusionPipeline",
+    "joint_blocks.0.": "StableDiffusion3Pipeline",
+    "double_blocks.0.": "FluxPipeline",
+}
+"""Part of a tensor's name in a checkpoint file -> its pipeline; the first that occurs decides."""
+
+
+def checkpoint(name: str) -> Path | None:
+    """The file a model's name means, if it means one. Only safetensors are read: other formats can run code."""
+    path = Path(name).expanduser()
+    if path.suffix.lower() not in SUFFIXES:
+        return None
+    if not path.is_file():
+        raise FairleadError(f"There is no file {path}: check its name.")
+    if path.suffix.lower() != ".safetensors":
+        raise FairleadError(
+            f"{path} is a {path.suffix} file, which can run code when it is read: convert it to safetensors."
+        )
+    return path
+
+
+def detect(path: Path) -> str:
+    """The pipeline class of a checkpoint file, from the names of its tensors; a file without a text encoder is refused."""
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            names = list(json.loads(file.read(min(size, 100_000_000))))
+    except (OSError, ValueError, struct.error) as error:
+        raise FairleadError(f"{path} is not a safetensors file ({type(error).__name__}): download it again.") from error
+    for mark, pipeline in MARKS.items():
+        if any(mark in name for name in names):
+            return pipeline
+    raise FairleadError(
+        f"{path} holds no checkpoint of SD, SDXL, SD3 or FLUX: give a whole checkpoint as --model; a LoRA goes with "
+        "--lora, a denoiser alone with --set model.swap=FILE."
+    )
+
+
+def fetch(name: str, file: str, revision: str | None = None) -> Path | None:
+    """A small file of a hub repository, None if the repository has none of that name."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except EntryNotFoundError as error:
+        if type(error).__name__ == "LocalEntryNotFoundError":
+            raise explained(error, name) from error
+        return None
+    except Exception as error:
+        raise explained(error, name) from error
+
+
+def explained(error: BaseException, name: str) -> FairleadError:
+    """One sentence for what a loader raised: value, cause, what to do."""
+    chain: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and link not in chain:
+        chain.append(link)
+        link = link.__cause__ or link.__context__
+    kinds = [type(e).__name__ for e in chain]
+    if "GatedRepoError" in kinds:
+        return FairleadError(
+            f"Model {name!r} is gated: accept its licence on https://huggingface.co/{name}, then run 'hf auth login' or "
+            "give --token."
+        )
+    if "RevisionNotFoundError" in kinds:
+        return FairleadError(f"Model {name!r} has no such revision: check --revision.")
+    if "RepositoryNotFoundError" in kinds:
+        return FairleadError(
+            f"There is no model {name!r} on the hub, or it is private: check the name, or give --token if it is yours."
+        )
+    if "OfflineModeIsEnabled" in kinds or "LocalEntryNotFoundError" in kinds:
+        return FairleadError(
+            f"Model {name!r} is not in the local cache and the hub cannot be reached: go online (unset HF_HUB_OFFLINE), "
+            "or give a local folder; 'pocket' needs neither."
+        )
+    if any("OutOfMemory" in kind for kind in kinds):
+        return FairleadError(
+            f"Model {name!r} does not fit into memory: use --dtype bfloat16, --cpu-offload model, or a smaller model."
+        )
+    said = " ".join(str(error).split())[:300]
+    return FairleadError(
+        f"Model {name!r} could not be loaded ({kinds[0]}: {said}): check the name, --variant and --revision, and the network."
+    )

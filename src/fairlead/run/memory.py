@@ -1,0 +1,113 @@
+"""How much memory a run needs, counted by running the network on tensors without data, and how many pictures fit."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fairlead.core.model import Model
+from fairlead.run.spec import Spec
+
+MOST = 64
+"""Pictures at once at most, however much memory there is: larger batches are no faster."""
+USUAL = 4
+"""Pictures at once where memory cannot be asked for."""
+SPARE = 0.85
+"""Part of the free memory that is planned with; the rest is for fragments and for what is not counted."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes."""
+
+    weights: int
+    """Every network of the pipeline that stays on the device."""
+    picture: int
+    """The most that is alive at once while one picture is denoised, or decoded, whichever is more."""
+
+    def at(self, batch: int) -> int:
+        """With so many pictures at once."""
+        return self.weights + batch * self.picture
+
+    def as_dict(self) -> dict[str, int]:
+        """Plain data."""
+        return asdict(self)
+
+
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ignore]
+    """Bytes of the tensors made inside that were alive at the same time, at the most."""
+
+    most: int
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call, unused-ignore]
+        self.now = self.most = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                size, key = storage.nbytes(), storage._cdata
+                if key not in self._alive:
+                    self.now += size
+                self._alive[key] = self._alive.get(key, 0) + 1
+                self.most = max(self.most, self.now)
+                weakref.finalize(tensor, self._gone, key, size)
+        return out
+
+    def _gone(self, key: int, size: int) -> None:
+        self._alive[key] -= 1
+        if not self._alive[key]:
+            del self._alive[key]
+            self.now -= size
+
+
+def peak(work: Callable[[], Any]) -> int:
+    """Bytes alive at once at the most while `work` makes tensors."""
+    with _Peak() as seen:
+        kept = work()
+        most: int = seen.most
+    del kept
+    return most
+
+
+def footprint(model: Model) -> Footprint | None:
+    """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    trace = getattr(model, "trace", None)
+    networks = getattr(model, "networks", None)
+    if trace is None or networks is None:
+        return None
+    works = trace()
+    weights = sum(p.numel() * p.element_size() for p in networks())
+    try:
+        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+            picture = max(peak(work) for work in works)
+    except Exception:
+        return None
+    return Footprint(weights, picture)
+
+
+def free(device: torch.device) -> int | None:
+    """Free bytes of an accelerator, None for a CPU."""
+    if device.type != "cuda":
+        return None
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+def fitted(spec: Spec, model: Model) -> Spec:
+    """The Spec with its batch chosen, where it was left open (0): what fits into the free memory, in whole groups."""
+    if spec.batch:
+        return spec
+    room, need = free(model.device), footprint(model) if model.device.type == "cuda" else None
+    n = USUAL if room is None or need is None else int(SPARE * room / max(need.picture, 1))
+    n = max(1, min(n, MOST))
+    return replace(spec, batch=max(spec.group, n - n % spec.group))
