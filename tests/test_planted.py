@@ -187,6 +187,7 @@ CHARGED_FIRST = """        self._spent = self._spent + cost
             raise BudgetExceeded(cost, left)
 """
 DAMP = "fairlead.interventions.token_mean_damping:TokenMeanDamping.__call__"
+PIPELINE = "fairlead.models._pipeline:Pipeline"
 SAMPLING = "fairlead.core.sampling"
 STORE = "fairlead.run.store:Store"
 
@@ -216,7 +217,7 @@ MISTAKES = {
         "fairlead.core.cost:Ledger.affordable", "int(r + 1e-9)", "int(r) + 1", property_of_budgets
     ),
     "guidance is charged once": Mistake(
-        "fairlead.models.flux:Flux._charge", "Cost(forwards=rows)", "Cost(forwards=rows / self.branches)", flux_laws
+        f"{PIPELINE}._in_chunks", "Cost(forwards=len(x))", "Cost(forwards=len(x) / self.branches)", flux_laws
     ),
     "what was recalled is not booked": Mistake(
         "fairlead.run.engine:_Drive._answer", "self._ledger.settle(Cost(), cost)", "pass", resuming
@@ -271,13 +272,13 @@ MISTAKES = {
     ),
     # models
     "guidance the wrong way round": Mistake(
-        "fairlead.models.flux:Flux.predict",
+        f"{PIPELINE}._guided",
         "negative + self._cfg * (positive - negative)",
         "positive + self._cfg * (positive - negative)",
         pipeline,
     ),
     "an edit stays installed": Mistake(
-        "fairlead.models.flux:Flux.edit", "return lambda: handle.remove()", "return lambda: None", damping
+        f"{PIPELINE}.edit", "            handle.remove()\n", "            pass\n", damping
     ),
     "an edit stays installed after an exception": Mistake(
         "fairlead.core.intervention:installed",
@@ -318,7 +319,7 @@ MISTAKES = {
         groups,
     ),
     "the baseline is steered": Mistake(
-        "fairlead.run.worker:Worker.evaluate",
+        "fairlead.run.worker:Worker._evaluate",
         "chosen = sampling.Chain() if task.plain else steering",
         "chosen = steering",
         baseline,

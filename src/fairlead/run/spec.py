@@ -129,6 +129,23 @@ def _at_least_one(**counts: Any) -> None:
             raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
 
 
+def _readable(prompt: Any) -> None:
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise FairleadError(f"The prompt {prompt!r} is empty: say what the picture should show.")
+    if len(prompt) > MAX_PROMPT:
+        raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
+
+
+def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
+    """The finite limits of a budget, 640 denoiser evaluations if none was given."""
+    said = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else budget
+    limits = {k: float(v) for k, v in said.items()}
+    if not all(map(math.isfinite, limits.values())):
+        raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
+    Cost.budget(limits)
+    return limits
+
+
 def make_spec(
     prompt: str,
     *,
@@ -154,10 +171,7 @@ def make_spec(
     In `settings` the word `model` stands for whatever the model is called.
     """
     settings, defaults = dict(settings or {}), dict(defaults or {})
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise FairleadError(f"The prompt {prompt!r} is empty: say what the picture should show.")
-    if len(prompt) > MAX_PROMPT:
-        raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
+    _readable(prompt)
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
     open_batch = batch == 0 and defaults.get("batch") == 0
@@ -192,11 +206,6 @@ def make_spec(
             return {op: [tree(part) for part in parts] for op, parts in node.items()}
         return node
 
-    said = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else budget
-    limits = {k: float(v) for k, v in said.items()}
-    if not all(map(math.isfinite, limits.values())):
-        raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
-    Cost.budget(limits)
     spec = Spec(
         prompt=prompt.strip(),
         model=model_part(),
@@ -211,7 +220,7 @@ def make_spec(
         group=group,
         batch=0 if open_batch else max(group, batch - batch % group),
         seed=seed,
-        budget=limits,
+        budget=_limits(budget),
     )
     if lost := set(settings) - used:
         raise unknown("part in this run to set", sorted(lost)[0], used)

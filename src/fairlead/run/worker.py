@@ -58,9 +58,13 @@ def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | 
     for tree in spec.watch:
         label, other = reward_text(tree), build_reward(tree, leaf, made)
         if tree == spec.reward or (reward is None and tree in reward_parts(spec.reward)):
-            raise FairleadError(f"{label} is optimised in this run, so it cannot be watched: watch a reward that is held out.")
+            raise FairleadError(
+                f"{label} is optimised in this run, so it cannot be watched: watch a reward that is held out."
+            )
         if other.relative or any(x.level is not None or x.asks for x in other.leaves()):
-            raise FairleadError(f"{label} compares pictures or asks people, so it cannot be watched: choose another one.")
+            raise FairleadError(
+                f"{label} compares pictures or asks people, so it cannot be watched: choose another one."
+            )
         watched[f"{label} (watched)" if label in taken else label] = other
     return algebra.Watched(target, watched)
 
@@ -163,7 +167,9 @@ class Worker:
                 self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
             else:
                 outcomes, cost = outcomes + done, cost + spent
-        return outcomes, replace(cost, seconds=time.perf_counter() - since)
+        cost = replace(cost, seconds=time.perf_counter() - since)
+        each = cost.seconds / len(outcomes)
+        return [replace(o, cost=replace(o.cost, seconds=each)) for o in outcomes], cost
 
     def _evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
         """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
