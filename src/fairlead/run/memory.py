@@ -78,10 +78,16 @@ def peak(work: Callable[[], Any]) -> int:
     return most
 
 
-def footprint(model: Model) -> Footprint | None:
-    """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged."""
+def peak_without_data(work: Callable[[], Any]) -> int:
+    """The same, with every tensor inside replaced by its shape."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
+        return peak(work)
+
+
+def footprint(model: Model) -> Footprint | None:
+    """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged."""
     trace = getattr(model, "trace", None)
     networks = getattr(model, "networks", None)
     if trace is None or networks is None:
@@ -89,8 +95,7 @@ def footprint(model: Model) -> Footprint | None:
     works = trace()
     weights = sum(p.numel() * p.element_size() for p in networks())
     try:
-        with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
-            picture = max(peak(work) for work in works)
+        picture = max(peak_without_data(work) for work in works)
     except Exception:
         return None
     return Footprint(weights, picture)
