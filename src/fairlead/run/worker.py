@@ -43,6 +43,7 @@ def reward_leaf(part: Part) -> Reward:
     make = registry.resolve("rewards", part.name)
     if "device" in inspect.signature(make).parameters and "device" not in part.settings:
         part = part.with_settings({"device": machine.device()})
+    models.quiet()
     reward: Reward = registry.call(make, part.name, part.settings)
     return reward
 
