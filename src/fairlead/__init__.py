@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairlead.api import resume as resume
     from fairlead.api import run as run
+    from fairlead.api import score as score
     from fairlead.app.result import Result as Result
     from fairlead.core.algebra import minimum as minimum
     from fairlead.core.algebra import rank_mean as rank_mean
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "run": "fairlead.api",
+    "score": "fairlead.api",
     "resume": "fairlead.api",
     "Result": "fairlead.app.result",
     "FairleadError": "fairlead.core.errors",
@@ -50,7 +52,7 @@ _WHERE = {
 }
 __all__ = [
     "Aesthetic", "Brightness", "ClipScore", "FairleadError", "Hps", "Human", "ImageReward", "JpegSize", "Judge", "PickScore",
-    "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "veto", "zscore",
+    "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "score", "veto", "zscore",
 ]  # fmt: skip
 
 

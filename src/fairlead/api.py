@@ -45,7 +45,8 @@ def run(
     `model` is "pocket", a hub name, a diffusers folder, a .safetensors checkpoint, or a live diffusers pipeline, which is
     used where it is and left exactly as it was found; `settings={"model": {"guidance_scale": 4}}` speaks to its adapter.
     `reward` is a formula over registered names ("clip_score + 0.5*aesthetic"), a `Reward`, or any function of images
-    [B, 3, H, W] in [0, 1] and prompts that returns B numbers. `budget` maps nfe, forwards, decodes, scores or seconds
+    [B, 3, H, W] in [0, 1] and prompts that returns B numbers. `watch` names rewards that are recorded for every picture
+    and never optimised. `budget` maps nfe, forwards, decodes, scores, seconds or dollars
     to a limit; left out, 640 denoiser evaluations. Without `out` the run lives in a temporary directory until the
     process ends: keep it with `result.save(directory)`.
     """
@@ -107,6 +108,30 @@ def _lent(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> Itera
         yield lent
     finally:
         lent.release()
+
+
+def score(
+    pictures: str | Path | Sequence[str | Path], reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
+    *, prompt: str | None = None, prompts: str | Path | None = None, batch: int = 16,
+) -> Any:  # fmt: skip
+    """Existing pictures (files, folders, folders of runs) -> their scores, terms and ranks, in their order.
+
+    Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record or from what is
+    written in the pictures. A pandas DataFrame where pandas is installed, else a list of dicts.
+    """
+    from fairlead.run import scoring
+    from fairlead.run.formula import parse_reward
+    from fairlead.run.worker import build_reward, reward_leaf
+
+    listed = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    found = scoring.collect([Path(p) for p in listed], prompt, None if prompts is None else Path(prompts))
+    live = build_reward(parse_reward(reward), reward_leaf) if isinstance(reward, str) else _live(reward)
+    table = scoring.rows(scoring.score(found, live, batch=batch))
+    try:
+        import pandas
+    except ImportError:
+        return table
+    return pandas.DataFrame(table)
 
 
 def _named(reward: Any) -> Part:

@@ -211,3 +211,17 @@ def test_python_writes_the_same_formulas() -> None:
         assert torch.equal(mine(images, prompts)[0], read(images, prompts)[0]), text
     with pytest.raises(FairleadError, match="compare a reward with a number"):
         a > b  # type: ignore[operator]  # noqa: B015
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_pictures_of_other_precisions_reach_leaves_as_float32(dtype: torch.dtype) -> None:
+    seen: list[torch.dtype] = []
+
+    def look(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        seen.append(images.dtype)
+        return images.mean((1, 2, 3))
+
+    total, _ = (Function(look) + 2 * Column(0))(torch.full((2, 3, 4, 4), 0.5, dtype=dtype), ["", ""])
+    assert seen == [torch.float32]
+    assert total.dtype == torch.float32
+    assert total.tolist() == [1.5, 1.5]

@@ -271,3 +271,11 @@ def test_the_judge_in_a_run_by_name(judge: Any, tmp_path: Path) -> None:
         result = fairlead.run("a dog", model="mixture", reward=formula, steps=5, budget={"nfe": 20})
         assert 0 < result.best.reward < 1
         assert "judge_quality" in result.candidates.columns
+
+
+def test_a_run_says_why_a_picture_got_no_number(judge: Any) -> None:
+    calls = iter(range(99))
+    with serving(lambda n, body: (200, reply(None, refusal="not today") if next(calls) < 1 else rated(body))) as server:
+        with pytest.warns(UserWarning, match="judge_five_aspects gave no number: refused: not today"):
+            result = fairlead.run("a dog", model="mixture", reward=judge(server, concurrency=1), steps=5, budget={"nfe": 10})
+        assert result.candidates.reward.isna().sum() == 1

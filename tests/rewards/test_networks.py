@@ -274,3 +274,10 @@ def test_half_precision_pictures_are_read(name: str, clip_folder: Path, bert_fol
     full, half = reward(images, WORDS[:2])[0], reward(images.bfloat16(), WORDS[:2])[0]
     assert half.dtype == torch.float32
     assert torch.allclose(full, half, rtol=0.05, atol=0.05 * float(full.abs().max()) + 0.02)
+
+
+def test_rewards_on_one_checkpoint_share_one_network(clip_folder: Path) -> None:
+    from fairlead.rewards._clip import clip
+
+    assert clip(str(clip_folder)) is clip(str(clip_folder), "cpu") is clip(str(clip_folder), device="cpu", activation=None)
+    assert clip(str(clip_folder)) is ClipScore(str(clip_folder))._clip

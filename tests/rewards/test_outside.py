@@ -214,3 +214,42 @@ def test_every_registered_reward_says_what_it_is() -> None:
         assert kind.unit, name
         assert kind.licence, name
         assert kind.source or name in ("brightness", "jpeg_size"), name
+
+
+def test_vqa_score_on_a_real_architecture_without_torchvision(tmp_path: Path) -> None:
+    """A tiny random Qwen2-VL: its processor wants torchvision for films, which pictures do not need."""
+    import tiny_vlm
+    from transformers import AutoModelForImageTextToText
+
+    folder = tiny_vlm.save(tmp_path)
+    reward = vqa_score.VqaScore(str(folder), question="Does this figure show {} ?", dtype="float32")
+    assert (reward._yes, reward._no) == ([8, 10], [9, 11])
+    images = pictures(3, 32)
+    found = reward(images, ["a dog", "a cat", "a dog"])[0]
+    net = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    asked = reward._processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Does this figure show a cat ?"}]}],
+        add_generation_prompt=True,
+    )
+    image = Image.fromarray((images[1] * 255).round().byte().permute(1, 2, 0).numpy())
+    with torch.no_grad():
+        logits = net(**reward._processor(text=[asked], images=[image], return_tensors="pt")).logits[0, -1]
+    yes, no = logits[[8, 10]].logsumexp(0), logits[[9, 11]].logsumexp(0)
+    assert found[1] == pytest.approx(float(torch.sigmoid(yes - no)), abs=1e-6)
+    assert len({round(v, 6) for v in found.tolist()}) == 3
+
+
+def test_the_reward_in_the_documentation_keeps_the_laws() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+    code = text.partition("    class Redness")[2].partition("\n`fairlead.testing")[0]
+    names: dict[str, Any] = {"fairlead": fairlead}
+    exec("class Redness" + code.replace("\n    ", "\n"), names)
+    reward_laws(names["Redness"](), pictures(4))
+
+
+def test_the_documentation_names_every_reward() -> None:
+    from fairlead.run import registry
+
+    text = (Path(__file__).parents[2] / "docs" / "rewards.md").read_text()
+    lost = [name for name in registry.BUILTIN["rewards"] if f"`{name}" not in text and name != "file"]
+    assert not lost

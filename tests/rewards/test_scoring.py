@@ -147,3 +147,10 @@ def test_a_reward_that_needs_a_prompt_says_how_to_give_one(
     assert "--prompts FILE (1 of 3" in err
     code, data, _ = told([str(folder), "--reward", f"{mine}:f", "--prompt", "four", "--json"], capsys)
     assert [r["reward"] for r in data["pictures"]] == [4, 4, 4]
+
+
+def test_the_python_door(folder: Path) -> None:
+    table = fairlead.score(folder, "brightness", prompt="x")
+    assert table["rank"].tolist() == [3, 1, 2]
+    again = fairlead.score([folder / "a.png", folder / "sub"], lambda images, prompts: images.mean((1, 2, 3)), prompt="x")
+    assert again["reward"].tolist() == pytest.approx([40 / 255, 120 / 255], abs=0.01)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Constant, Product, Reward, Sum, checked
+from fairlead.core.reward import Constant, Product, Reward, Sum, as_float, checked
 
 
 class Quotient(Sum):
@@ -164,7 +164,7 @@ class Watched(Sum):
         self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The target's total and terms, and a term per watched formula; only the target's leaves keep a graph."""
-        own = self.target.leaves()
+        own, images = self.target.leaves(), as_float(images)
         known = {id(leaf) for leaf in own}
         values = {id(leaf): checked(leaf, images, prompts, early) for leaf in own}
         with torch.no_grad():

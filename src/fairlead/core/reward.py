@@ -102,6 +102,7 @@ class Reward(ABC):
         `early` holds decoded clean predictions [B, 3, H, W] by `level`; without it a reward that compares is NaN.
         """
         leaves = self.leaves()
+        images = as_float(images)
         values = {id(leaf): checked(leaf, images, prompts, early) for leaf in leaves}
         terms = {label: values[id(leaf)] for label, leaf in zip(self.labels(), leaves, strict=True)}
         return self.combine(values), terms
@@ -225,6 +226,11 @@ def _metered(method: Callable[..., Tensor], charge: Callable[[Cost], None]) -> C
 
 TOLERANCE = 1e-3
 """How far a pixel may leave [0, 1]: rounding, not another range."""
+
+
+def as_float(images: Tensor) -> Tensor:
+    """Half and double precision pictures as float32, once for all leaves; anything else as it is."""
+    return images.float() if isinstance(images, Tensor) and images.is_floating_point() else images
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:

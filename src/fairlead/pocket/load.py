@@ -37,6 +37,11 @@ def aesthetic_head() -> Path:
     return ASSETS / "aesthetic.safetensors"
 
 
+def preference_folder() -> Path:
+    """A small network of ImageReward's architecture under its published names, with a tokenizer; may be absent."""
+    return ASSETS / "preference"
+
+
 def detector_folder() -> Path:
     """The judge's network, a transformers folder; read it with :class:`fairlead.pocket.judge.Detector`."""
     return ASSETS / "detector"

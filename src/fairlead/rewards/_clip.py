@@ -52,7 +52,8 @@ class Clip:
     def __init__(
         self, source: str, device: str, tokenizer: str | None = None, activation: str | None = None
     ) -> None:
-        from transformers import AutoTokenizer, CLIPImageProcessor, CLIPModel
+        import transformers
+        from transformers import AutoTokenizer, CLIPModel
 
         self._mean, self._std = MEAN, STD
         what, path = source, Path(source).expanduser()
@@ -63,7 +64,8 @@ class Clip:
             else:
                 net = CLIPModel.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False)
                 what = tokenizer or source
-                shape: Any = CLIPImageProcessor.from_pretrained(what)
+                kind: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
+                shape: Any = kind.from_pretrained(what)
                 self._mean, self._std = tuple(shape.image_mean), tuple(shape.image_std)
             self._tokens: Any = AutoTokenizer.from_pretrained(what)
         except (OSError, ValueError) as error:
@@ -127,13 +129,17 @@ def _pooled(output: Any) -> Tensor:
     return pooled
 
 
-@cache
 def clip(
     source: str | None, device: str = "cpu", tokenizer: str | None = None, activation: str | None = None
 ) -> Clip:
-    """The checkpoint, loaded once per process and device. None is the one that comes with the package."""
+    """The checkpoint, loaded once per process and device, however it is asked for. None comes with the package."""
     if source is None:
         from fairlead.pocket import load as pocket
 
         source = str(pocket.clip_folder())
+    return _loaded(source, device, tokenizer, activation)
+
+
+@cache
+def _loaded(source: str, device: str, tokenizer: str | None, activation: str | None) -> Clip:
     return Clip(source, device, tokenizer, activation)

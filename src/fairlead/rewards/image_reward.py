@@ -73,7 +73,7 @@ def networks(state: Mapping[str, Tensor]) -> tuple[Any, Any, Tensor, Tensor]:
     read = BlipTextModel(BlipTextConfig(
         vocab_size=words, hidden_size=hidden, encoder_hidden_size=width, intermediate_size=fc[1], hidden_act="gelu",
         num_hidden_layers=layers(text, "encoder.layer."), num_attention_heads=max(1, hidden // 64), layer_norm_eps=1e-12,
-        max_position_embeddings=longest, is_decoder=True,
+        max_position_embeddings=longest, is_decoder=True, bos_token_id=min(30522, words - 2),
     ), add_pooling_layer=False)  # fmt: skip
     return fill("image_reward", see, vision), fill("image_reward", read, text), w.flatten().float(), b.flatten()[0].float()
 

@@ -30,6 +30,27 @@ def probability(logits: Tensor, yes: Sequence[int], no: Sequence[int], reading: 
     return torch.sigmoid(sure - not_) if reading == "normalised" else sure.exp()
 
 
+def processor(checkpoint: str) -> Any:
+    """The checkpoint's own processor; where it wants torchvision for films, the same one for pictures only."""
+    import transformers
+
+    try:
+        return transformers.AutoProcessor.from_pretrained(checkpoint)
+    except ImportError:
+        from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+        kind = transformers.AutoConfig.from_pretrained(checkpoint).model_type
+        base: Any = getattr(transformers, PROCESSOR_MAPPING_NAMES[kind])
+
+        class Pictures(base):  # type: ignore[misc]
+            def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+                return None if name == "video_processor" else super().check_argument_for_proper_class(name, argument)
+
+        tokens = transformers.AutoTokenizer.from_pretrained(checkpoint)
+        shape = transformers.AutoImageProcessor.from_pretrained(checkpoint, backend="pil")
+        return Pictures(image_processor=shape, tokenizer=tokens, chat_template=tokens.chat_template)
+
+
 class VqaScore(Reward):
     """P(yes) to "Does this figure show ...?" from one forward pass of a chat model, not from generation.
 
@@ -48,7 +69,7 @@ class VqaScore(Reward):
         self, checkpoint: str = "Qwen/Qwen2-VL-2B-Instruct", question: str = QUESTION, reading: str = "normalised",
         device: str = "cpu", dtype: str = "auto",
     ) -> None:  # fmt: skip
-        from transformers import AutoModelForImageTextToText, AutoProcessor
+        from transformers import AutoModelForImageTextToText
 
         if "{}" not in question:
             raise FairleadError(f"vqa_score.question {question!r} has no place for the prompt: write {{}} where it goes.")
@@ -56,7 +77,7 @@ class VqaScore(Reward):
             raise unknown("vqa_score reading", str(reading), READINGS)
         self._question, self._reading = question, reading
         try:
-            self._processor: Any = AutoProcessor.from_pretrained(checkpoint)
+            self._processor: Any = processor(checkpoint)
             net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
         except (OSError, ValueError, ImportError) as error:
             raise missing(self.name, checkpoint, error) from error

@@ -142,7 +142,7 @@ def build(spec: Spec, *, device: str, dtype: str) -> Any:
     if name in entries and _is_class(entries[name]):
         return registry.build("models", spec.model)
     make = adapter(pipeline(name, settings.get("revision")), name)
-    _quiet()
+    quiet()
     wanted = {
         "device": device,
         "dtype": dtype,
@@ -188,7 +188,7 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
         raise hub.explained(error, name) from error
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Loading bars of local files say nothing and break the live display; downloads keep theirs."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

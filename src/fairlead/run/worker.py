@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -43,6 +44,7 @@ def reward_leaf(part: Part) -> Reward:
     make = registry.resolve("rewards", part.name)
     if "device" in inspect.signature(make).parameters and "device" not in part.settings:
         part = part.with_settings({"device": machine.device()})
+    models.quiet()
     reward: Reward = registry.call(make, part.name, part.settings)
     return reward
 
@@ -232,7 +234,11 @@ class Worker:
         self, reward: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         try:
-            return reward(images, prompts, early)
+            found = reward(images, prompts, early)
+            for leaf in reward.leaves():
+                for why in dict.fromkeys(filter(None, leaf.reasons)):
+                    warnings.warn(f"{leaf.name} gave no number: {why}.", stacklevel=2)
+            return found
         except (FairleadError, BudgetExceeded, Unmetered, torch.OutOfMemoryError):
             raise
         except Exception as error:

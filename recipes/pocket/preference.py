@@ -1,0 +1,241 @@
+"""Train the preference network: ``python preference.py --folder RUN --minutes 8 --out ASSETS/preference``.
+
+The architecture of ImageReward, small: a vision transformer, a text encoder that attends to every image token, and
+five linear layers on its first token.  Written under the published names of its tensors, so that the reward
+``image_reward`` reads it like the real one.
+
+The synthetic preferences follow a written rule.  The value of a picture for a caption is ``4 match + 4 looks``:
+``match`` is the share of the caption's conditions that hold (each object there in its number, each colour right,
+the relation right, nothing else there; a ruined object is not there), ``looks`` the aesthetic target of clip.py
+brought to [0, 1].  Of two pictures of one caption the first is preferred with probability sigmoid(value difference),
+which is the label itself; no labels are drawn.  Each caption comes with six pictures: its own scene clean or
+mildly damaged, twice; its own scene ruined; and three scenes of captions that differ in one or two things.
+
+At the end the head is scaled so that scores over new pictures have mean 0 and spread 1, as the published one's do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from clip import Plan, aesthetic_target, holds, plan, variant
+from common import Run, step_random
+from damage import RUINED, draw
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BlipTextConfig, BlipTextModel, BlipVisionConfig, BlipVisionModel
+
+from fairlead.pocket import world
+from fairlead.rewards._clip import preprocess
+from fairlead.rewards.image_reward import BLOCK, LENGTH, MEAN, STD, VISION
+
+GROUPS, SHOTS, RATE = 24, 6, 1e-3
+WIDTH, LAYERS, HEADS = 128, 3, 2
+HEAD = (0, 2, 4, 6, 7)
+"""Numbers of the head's linear layers; dropouts have the others."""
+
+
+class Preference(nn.Module):
+    """Pictures and captions to raw scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        common = {"intermediate_size": 3 * WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_act": "gelu"}
+        self.see = BlipVisionModel(
+            BlipVisionConfig(hidden_size=WIDTH, image_size=world.SIZE, patch_size=8, layer_norm_eps=1e-6, **common)
+        )
+        self.read = BlipTextModel(
+            BlipTextConfig(
+                vocab_size=len(world.vocabulary()),
+                hidden_size=WIDTH,
+                encoder_hidden_size=WIDTH,
+                max_position_embeddings=LENGTH + 5,
+                is_decoder=True,
+                bos_token_id=2,
+                layer_norm_eps=1e-12,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                **common,
+            ),
+            add_pooling_layer=False,
+        )
+        sizes = (WIDTH, 64, 32, 16, 8, 1)
+        self.head = nn.ModuleDict({str(k): nn.Linear(sizes[i], sizes[i + 1]) for i, k in enumerate(HEAD)})
+
+    def forward(self, images: Tensor, ids: Tensor) -> Tensor:
+        """``[B, 3, 64, 64]`` in [0, 1] and ``[B, T]`` padded with 0 to raw scores ``[B]``."""
+        seen = self.see(pixel_values=preprocess(images, world.SIZE)).last_hidden_state
+        everything = torch.ones(seen.shape[:2], dtype=torch.long)
+        said = self.read(
+            input_ids=ids,
+            attention_mask=(ids != 0).long(),
+            encoder_hidden_states=seen,
+            encoder_attention_mask=everything,
+            is_decoder=False,
+        )
+        x = said.last_hidden_state[:, 0]
+        for k in HEAD:
+            x = self.head[str(k)](x)
+        return x[:, 0].float()
+
+
+def match(scene: world.Scene, kinds: list[str], said: Plan) -> float:
+    """Share of the caption's conditions that hold in a picture, ruined objects left out."""
+    there = [item for item, kind in zip(scene.items, kinds, strict=True) if kind not in RUINED]
+    wanted = list(said.names) * (said.count if said.task == "counting" else 1)
+    conditions: list[bool] = []
+    left = list(there)
+    for name in wanted:
+        found = next((item for item in left if item.name == name), None)
+        conditions.append(found is not None)
+        if found is not None:
+            left.remove(found)
+    conditions.append(not left)
+    for name, colour in zip(said.names, said.colours, strict=True):
+        if colour is not None:
+            own = [item for item in there if item.name == name]
+            conditions.append(bool(own) and all(item.colour == colour for item in own))
+    if said.task == "position":
+        pair = [next((item for item in there if item.name == name), None) for name in said.names[:2]]
+        conditions.append(pair[0] is not None and pair[1] is not None and holds(said.relation, pair[0], pair[1]))
+    return sum(conditions) / len(conditions)
+
+
+def value(scene: world.Scene, kinds: list[str], said: Plan) -> float:
+    """The rule of the module's docstring, 0 to 8."""
+    return 4 * match(scene, kinds, said) + 4 * (aesthetic_target(scene, kinds, 0.85) - 1) / 9
+
+
+def make_batch(rng: random.Random, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Images ``[6 groups, 3, 64, 64]`` in [0, 1], their captions' ids, values ``[groups, 6]``."""
+    images, captions, values = [], [], []
+    for _ in range(groups):
+        said = plan(rng)
+        others = [variant(said, rng), variant(said, rng)]
+        scenes = [said.scene(rng) for _ in range(3)] + [other.scene(rng) for other in [*others, variant(others[0], rng)]]
+        caption = scenes[0].caption
+        for shot, scene in enumerate(scenes):
+            kind = "mild" if rng.random() < 0.4 else "clean"
+            kinds = [rng.choice(RUINED) if shot == 2 else kind for _ in scene.items]
+            if len(kinds) > 1 and rng.random() < 0.3:
+                kinds[rng.randrange(len(kinds))] = rng.choice((*RUINED, "clean"))
+            images.append(draw(scene, kinds, rng))
+            captions.append(caption)
+            values.append(value(scene, kinds, said))
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
+    return pixels, torch.from_numpy(world.encode(captions)), torch.tensor(values).view(groups, SHOTS)
+
+
+def loss_of(raw: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of all pairs within a group against sigmoid(value difference), and the share ordered right."""
+    gap = raw.view_as(values)[:, :, None] - raw.view_as(values)[:, None]
+    truth = values[:, :, None] - values[:, None]
+    pairs = torch.triu(torch.ones(SHOTS, SHOTS, dtype=torch.bool), 1) & (truth.abs() > 0.05)
+    loss = F.binary_cross_entropy_with_logits(gap[pairs], torch.sigmoid(truth[pairs]))
+    return loss, (gap[pairs].sign() == truth[pairs].sign()).float().mean()
+
+
+def published(model: Preference) -> dict[str, Tensor]:
+    """The state dict under ImageReward's own names."""
+    out: dict[str, Tensor] = {}
+    for key, tensor in model.see.state_dict().items():
+        inner, prefix, table = key, "", VISION
+        if key.startswith("encoder.layers."):
+            number, inner = key.removeprefix("encoder.layers.").split(".", 1)
+            prefix, table = f"blocks.{number}.", BLOCK
+        old = next(o + inner[len(n) :] for o, n in table if inner.startswith(n))
+        out[f"blip.visual_encoder.{prefix}{old}"] = tensor
+    out |= {f"blip.text_encoder.{k}": v for k, v in model.read.state_dict().items()}
+    out |= {f"mlp.layers.{k}": v for k, v in model.head.state_dict().items()}
+    return {k: v.detach().clone().contiguous() for k, v in out.items()}
+
+
+@torch.no_grad()
+def standardise(model: Preference, batches: int = 20) -> None:
+    """Scale the last layer so that scores (raw minus MEAN, over STD) have mean 0 and spread 1 on new pictures."""
+    raw = torch.cat([model(*make_batch(random.Random(88_000 + i), 16)[:2]) for i in range(batches)])
+    last = model.head[str(HEAD[-1])]
+    factor = STD / float(raw.std())
+    last.weight.mul_(factor)
+    last.bias.copy_((last.bias - raw.mean()) * factor + MEAN)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--until")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="where to write the folder that the reward image_reward reads")
+    a = parser.parse_args()
+    torch.manual_seed(a.seed)
+    model = Preference()
+    run = Run(a.folder, "preference", a.minutes, a.until, a.steps)
+    optimiser = torch.optim.AdamW(model.parameters(), RATE, betas=(0.9, 0.98), weight_decay=0.02, fused=True)
+    if state := run.load():
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    held_out = make_batch(random.Random(999_998), 64)
+
+    @torch.no_grad()
+    def report() -> None:
+        loss, right = loss_of(model(*held_out[:2]), held_out[2])
+        run.log(loss=loss.item(), pairs_right=right.item())
+
+    run.begin()
+    saved = run.seconds
+    while (done := run.done) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
+        rng, _ = step_random(a.seed + 21, run.step)
+        images, ids, values = make_batch(rng, GROUPS)
+        with torch.autocast("cpu", torch.bfloat16):
+            raw = model(images, ids)
+        loss, _ = loss_of(raw.float(), values)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        run.step += 1
+        run.samples += len(images)
+        if run.step % 200 == 0:
+            report()
+        if run.seconds - saved > 120:
+            run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+            saved = run.seconds
+    report()
+    run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+    if a.out:
+        write(model, a.out)
+
+
+def write(model: Preference, out: Path) -> None:
+    """``model.safetensors`` in half precision under the published names, with the tokenizer; read again and compared."""
+    from export import tokenizer
+
+    from fairlead.rewards.image_reward import ImageReward
+
+    model.eval()
+    standardise(model)
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in published(model).items()}, out / "model.safetensors")
+    tokenizer().save_pretrained(out)
+    rng = random.Random(7)
+    scenes = [world.sample(rng) for _ in range(8)]
+    pictures = np.stack([world.render(scene) for scene in scenes])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    captions = [scene.caption for scene in scenes]
+    with torch.no_grad():
+        own = (model(images, torch.from_numpy(world.encode(captions))) - MEAN) / STD
+        gap = (ImageReward(str(out))(images, captions)[0] - own).abs().max()
+    print(f"largest difference between the reward and the trained network: {gap:.2g} (half precision)")
+
+
+if __name__ == "__main__":
+    main()
