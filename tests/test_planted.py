@@ -178,6 +178,32 @@ def formulas(bench: Bench) -> None:
     suite("core/test_reward").test_leaves_terms_and_names()
 
 
+def noise(name: str, *args: Any, **more: Any) -> Law:
+    return lambda bench: getattr(suite("searches/test_noise_search"), name)(*args, **more)
+
+
+def pieces(bench: Bench) -> None:
+    module = suite("searches/test_noise_search")
+    module.test_pieces_of_a_generation_change_nothing(module.ZeroOrder, {})
+
+
+def path(name: str, *args: Any) -> Law:
+    return lambda bench: getattr(suite("steering/test_paths"), name)(*args)
+
+
+def kernel(bench: Bench) -> None:
+    module = suite("steering/test_paths")
+    module.test_forward_kernel_keeps_the_marginals(module.VP)
+
+
+def draft(name: str, *args: Any) -> Law:
+    return lambda bench: getattr(suite("run/test_draft"), name)(*args, bench.new())
+
+
+def greyer(bench: Bench) -> None:
+    draft("test_best_drafts_are_rendered_again_and_both_scores_kept", "brightness - brightness*brightness")(bench)
+
+
 CHARGE = """        if not cost.fits(left):
             raise BudgetExceeded(cost, left)
         self._spent = self._spent + cost
@@ -347,6 +373,76 @@ MISTAKES = {
         "                self._db.executemany(\n",
         "                self._db.commit()\n                self._db.executemany(\n",
         the_store,
+    ),
+    # noise search
+    "a neighbour at another angle": Mistake(
+        "fairlead.searches.zero_order:angular", "math.sqrt(1 - cosine**2) * g", "(1 - cosine) * g",
+        noise("test_angular_neighbour_keeps_norm_and_angle"),
+    ),
+    "the pivot moves to a worse neighbour": Mistake(
+        "fairlead.searches.zero_order:ZeroOrder.learn", "best.value > self._score", "best.value < self._score",
+        noise("test_zero_order_pivot_never_gets_worse"),
+    ),
+    "the pivot is rendered every round": Mistake(
+        "fairlead.searches.zero_order:ZeroOrder.propose", "if self._score is None else []", "",
+        noise("test_zero_order_costs_its_pivot_once"),
+    ),
+    "a piece of a generation moves the search": Mistake(
+        "fairlead.core.search:Generations.tell", "if self._told and not self._queue:", "if self._told:", pieces
+    ),
+    "children of evolution shrink": Mistake(
+        "fairlead.searches.evolution:Evolution._child", "math.sqrt(1 - self._beta**2)", "(1 - self._beta)",
+        noise("test_evolution_keeps_elites_and_renders_only_children"),
+    ),
+    "elites die": Mistake(
+        "fairlead.searches.evolution:Evolution.learn", "*self._people[: self._elites], ", "",
+        noise("test_evolution_elites_outlive_worse_children"),
+    ),
+    "an empty mask": Mistake(
+        "fairlead.searches.trust_region:TrustRegion._inside", "not bool(mask.any())", "False",
+        noise("test_trust_region_moves_at_least_one_coordinate_inside_its_box"),
+    ),
+    "regions stay on the last round": Mistake(
+        "fairlead.searches.trust_region:TrustRegion.learn", "[*self._best, *generation]", "generation",
+        noise("test_trust_region_moves_at_least_one_coordinate_inside_its_box"),
+    ),
+    "gradient steps inflate the noise": Mistake(
+        "fairlead.searches.first_order:tangent", "moved * p.norm() / moved.norm()", "moved",
+        noise("test_first_order_step_is_tangent_and_keeps_the_norm"),
+    ),
+    "the wrong forward kernel": Mistake(
+        "fairlead.core.model:renoise", "(c * at.sigma) ** 2", "c * at.sigma**2", kernel
+    ),
+    "a residue makes a fifth round": Mistake(
+        "fairlead.steering.paths:levels", "round(low + delta_f - delta_b, 12)", "low + delta_f - delta_b",
+        path("test_default_levels"),
+    ),
+    "the worst children survive": Mistake(
+        "fairlead.steering.paths:Paths._choose", "descending=True", "descending=False",
+        path("test_keeps_the_best_of_the_group_or_one_of_each_parent"),
+    ),
+    "the rest of the grid is paid for": Mistake(
+        "fairlead.steering.paths:Paths.__call__", "return step.stay()", "return step",
+        path("test_cost_is_the_formula_and_the_price", 4, 3, 5, 10),
+    ),
+    "retries are kept where they are worse": Mistake(
+        "fairlead.steering.dfs:DepthFirst._search", "new > value[rows]", "new < value[rows]",
+        path("test_dfs_spends_only_where_the_score_asks_for_it"),
+    ),
+    "drafts spend what is kept for the end": Mistake(
+        "fairlead.run.engine:_Drive._search", "self._ledger.reserve(drafts.kept)", "drafts.kept = Cost()",
+        draft("test_the_reserve_keeps_the_budget", 33, "best_of"),
+    ),
+    "a resumed run books its full renderings twice": Mistake(
+        "fairlead.run.drafts:Drafts.book", "every or self._extended or final < last", "True",
+        draft("test_drafts_resume_bit_for_bit", {"finals": 3, "batch": 2}),
+    ),
+    "a draft is returned": Mistake(
+        f"{STORE}.best", "[c for c in ranked if c.refines is not None] or ranked", "ranked", greyer
+    ),
+    "a dry run forgets what is computed again": Mistake(
+        "fairlead.run.price:Mirage.predict", "return x * torch.zeros_like(x)", "return torch.zeros_like(x)",
+        draft("test_first_order_is_priced"), Exception,
     ),
     "two writers": Mistake(f"{STORE}.lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", two_writers),
 }  # fmt: skip

@@ -37,6 +37,8 @@ def run(
     group: int = 1,
     batch: int | None = None,
     seed: int = 0,
+    draft: int | None = None,
+    finals: int | None = None,
     out: str | Path | None = None,
     on_progress: Callable[[Any], None] | None = None,
 ) -> Result:
@@ -46,9 +48,9 @@ def run(
     used where it is and left exactly as it was found; `settings={"model": {"guidance_scale": 4}}` speaks to its adapter.
     `reward` is a formula over registered names ("clip_score + 0.5*aesthetic"), a `Reward`, or any function of images
     [B, 3, H, W] in [0, 1] and prompts that returns B numbers. `watch` names rewards that are recorded for every picture
-    and never optimised. `budget` maps nfe, forwards, decodes, scores, seconds or dollars
-    to a limit; left out, 640 denoiser evaluations. Without `out` the run lives in a temporary directory until the
-    process ends: keep it with `result.save(directory)`.
+    and never optimised. `budget` maps nfe, forwards, decodes, scores, seconds or dollars to a limit; left out, 640
+    denoiser evaluations. `draft` searches with fewer steps and renders the best `finals` (1) again at full effort.
+    Without `out` the run lives in a temporary directory until the process ends: keep it with `result.save(directory)`.
     """
     from fairlead.app.result import Result
     from fairlead.run import engine
@@ -58,7 +60,7 @@ def run(
     spec = make_spec(
         prompt, model=named, reward=reward if isinstance(reward, str) else _named(reward), watch=watch, space=space, search=search,
         steer=steer, intervene=intervene, settings=settings, budget=budget, sampler=sampler, steps=steps, group=group,
-        batch=batch, seed=seed, defaults=defaults,
+        batch=batch, seed=seed, draft=draft, finals=finals, defaults=defaults,
     )  # fmt: skip
     if out is None:
         scratch = tempfile.mkdtemp(prefix="fairlead-")

@@ -175,7 +175,9 @@ def test_prices_in_numbers(steerings: None) -> None:
     assert counts(toward.once) == {"nfe": 6, "forwards": 6, "decodes": 3, "scores": 3}
     assert toward.candidates == (60 - 6 - 4) // 4
     climb = price(small_spec(search="climb", budget={"nfe": 60}))
-    assert climb.unit.backwards == climb.unit.forwards == 4
+    assert (climb.unit.nfe, climb.unit.forwards, climb.unit.backwards) == (4, 8, 4), (
+        "steps are computed again on the way back"
+    )
     # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2, from 1/4 in 1
     tries = price(small_spec(steer="tries", sampler="ancestral", budget={"nfe": 300}))
     assert counts(tries.unit) == {"nfe": 4 + 3 * (2 + 1 + 1), "forwards": 16, "decodes": 1 + 9, "scores": 1 + 9}

@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app import answering, bench, catalogue, checking, heldout, scoring
+from fairlead.app import answering, bench, calibrate, catalogue, checking, heldout, scoring
 from fairlead.app.comparison import write_comparison
 from fairlead.app.console import cost_text, one_line_warnings, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
@@ -27,7 +27,9 @@ from fairlead.app.options import (
     AsJson,
     Batch,
     Budget,
+    Draft,
     DryRun,
+    Finals,
     Folder,
     Group,
     Intervene,
@@ -68,6 +70,7 @@ app.add_typer(bench.app, name="bench")
 app.command()(scoring.score)
 app.command()(checking.doctor)
 app.command()(answering.answer)
+app.command()(calibrate.calibrate)
 
 
 @contextlib.contextmanager
@@ -82,7 +85,7 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 def _spec(
     prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
     intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str | None, steps: int | None,
-    group: int, batch: int | None, seed: int,
+    group: int, batch: int | None, seed: int, draft: int | None, finals: int | None,
 ) -> Spec:  # fmt: skip
     from fairlead.run import models
 
@@ -94,7 +97,8 @@ def _spec(
     return make_spec(
         prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
         intervene=intervene or (), settings=settings, budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
-        seed=seed, defaults=models.defaults(model, settings.get("model", {}).get("revision")),
+        seed=seed, draft=draft, finals=finals,
+        defaults=models.defaults(model, settings.get("model", {}).get("revision")),
     )  # fmt: skip
 
 
@@ -104,12 +108,13 @@ def run_command(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
-    seed: Seed = 0, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
+    seed: Seed = 0, draft: Draft = None, finals: Finals = None, out: Out = None, as_json: AsJson = False, dry_run: DryRun = False,
 ) -> int:  # fmt: skip
     """Search for a better picture and write it, its rivals and a report into a new folder."""
     spec = _spec(
-        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
-    )
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed,
+        draft, finals,
+    )  # fmt: skip
     if dry_run:
         _warn(spec)
         return show_price(spec, as_json)
@@ -227,12 +232,13 @@ def price(
     prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
     search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
     budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
-    seed: Seed = 0, as_json: AsJson = False,
+    seed: Seed = 0, draft: Draft = None, finals: Finals = None, as_json: AsJson = False,
 ) -> int:  # fmt: skip
     """What a run would cost, counted without running it."""
     spec = _spec(
-        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed
-    )
+        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed,
+        draft, finals,
+    )  # fmt: skip
     _warn(spec)
     return show_price(spec, as_json)
 

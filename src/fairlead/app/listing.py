@@ -25,7 +25,8 @@ def price(spec: Spec, as_json: bool) -> int:
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         found = price(spec)
-    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once, "total": found.total}
+    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once,
+             "finals": found.finals, "total": found.total}  # fmt: skip
     if as_json:
         print_json(
             {
@@ -45,7 +46,12 @@ def price(spec: Spec, as_json: bool) -> int:
     table.add_column("")
     for name in shownparts:
         table.add_column(
-            {"candidate": "one candidate", "baseline": "its own baseline", "once": "once, to prepare"}.get(name, name),
+            {
+                "candidate": "one candidate",
+                "baseline": "its own baseline",
+                "once": "once, to prepare",
+                "finals": "drafts again",
+            }.get(name, name),
             justify="right",
         )
     table.add_column("budget", justify="right")

@@ -81,6 +81,13 @@ Steps = Annotated[
 Group = Annotated[int, typer.Option(metavar="N", help="Candidates rendered together, for methods that couple them.")]
 Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures rendered at once.  [default: the model's own]")]
 Seed = Annotated[int, typer.Option(metavar="N", help="Names the run's randomness.")]
+Draft = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Fewer steps while searching; the best drafts are rendered again at full --steps."),
+]
+Finals = Annotated[
+    int | None, typer.Option(metavar="N", help="How many of the best drafts are rendered again.  [default: 1]")
+]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder for the run.  [default: runs/TIME-PROMPT]")
 ]

@@ -83,11 +83,16 @@ class View:
 
     @property
     def ranked(self) -> tuple[Candidate, ...]:
-        """Candidates by reward, the earliest of equals first, the failed last."""
+        """Full renderings of drafts first, then by reward, the earliest of equals first, the failed last."""
         return tuple(
             sorted(
                 self.candidates,
-                key=lambda c: (c.reward != c.reward, -c.reward if c.reward == c.reward else 0.0, c.index),
+                key=lambda c: (
+                    c.refines is None,
+                    c.reward != c.reward,
+                    -c.reward if c.reward == c.reward else 0.0,
+                    c.index,
+                ),
             )
         )
 
@@ -113,10 +118,13 @@ class View:
         for candidate in order:
             total += candidate.cost.seconds
             ends[candidate.task] = total
-        nfe, best, out = self.once.nfe, float("nan"), []
+        nfe, best, out, drafts = self.once.nfe, float("nan"), [], True
         for candidate in order:
             nfe += candidate.cost.nfe
-            if candidate.reward == candidate.reward and not candidate.reward <= best:
+            if drafts and candidate.refines is not None:  # rewards of drafts and of full renderings do not compare
+                best, drafts = float("nan"), False
+            counts = candidate.reward == candidate.reward and (drafts or candidate.refines is not None)
+            if counts and not candidate.reward <= best:
                 best = candidate.reward
             out.append(Point(candidate, nfe, ends[candidate.task], best))
         return out
@@ -129,6 +137,10 @@ class View:
         """`best.png` or `baseline.png` where it was written, else the picture in the record."""
         path = self.folder / name
         return path if path.is_file() else self.picture(candidate)
+
+    def _draft(self, index: int) -> dict[str, Any]:
+        reward = next(c.reward for c in self.candidates if c.index == index)
+        return {"candidate": index, "reward": reward}
 
     def as_object(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -150,6 +162,7 @@ class View:
                 "reward": best.reward,
                 "terms": dict(best.terms),
                 "image": shown(self.named_picture("best.png", best)),
+                **({} if best.refines is None else {"draft": self._draft(best.refines)}),
             },
             **(
                 {"watched": {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in heldout.held(self)},

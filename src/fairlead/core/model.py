@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import hypot, sqrt
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from fairlead.core.cost import Meter
+from fairlead.core.errors import FairleadError
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,68 @@ class Level:
 
     alpha: float
     sigma: float
+
+    @property
+    def time(self) -> float:
+        """sigma / (alpha + sigma) in [0, 1]: where rectified flow has the same signal-to-noise ratio, so sigma itself there."""
+        return self.sigma / (self.alpha + self.sigma)
+
+
+_CURVES: dict[str, Callable[[Level], float]] = {
+    "flow": lambda at: at.alpha + at.sigma - 1,
+    "preserving": lambda at: hypot(at.alpha, at.sigma) - 1,
+    "exploding": lambda at: at.alpha - 1,
+}
+
+
+def _kind(curve: Sequence[Level]) -> str:
+    off = {name: max(abs(gap(at)) for at in curve) for name, gap in _CURVES.items()}
+    kind = min(off, key=lambda name: off[name])
+    if off[kind] > 1e-3:
+        raise FairleadError(
+            f"{curve[len(curve) // 2]} lies on none of the curves flow, variance-preserving and variance-exploding: "
+            "methods that choose their own noise levels cannot be used with this model."
+        )
+    return kind
+
+
+def _on(kind: str, time: float) -> Level:
+    if kind == "flow":
+        return Level(1 - time, time)
+    if kind == "exploding":
+        return Level(1.0, time / (1 - time))
+    return Level((1 - time) / hypot(1 - time, time), time / hypot(1 - time, time))
+
+
+def level_at(curve: Sequence[Level], time: float) -> Level:
+    """The level of that `time` in [0, 1] on the curve these levels lie on: flow, variance-preserving or -exploding.
+
+    Give a curve with inner levels: the ends of flow and of a variance-preserving process are the same.
+    """
+    return _on(_kind(curve), time)
+
+
+def moves(curve: Sequence[Level], high: float, low: float) -> int:
+    """How many of the curve's moves lie between times `high` and `low`, rounded, at least 1."""
+    places = np.interp([low, high], [at.time for at in curve[::-1]], range(len(curve)))
+    return max(1, round(float(places[1] - places[0])))
+
+
+def stretch(curve: Sequence[Level], high: float, low: float, n: int) -> list[Level]:
+    """From time `high` down to `low` in `n` moves spread as the curve's own levels are: n + 1 levels."""
+    times, places, kind = [at.time for at in curve[::-1]], range(len(curve)), _kind(curve)
+    ends = np.interp([high, low], times, places)
+    inner = np.interp([ends[0] + (ends[1] - ends[0]) * i / n for i in range(1, n)], places, times)
+    return [_on(kind, float(t)) for t in (high, *inner, low)]
+
+
+def renoise(x: Tensor, at: Level, to: Level, noise: Tensor) -> Tensor:
+    """x [R, C, h, w] at `at` -> a sample of the forward process at the noisier `to`, given unit normal `noise`.
+
+    The exact kernel: x' = c x + sqrt(sigma'^2 - c^2 sigma^2) noise with c = alpha'/alpha keeps every marginal.
+    """
+    c = to.alpha / at.alpha
+    return c * x + sqrt(max(0.0, to.sigma**2 - (c * at.sigma) ** 2)) * noise
 
 
 @dataclass(frozen=True)
@@ -168,3 +234,11 @@ def whole(n: int, at: Level, *, groups: Tensor | None = None, step: int = 0, ste
         steps,
         at,
     )
+
+
+def recomputed(model: Model, y: Tensor, level: Level, told: Conditioning, owner: Rows) -> Tensor:
+    """Activation checkpointing of one evaluation: memory of one step, at twice the forwards (Chen et al. 2016)."""
+    out: Tensor = checkpoint(
+        lambda z: model.predict(z, level, told, owner), y, use_reentrant=False, preserve_rng_state=False
+    )
+    return out

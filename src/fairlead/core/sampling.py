@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, Model, Rows
+from fairlead.core.model import Conditioning, Level, Model, Rows, recomputed
 
 Denoise = Callable[[Tensor, Level, Tensor], Tensor]
 Shift = Callable[[Tensor, Level, Tensor], Tensor]
@@ -152,6 +152,9 @@ def consistency(
     return to.alpha * x0 + to.sigma * noise if to.sigma > 0 else to.alpha * x0
 
 
+_stay: Sampler = _sampler()(lambda denoise, x, x0, at, to, noise, past: x)
+
+
 def _same(x: Tensor) -> Tensor:
     return x
 
@@ -214,11 +217,19 @@ class Step:
         before = self.after
         return replace(self, after=lambda x: after(before(x)))
 
-    def peek(self, x: Tensor, at: Level, rows: Tensor, steps: int) -> Tensor:
-        """x [R, C, h, w] at `at`, rows [R] -> x0 [R, C, h, w] by a short ODE with this step's guidance; metered."""
-        for a, b in pairwise([at, *(level for level in self.ladder(steps) if level.sigma < at.sigma)]):
+    def stay(self) -> Step:
+        """A step that leaves x as it is and costs nothing: the rest of the grid once a steering has arrived early."""
+        return replace(self, x0=self.x, sampler=_stay, after=_same)
+
+    def solve(self, x: Tensor, levels: Sequence[Level], rows: Tensor) -> Tensor:
+        """x [R, C, h, w] at levels[0], rows [R] -> x at levels[-1] by first-order ODE moves; metered, one NFE a move."""
+        for a, b in pairwise(levels):
             x = _line(x, self.denoise(x, a, rows), a, b)
         return x
+
+    def peek(self, x: Tensor, at: Level, rows: Tensor, steps: int) -> Tensor:
+        """x [R, C, h, w] at `at`, rows [R] -> x0 [R, C, h, w] by a short ODE with this step's guidance; metered."""
+        return self.solve(x, [at, *(level for level in self.ladder(steps) if level.sigma < at.sigma)], rows)
 
     def solved(self) -> Step:
         """The same step with x0 known: one evaluation per sample the first time, none afterwards."""
@@ -259,7 +270,12 @@ class Scene:
 
 
 class Steering(Protocol):
-    """Acts inside the denoise loop. A frozen dataclass: its fields are its settings and, once prepared, its tensors."""
+    """Acts inside the denoise loop. A frozen dataclass: its fields are its settings and, once prepared, its tensors.
+
+    One whose cost depends on scores has a class attribute `adaptive = True` and must cost most where no score is
+    better than another, which is what a dry run sees. One that scores together exactly what it compares may say
+    `compares = True`: rewards that rank pictures are then allowed.
+    """
 
     @property
     def couples(self) -> bool:
@@ -363,7 +379,10 @@ def sample(
             meter.charge(Cost(nfe=len(y)))
             owner = Rows(rows, group[rows], replicas(rows), torch.ones(len(rows), dtype=torch.bool), i, steps, level)
             same = torch.equal(rows, everyone)
-            return model.predict(y, level, cond if same else cond.take(rows), owner)
+            told = cond if same else cond.take(rows)
+            if torch.is_grad_enabled() and y.requires_grad:
+                return recomputed(model, y, level, told, owner)
+            return model.predict(y, level, told, owner)
 
         def scored(z: Tensor, rows: Tensor) -> Tensor:
             if score is None:

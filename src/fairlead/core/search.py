@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -55,6 +56,11 @@ class Feedback:
     gradient: Tensor | None = None
     """[d] d reward / d x, if the search asked for it"""
 
+    @property
+    def value(self) -> float:
+        """The reward, minus infinity where it failed: what to rank by."""
+        return self.reward if self.reward == self.reward else float("-inf")
+
 
 class Search(Protocol):
     """Knows vectors and numbers. No model, device, store, budget or executor. Built as cls(space, key, **settings)."""
@@ -71,3 +77,44 @@ class Search(Protocol):
     def tell(self, feedback: Sequence[Feedback]) -> None:
         """Everything asked last, in the order asked. State is a function of the key and of what was told."""
         ...
+
+
+class Generations(ABC):
+    """A search that moves in generations. Only a whole generation, once told, moves it.
+
+    A generation may be asked for and told in pieces, so neither the size of a piece nor the end of the budget changes
+    a question: what is left of a budget is spent on the front of a generation.
+    """
+
+    wants_gradient: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._queue: list[Proposal] = []
+        self._told: list[Feedback] = []
+
+    @abstractmethod
+    def propose(self) -> list[Proposal]:
+        """The next generation; empty if the search is finished."""
+
+    @abstractmethod
+    def learn(self, generation: Sequence[Feedback]) -> None:
+        """Everything `propose` returned last, answered, in order."""
+
+    def ask(self, n: int) -> list[Proposal]:
+        """The next questions of this generation, at most n."""
+        if not self._queue and not self._told:
+            self._queue = self.propose()
+        out, self._queue = self._queue[: max(0, n)], self._queue[max(0, n) :]
+        return out
+
+    def tell(self, feedback: Sequence[Feedback]) -> None:
+        """Collected until the generation is whole."""
+        self._told += feedback
+        if self._told and not self._queue:
+            told, self._told = self._told, []
+            self.learn(told)
+
+
+def best_first(feedback: Sequence[Feedback]) -> list[Feedback]:
+    """By falling reward; the earlier of equals first, failures last."""
+    return sorted(feedback, key=lambda f: -f.value)

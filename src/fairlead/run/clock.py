@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import BASELINE, Outcome, Progress
+from fairlead.run.records import BASELINE, Candidate, Outcome, Progress
 from fairlead.run.spec import Spec
 
 Watch = Callable[[Progress], None]
@@ -20,22 +20,26 @@ class Clock:
         self.expected: int | None = None
         self.baseline: float | None = None
         self.best: tuple[float, int] | None = None
-        self.done, self._computed, self._computing = 0, 0, 0.0
+        self.done, self._computed, self._computing, self._nfe, self._refining = 0, 0, 0.0, 0.0, False
         self.spent = Cost()
 
     def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """A batch was rendered by this process."""
         self._computed += len(outcomes)
         self._computing += cost.seconds
+        self._nfe += cost.nfe
 
-    def seen(self, outcomes: Sequence[Outcome], controlled: bool) -> None:
-        """Outcomes arrived, rendered or recalled."""
+    def seen(self, outcomes: Sequence[Outcome | Candidate], controlled: bool, refined: bool = False) -> None:
+        """Outcomes arrived, rendered or recalled; `refined`: full renderings, whose rewards do not compare with drafts'."""
+        if refined and not self._refining:
+            self.best, self._refining = None, True
         for o in outcomes:
             if o.index == BASELINE or (o.index == 0 and not controlled):
                 self.baseline = o.reward
             if o.index != BASELINE:
                 self.done += 1
-                if o.reward == o.reward and (self.best is None or o.reward > self.best[0]):
+                counts = o.reward == o.reward and (refined or not self._refining)
+                if counts and (self.best is None or o.reward > self.best[0]):
                     self.best = (o.reward, o.index)
 
     def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
@@ -47,6 +51,10 @@ class Clock:
     def per_image(self) -> float:
         """Seconds of this process per image so far, 0 before the first."""
         return self._computing / self._computed if self._computed else 0.0
+
+    def per_nfe(self) -> float:
+        """Seconds of this process per evaluation so far, 0 before the first."""
+        return self._computing / self._nfe if self._nfe else 0.0
 
     def say(self, phase: str) -> None:
         """Tell the watcher."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.run import machine, memory, models, png, prepared, registry
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.desk import Desk, Person
+from fairlead.run.drafts import Drafts, finals
 from fairlead.run.executor import Executor, Local
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BASELINE, Outcome, Progress, Replay, Task
+from fairlead.run.records import BASELINE, Asked, Outcome, Progress, Replay, Task
 from fairlead.run.spec import Spec, reward_parts
 from fairlead.run.store import Store, as_json, write_atomically
 
@@ -73,7 +75,7 @@ def start(
     clock = Clock(spec, on_progress)
     models.check(spec)
     clock.say("loading model")
-    spec = _with_dtype(spec)
+    spec = models.with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
     spec = executor.worker.spec = memory.fitted(spec, executor.worker.model)
     drive = _Drive(spec, executor, clock)
@@ -107,7 +109,7 @@ def resume(
         clock.say("loading model")
         executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
         store.set_status("running")
-        _Drive(spec, executor, clock, person).run(store, stop)
+        _Drive(spec, executor, clock, person, extended=budget is not None).run(store, stop)
     return store
 
 
@@ -159,24 +161,6 @@ def _needs(spec: Spec, reward: Reward | None, model: Model | None, folder: Path,
         raise FairleadError(f"The model of {folder} was a live pipeline: {what.format('model')}.")
 
 
-def _with_dtype(spec: Spec) -> Spec:
-    """Number format is part of the answer, so it is part of the Spec from the start."""
-    if (
-        spec.model.name == models.LIVE
-        or "dtype" in spec.model.settings
-        or (models.folder(spec.model.name) is None and spec.model.name in registry.table("models"))
-    ):
-        return spec
-    return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))
-
-
-@dataclass(frozen=True)
-class _Asked:
-    index: int
-    proposal: Proposal
-    group: int
-
-
 class _Stopped(Exception):
     def __init__(self, status: str, reason: str) -> None:
         self.status, self.reason = status, reason
@@ -185,29 +169,33 @@ class _Stopped(Exception):
 class _Drive:
     """One run being driven. State is a function of the Spec and of what was recorded."""
 
-    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
+    def __init__(
+        self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None, extended: bool = False
+    ) -> None:
         self._person = person
         self._spec, self._executor, self._clock = spec, executor, clock
         self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward, spec.prompt)
-        self.once, self._unit = executor.price()
+        self.once, self._unit = executor.price(steps=spec.draft)
+        self._drafts, self._groups = Drafts(spec, executor.price()[1], extended), count()
         self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
-        self._prices: dict[int | None, Cost] = {None: self._unit}
+        self._prices: dict[int | None, Cost] = {spec.draft: self._unit}
         self._writes = False
 
     def check_affordable(self) -> None:
         """Refuse a budget that does not cover the first group, saying what it would take."""
-        need = self.once + self._plain + self._unit * self._spec.group
+        need = self.once + self._plain + self._unit * self._spec.group + self._drafts.kept
         if lacking := need.over(self._spec.limit):
             wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
             given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
             what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
+            what = f"{what} and rendering the best again" if self._spec.draft else what
             raise FairleadError(f"The budget {given} does not cover {what}: give at least {wanted}, or fewer --steps.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
 
     def _expected(self, ledger: Ledger) -> int | None:
-        ledger.settle(Cost(), self.once + self._plain)
-        n = ledger.affordable(self._unit)
-        return n - n % self._spec.group if n < 1 << 30 else None
+        ledger.settle(Cost(), self.once + self._plain + self._drafts.kept)
+        n, again = ledger.affordable(self._unit), self._spec.group * self._spec.finals if self._spec.draft else 0
+        return n - n % self._spec.group + again if n < 1 << 30 else None
 
     def run(self, store: Store, stop: Stop) -> None:
         """To the end of the budget, of the search, or of the caller's patience."""
@@ -217,8 +205,7 @@ class _Drive:
             steering = self._prepared(store)
             if self._spec.controlled:
                 self._settle(store, self._answer(store, [self.task([self._baseline()], plain=True)], steering, stop))
-            for _ in self._rounds(store, steering, stop):
-                pass
+            self._search(store, steering, stop)
         except _Stopped as stopped:
             status, reason = stopped.status, stopped.reason
         except Pending:
@@ -230,14 +217,31 @@ class _Drive:
             raise
         self._finish(store, status, reason)
 
-    def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[_Asked]]:
+    def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
+        """The rounds, then the best drafts again where there are drafts. Ends by raising why."""
+        drafts = self._drafts
+        drafts.book(store, self._ledger, self._clock)
+        self._ledger.reserve(drafts.kept)
+        try:
+            for _ in self._rounds(store, steering, stop):
+                pass
+        except _Stopped as stopped:
+            if stopped.status == "finished" and self._spec.draft:
+                drafts.release(store, self._ledger, self._clock)
+                again = drafts.again(store, self._ledger, self._groups)
+                self._settle(store, self._answer(store, self._tasks(again), steering, stop))
+            raise
+
+    def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[Asked]]:
         """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
-        search, index = make_search(self._spec, self._executor), 0
+        search, size = make_search(self._spec, self._executor), self._spec.group
+        made = set(finals(store).values())
+        index = (i for i in count() if i not in made)
         while True:
-            n = self._ledger.affordable(self._unit, cap=max(ASK, self._spec.group))
-            n -= n % self._spec.group
+            n = self._ledger.affordable(self._unit, cap=max(ASK, size))
+            n -= n % size
             if n == 0:
-                names = (self._unit * self._spec.group).over(self._ledger.left) or self._ledger.gone()
+                names = (self._unit * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped("finished", f"budget: {', '.join(names)}")
             proposals = search.ask(n)
             if not proposals:
@@ -246,23 +250,24 @@ class _Drive:
                 raise RuntimeError(
                     f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
                 )
-            asked = [_Asked(index + i, p, (index + i) // self._spec.group) for i, p in enumerate(proposals)]
-            index += len(asked)
+            asked = []
+            for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
+                some = (replace(p, steps=p.steps or self._spec.draft) for p in proposals[first : first + size])
+                asked += [Asked(next(index), p, own) for p in some]
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
-            search.tell(
-                [Feedback(a.proposal, o.reward, o.terms, o.gradient) for a, o in zip(asked, outcomes, strict=True)]
-            )
+            self._drafts.rank(asked, outcomes)
+            search.tell([Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)])
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that are decided here."""
         desk = Desk(store.folder, self._person)
         return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
-    def _tasks(self, asked: Sequence[_Asked]) -> list[Task]:
+    def _tasks(self, asked: Sequence[Asked]) -> list[Task]:
         """Batches in ask order; a batch has one effort and never cuts a group."""
-        out: list[list[_Asked]] = []
+        out: list[list[Asked]] = []
         for a in asked:
             last = out[-1][-1] if out else None
             other = last is not None and last.proposal.steps != a.proposal.steps
@@ -277,16 +282,18 @@ class _Drive:
             out[-1].append(a)
         return [self.task(batch) for batch in out]
 
-    def task(self, asked: Sequence[_Asked], *, plain: bool = False) -> Task:
+    def task(self, asked: Sequence[Asked], *, plain: bool = False) -> Task:
         """A batch with the grant its price gives it."""
         steps = asked[0].proposal.steps
         if steps not in self._prices:
             self._prices[steps] = self._executor.price(steps=steps)[1]
         each = self._plain if plain else self._prices[steps]
         grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
+        refines = tuple(a.refines for a in asked if a.refines is not None)
         return Task(
-            tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain
-        )
+            tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain,
+            refines,
+        )  # fmt: skip
 
     def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
         """Recalled where recorded, computed and recorded where not; in ask order."""
@@ -304,7 +311,7 @@ class _Drive:
                 answers.update({o.index: o for o in outcomes})
                 self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
-                self._clock.seen(outcomes, self._spec.controlled)
+                self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
                 if self._ranking.late:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say("searching")
@@ -315,14 +322,16 @@ class _Drive:
         known = store.known(task.indices)
         if len(known) in (0, len(task.indices)):
             return [task]
-        rows = [_Asked(i, p, g) for i, p, g in zip(task.indices, task.proposals, task.groups, strict=True)]
+        drafts = task.refines or (None,) * len(task.indices)
+        rows = [Asked(*row) for row in zip(task.indices, task.proposals, task.groups, drafts, strict=True)]
         return [self.task([r for r in rows if r.index in known]), self.task([r for r in rows if r.index not in known])]
 
     def _compute(self, store: Store, task: Task, steering: Chain, stop: Stop) -> tuple[list[Outcome], Cost]:
         if stop():
             raise _Stopped("stopped", "interrupted")
-        left = self._ledger.left.seconds
-        if left <= 0 or self._clock.per_image() * len(task.indices) > left:
+        pace = self._clock.per_nfe()
+        left = self._ledger.left.seconds - pace * self._drafts.kept.nfe
+        if left <= 0 or pace * task.grant.nfe > left:
             raise _Stopped("finished", "budget: seconds")
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         self._ledger.reserve(task.grant)
@@ -351,15 +360,17 @@ class _Drive:
         self._ledger.settle(grant, cost)
         return ready
 
-    def _baseline(self) -> _Asked:
+    def _baseline(self) -> Asked:
         """The plain sample of the seed: candidate 0 of best_of, without controls."""
         key = Key.root(self._spec.seed).fold("search").fold("candidate", 0)
-        return _Asked(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
+        return Asked(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
 
-    def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, _Asked], Chain]:
+    def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, Asked], Chain]:
         """What was asked at those indices, by replaying the search against the record; computes nothing."""
         steering = self._prepared(store)
         found = {BASELINE: self._baseline()}
+        drafts = {final: draft for draft, final in finals(store).items() if final in wanted}
+        wanted = [drafts.get(i, i) for i in wanted]
         if set(wanted) <= found.keys():
             return found, steering
         try:
@@ -371,6 +382,7 @@ class _Drive:
                     break
         except (_Stopped, Pending):
             pass
+        found.update({final: found[draft].again(final) for final, draft in drafts.items()})
         return found, steering
 
     def _finish(self, store: Store, status: str, reason: str) -> None:

@@ -12,6 +12,7 @@ import inspect
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,16 @@ def warnings(spec: Spec) -> list[str]:
     if able is not None and not able.few_step and spec.sampler == "consistency":
         out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
     return out
+
+
+def with_dtype(spec: Spec) -> Spec:
+    """Number format is part of the answer, so it is part of the Spec from the start."""
+    from fairlead.run import machine
+
+    if (
+        spec.model.name == LIVE
+        or "dtype" in spec.model.settings
+        or (folder(spec.model.name) is None and spec.model.name in registry.table("models"))
+    ):
+        return spec
+    return replace(spec, model=spec.model.with_settings({"dtype": machine.dtype(machine.device())}))

@@ -19,8 +19,9 @@ CHUNK = "fairlead"
 
 
 def recipe(
-    spec: Spec, version: str, index: int, key: str, reward: float, terms: Mapping[str, float], plain: bool
-) -> dict[str, Any]:
+    spec: Spec, version: str, index: int, key: str, reward: float, terms: Mapping[str, float], plain: bool,
+    steps: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Everything needed to render the picture again, as JSON data. The budget decides nothing about one picture."""
     return {
         "fairlead": version,
@@ -28,18 +29,19 @@ def recipe(
         "candidate": index,
         "key": key,
         "baseline": plain,
+        "steps": steps or spec.steps,
         "reward": None if reward != reward else reward,
         "terms": {k: None if v != v else v for k, v in terms.items()},
         "spec": {k: v for k, v in asdict(spec).items() if k != "budget"},
     }
 
 
-def parameters(spec: Spec, size: tuple[int, int], version: str, index: int) -> str:
+def parameters(spec: Spec, size: tuple[int, int], version: str, index: int, steps: int | None = None) -> str:
     """The `parameters` text that other tools read."""
     settings = spec.model.settings
     negative = settings.get("negative_prompt", "")
     scale = settings.get("true_cfg_scale", settings.get("guidance_scale"))
-    items = [f"Steps: {spec.steps}", f"Sampler: {spec.sampler}"]
+    items = [f"Steps: {steps or spec.steps}", f"Sampler: {spec.sampler}"]
     if scale is not None:
         items.append(f"CFG scale: {scale:g}")
     items += [f"Seed: {spec.seed}", f"Size: {size[0]}x{size[1]}", f"Model: {spec.model.name}"]

@@ -38,9 +38,9 @@ class Mirage:
         return self._model.levels(steps)
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
-        """Charged as `branches` rows a sample; returns zeros."""
+        """Charged as `branches` rows a sample, again where a gradient makes it compute again; returns zeros."""
         self._meter.charge(Cost(forwards=len(x) * self.branches))
-        return torch.zeros_like(x)
+        return x * torch.zeros_like(x)  # an operation that keeps a tensor, or nothing would be computed again
 
     def decode(self, x: Tensor) -> Tensor:
         """Charged; returns grey 8x8 pictures [B, 3, 8, 8]."""
@@ -56,8 +56,11 @@ class Mirage:
         return lambda: None
 
 
+LOWEST = -1e9
+
+
 class _Leaf(Reward):
-    """Charged like a real reward; always 0."""
+    """Charged like a real reward; never pleased, so that a method that stops when it is is priced at its dearest."""
 
     differentiable = True
 
@@ -69,8 +72,8 @@ class _Leaf(Reward):
         return self.score(images, prompts)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Zeros [B]."""
-        return 0 * images.mean(dim=(1, 2, 3))
+        """The same low number for every image, [B]."""
+        return LOWEST + 0 * images.mean(dim=(1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,10 @@ class Price:
     """The baseline where it is not itself a candidate, else zero."""
     once: Cost
     """Preparation before the first candidate."""
+    finals: Cost
+    """Kept for rendering the best drafts again; zero without drafts."""
     candidates: int
-    """How many the budget affords."""
+    """How many the budget affords, drafts included."""
     total: Cost
     memory: int | None = None
     """Bytes with the run's batch, weights included; None where the model cannot be traced."""
@@ -128,10 +133,12 @@ def price(spec: Spec) -> Price:
     executor = Local(spec, want_gradient=bool(engine.search_class(spec).wants_gradient))
     spec = memory.fitted(spec, executor.worker.model)
     need = memory.footprint(executor.worker.model)
-    once, each = executor.price()
+    once, each = executor.price(steps=spec.draft)
+    again = spec.group * spec.finals if spec.draft else 0
+    finals = executor.price()[1] * again if again else Cost()
     plain = executor.price(plain=True)[1] if spec.controlled else Cost()
     ledger = Ledger(spec.limit)
-    ledger.settle(Cost(), once + plain)
+    ledger.settle(Cost(), once + plain + finals)
     search, n = engine.make_search(spec, executor), 0
     while n < LOOK:
         room = ledger.affordable(each, cap=max(engine.ASK, spec.group))
@@ -142,4 +149,4 @@ def price(spec: Spec) -> Price:
         ledger.settle(Cost(), each * len(proposals))
         search.tell([Feedback(p, 0.0, {}, torch.zeros_like(p.x)) for p in proposals])
     bytes_ = None if need is None else need.at(min(spec.batch, max(n, 1)))
-    return Price(each, plain, once, n, ledger.spent, bytes_, spec.batch)
+    return Price(each, plain, once, finals, n + again, ledger.spent, bytes_, spec.batch)

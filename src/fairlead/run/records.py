@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
@@ -18,6 +18,21 @@ BASELINE = -1
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A question of the search with its place in the run."""
+
+    index: int
+    proposal: Proposal
+    group: int
+    refines: int | None = None
+    """The draft this is the full rendering of."""
+
+    def again(self, index: int) -> Asked:
+        """The same question at full effort, at another index."""
+        return replace(self, index=index, proposal=replace(self.proposal, steps=None), refines=self.index)
+
+
+@dataclass(frozen=True)
 class Task:
     """Whole groups only, in ask order, with what they may spend."""
 
@@ -27,6 +42,8 @@ class Task:
     grant: Cost
     plain: bool = False
     """True for the baseline: no steering, no intervention."""
+    refines: tuple[int, ...] = ()
+    """Per candidate the draft that this is the full rendering of; empty if none is."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Candidate:
     task: int
     """Ordinal of the batch it was rendered in."""
     steps: int
+    refines: int | None = None
+    """The draft this is the full rendering of: that one's reward chose it, this one's judges it."""
 
 
 @dataclass(frozen=True)

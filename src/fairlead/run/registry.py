@@ -54,8 +54,18 @@ BUILTIN: dict[str, dict[str, str]] = {
         "vqa_score": "fairlead.rewards.vqa_score:VqaScore",
     },
     "spaces": {"noise": "fairlead.spaces.noise:Noise"},
-    "searches": {"best_of": "fairlead.searches.best_of:BestOf"},
-    "steerings": {},
+    "searches": {
+        "bayes_opt": "fairlead.searches.bayes_opt:BayesOpt",
+        "best_of": "fairlead.searches.best_of:BestOf",
+        "evolution": "fairlead.searches.evolution:Evolution",
+        "first_order": "fairlead.searches.first_order:FirstOrder",
+        "trust_region": "fairlead.searches.trust_region:TrustRegion",
+        "zero_order": "fairlead.searches.zero_order:ZeroOrder",
+    },
+    "steerings": {
+        "dfs": "fairlead.steering.dfs:DepthFirst",
+        "paths": "fairlead.steering.paths:Paths",
+    },
     "interventions": {"token_mean_damping": "fairlead.interventions.token_mean_damping:TokenMeanDamping"},
     "samplers": {
         "euler": "fairlead.core.sampling:euler",

@@ -44,6 +44,10 @@ class Spec:
     """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
     differently for other sizes."""
     seed: int = 0
+    draft: int | None = None
+    """Steps while searching, fewer than `steps`; the best drafts are rendered again at full effort. None: no drafts."""
+    finals: int = 1
+    """How many of the best drafts are rendered again, counted in groups."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
     """Finite limits by name, as in `Cost`."""
 
@@ -68,7 +72,7 @@ class Spec:
     @property
     def controlled(self) -> bool:
         """True if a candidate is sampled in another way than the plain baseline."""
-        return bool(self.steering or self.interventions)
+        return bool(self.steering or self.interventions or self.draft)
 
     @staticmethod
     def from_json(text: str) -> Spec:
@@ -146,6 +150,18 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
     return limits
 
 
+def _check_numbers(steps: int, group: int, batch: int, seed: int, draft: int | None, finals: int | None) -> None:
+    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
+        raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
+    _at_least_one(steps=steps, group=group, batch=batch, finals=1 if finals is None else finals)
+    if draft is not None and (not isinstance(draft, int) or not 1 <= draft < steps):
+        raise FairleadError(
+            f"draft is {draft!r}: give a whole number of steps from 1 to {steps - 1}, fewer than {steps}."
+        )
+    if finals is not None and draft is None:
+        raise FairleadError(f"finals is {finals!r} and there are no drafts to render again: give draft too.")
+
+
 def make_spec(
     prompt: str,
     *,
@@ -163,6 +179,8 @@ def make_spec(
     group: int = 1,
     batch: int | None = None,
     seed: int = 0,
+    draft: int | None = None,
+    finals: int | None = None,
     defaults: Mapping[str, Any] | None = None,
 ) -> Spec:
     """The words of the command line, the TOML plan and the Python call -> a checked Spec.
@@ -175,9 +193,7 @@ def make_spec(
     steps = int(defaults.get("steps", 20)) if steps is None else steps
     batch = int(defaults.get("batch", 4)) if batch is None else batch
     open_batch = batch == 0 and defaults.get("batch") == 0
-    _at_least_one(steps=steps, group=group, batch=1 if open_batch else batch)
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
+    _check_numbers(steps, group, 1 if open_batch else batch, seed, draft, finals)
     sampler = str(defaults.get("sampler", "euler")) if sampler is None else sampler
     used: set[str] = set()
 
@@ -220,6 +236,8 @@ def make_spec(
         group=group,
         batch=0 if open_batch else max(group, batch - batch % group),
         seed=seed,
+        draft=draft,
+        finals=finals or 1,
         budget=_limits(budget),
     )
     if lost := set(settings) - used:

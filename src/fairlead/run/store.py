@@ -38,7 +38,7 @@ create table task(number integer primary key, questions text not null, cost text
 create table outcome(
     idx integer primary key, task integer not null references task(number), question text not null, key text not null,
     reward real, terms text not null, cost text not null, image text not null, steps integer not null,
-    gradient blob);
+    gradient blob, refines integer);
 create table prepared(name text primary key, data blob not null, cost text not null);
 """
 
@@ -215,17 +215,17 @@ class Store:
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
-                asked = [question(task, i) for i in range(len(outcomes))]
+                asked, drafts = [question(task, i) for i in range(len(outcomes))], task.refines or [None] * len(outcomes)
                 self._db.execute(
                     "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
                 self._db.executemany(
-                    "insert into outcome values(?,?,?,?,?,?,?,?,?,?)",
+                    "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?)",
                     [
                         (o.index, number, q, p.key.hex(), None if o.reward != o.reward else o.reward, json.dumps(dict(o.terms)),
                          json.dumps(o.cost.as_dict()), name, p.steps or self.spec.steps,
-                         None if o.gradient is None else o.gradient.float().numpy().tobytes())
-                        for o, q, p, name in zip(outcomes, asked, task.proposals, names, strict=True)
+                         None if o.gradient is None else o.gradient.float().numpy().tobytes(), draft)
+                        for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
                 )  # fmt: skip
 
@@ -260,9 +260,9 @@ class Store:
         return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
 
     def best(self) -> Candidate | None:
-        """The highest reward; the earliest of equals. Failed candidates never rank."""
+        """The highest reward; the earliest of equals. Failed candidates never rank, nor drafts once one is rendered fully."""
         ranked = [c for c in self.candidates() if c.reward == c.reward]
-        return max(ranked, key=lambda c: (c.reward, -c.index), default=None)
+        return max([c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None)
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
@@ -284,13 +284,13 @@ class Store:
     def _candidates(self) -> list[Candidate]:
         with _plain(self.folder):
             rows = self._db.execute(
-                "select idx, reward, terms, cost, image, key, task, steps from outcome order by idx"
+                "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
             ).fetchall()
         return [
             Candidate(
-                i, float("nan") if r is None else r, json.loads(t), Cost(**json.loads(c)), f"images/{m}.png", k, n, s
+                i, float("nan") if r is None else r, json.loads(t), Cost(**json.loads(c)), f"images/{m}.png", k, n, s, d
             )
-            for i, r, t, c, m, k, n, s in rows
+            for i, r, t, c, m, k, n, s, d in rows
         ]
 
     def image(self, digest: str) -> bytes:

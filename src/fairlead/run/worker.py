@@ -101,12 +101,18 @@ class Worker:
         self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
         self.steering = sampling.Chain(tuple(registry.build("steerings", part) for part in spec.steering))
         self._interventions: list[Intervention] = [registry.build("interventions", part) for part in spec.interventions]
+        alone_on_the_way = not all(getattr(part, "compares", False) for part in self.steering.parts)
         for alone in ("steering", "search with gradients"):
-            if self.reward.relative and (spec.steering if alone == "steering" else want_gradient):
+            if self.reward.relative and (alone_on_the_way if alone == "steering" else want_gradient):
                 raise FairleadError(
                     f"{self.reward.name} ranks the candidates of a run, and a {alone} asks for the reward of one picture: "
                     "use zscore(...) of its parts instead."
                 )
+        if self.reward.relative and spec.draft:
+            raise FairleadError(
+                f"{self.reward.name} ranks the candidates of a run, and drafts do not compare with full pictures: use "
+                "zscore(...) of its parts instead, or no drafts."
+            )
         if spec.steering and any(leaf.asks for leaf in self.reward.leaves()):
             raise FairleadError(
                 f"{self.reward.name} asks a person about finished pictures, and a steering would ask on the way: leave one out."
@@ -184,22 +190,22 @@ class Worker:
         steps = task.proposals[0].steps or self.spec.steps
         groups = torch.tensor(task.groups) if self.couples else None
         wants = self.wants_gradient and not task.plain
-        with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant):
+        edits = nullcontext() if task.plain else installed(self.model, self._interventions)
+        with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._batch(real), keys)
-            with nullcontext() if task.plain else installed(self.model, self._interventions):
-                levels = self.model.levels(steps)
-                glimpse = sampling.Glimpse(levels, self._levels)
-                chosen = sampling.Chain() if task.plain else steering
-                z = sampling.sample(
-                    self.model, self._sampler, latents, cond, levels, keys, self.meter,
-                    steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen, groups=groups, score=self._score,
-                )  # fmt: skip
+            levels = self.model.levels(steps)
+            glimpse = sampling.Glimpse(levels, self._levels)
+            chosen = sampling.Chain() if task.plain else steering
+            z = sampling.sample(
+                self.model, self._sampler, latents, cond, levels, keys, self.meter,
+                steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen, groups=groups, score=self._score,
+            )  # fmt: skip
             images = self._picture(z)
             early = {level: self._picture(x0) for level, x0 in glimpse.seen.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
-            if wants:
+            if wants:  # steps are computed again on the way back, so edits must still be installed
                 self.meter.charge(Cost(backwards=(self.meter.spent - before).forwards))
                 (gradient,) = torch.autograd.grad(total.sum(), x)
             machine.synchronise(self._device)
@@ -209,7 +215,7 @@ class Worker:
         out = []
         for i, index in enumerate(task.indices):
             own = {k: v[i] for k, v in values.items()}
-            picture = self._png(images[i], index, keys[i], rewards[i], own)
+            picture = self._png(images[i], index, keys[i], rewards[i], own, steps)
             slope = None if gradient is None else gradient[i].cpu()
             out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope))
         return out, cost
@@ -247,11 +253,11 @@ class Worker:
                 "mend the reward and resume."
             ) from error
 
-    def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float]) -> bytes:
+    def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
         version, plain = machine.versions()["fairlead"], index == BASELINE
-        data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain)
+        data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain, steps)
         size = (image.shape[-1], image.shape[-2])
-        return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index))
+        return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))
 
 
 def _halves(task: Task) -> list[Task]:

@@ -1,0 +1,125 @@
+"""How much of a search's gain survives when candidates are judged by drafts with fewer steps. Per model, measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fairlead.core.cost import INFINITE
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import Key
+from fairlead.core.model import Model
+from fairlead.core.reward import Reward
+from fairlead.core.search import Proposal
+from fairlead.run.records import Task
+from fairlead.run.spec import Spec
+from fairlead.run.worker import Worker
+
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What one number of steps is worth."""
+
+    steps: int
+    nfe: float
+    """Evaluations of one draft."""
+    correlation: float
+    """Spearman's, between draft and full rewards of one prompt's candidates, mean over prompts; NaN if constant."""
+    kept: float
+    """(full reward of the best draft - mean) / (best full reward - mean), sums over prompts; 1 loses nothing, 0 is luck."""
+    low: float
+    """Bounds of the 95 % bootstrap interval of `kept`, over prompts and over candidates within them."""
+    high: float
+
+
+def ranks(y: Tensor) -> Tensor:
+    """y [..., n] -> ranks [..., n] float64 from 1, equal values averaged."""
+    less = (y[..., :, None] > y[..., None, :]).sum(-1)
+    return less + 0.5 * ((y[..., :, None] == y[..., None, :]).sum(-1) + 1.0)
+
+
+def spearman(a: Tensor, b: Tensor) -> Tensor:
+    """a, b [P, n] -> rank correlation per row [P]."""
+    a, b = (ranks(y) - (y.shape[-1] + 1) / 2 for y in (a, b))
+    out: Tensor = (a * b).sum(-1) / (a.square().sum(-1) * b.square().sum(-1)).sqrt()
+    return out
+
+
+def kept(draft: Tensor, full: Tensor) -> Tensor:
+    """draft, full [..., P, n] -> share of the gain [...]: gains are summed over prompts before they are divided."""
+    chosen = full.gather(-1, draft.argmax(-1, keepdim=True))[..., 0]
+    mean = full.mean(-1)
+    out: Tensor = (chosen - mean).sum(-1) / (full.amax(-1) - mean).sum(-1)
+    return out
+
+
+def compare(draft: Tensor, full: Tensor, steps: int, nfe: float, key: Key) -> Draft:
+    """Rewards draft, full [P, n] of the same candidates -> what the drafts are worth."""
+    p, n = full.shape
+    rows = (key.fold("prompts").uniform(RESAMPLES, p) * p).long()
+    columns = (key.fold("candidates").uniform(RESAMPLES, p, n) * n).long()
+    again = [y[rows].gather(-1, columns) for y in (draft, full)]
+    shares = kept(*again)
+    shares = shares[shares.isfinite()]
+    ends = torch.tensor([0.025, 0.975], dtype=shares.dtype)
+    low, high = torch.quantile(shares, ends).tolist() if len(shares) else (math.nan, math.nan)
+    correlation = spearman(draft, full)
+    correlation = correlation[correlation.isfinite()]
+    return Draft(steps, nfe, float(correlation.mean()), float(kept(draft, full)), low, high)
+
+
+def calibrate(
+    spec: Spec, prompts: Sequence[str], drafts: Sequence[int], n: int, *, reward: Reward | None = None
+) -> list[Draft]:
+    """Render the first `n` candidates of random search of every prompt with each number of steps, and compare.
+
+    Candidates whose reward is NaN at any effort are left out, per prompt; every prompt must keep two.
+    """
+    if n < 2 or not prompts:
+        raise FairleadError(f"{len(prompts)} prompts and {n} candidates: give at least one prompt and two candidates.")
+    for steps in drafts:
+        if not 1 <= steps < spec.steps:
+            raise FairleadError(f"Draft of {steps} steps: give numbers from 1 to {spec.steps - 1}.")
+    efforts = [*dict.fromkeys(drafts), spec.steps]
+    model: Model | None = None
+    found: dict[int, list[Tensor]] = {steps: [] for steps in efforts}
+    nfe: dict[int, float] = {}
+    for prompt in prompts:
+        worker = Worker(replace(spec, prompt=prompt), reward=reward, model=model)
+        model = worker.model
+        for steps in efforts:
+            rewards, nfe[steps] = _rewards(worker, steps, n)
+            found[steps].append(rewards)
+    table = {steps: torch.stack(rows) for steps, rows in found.items()}
+    fine = torch.stack([y.isfinite() for y in table.values()]).all(0)
+    least = int(fine.sum(1).min())
+    if least < 2:
+        raise FairleadError(
+            f"Only {least} of {n} candidates of a prompt have a reward at every effort: at least 2 are needed."
+        )
+    table = {
+        steps: torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)]) for steps, y in table.items()
+    }
+    key = Key.root(spec.seed).fold("calibrate")
+    return [compare(table[s], table[spec.steps], s, nfe[s], key.fold(s)) for s in efforts]
+
+
+def _rewards(worker: Worker, steps: int, n: int) -> tuple[Tensor, float]:
+    """Rewards [n] float64 of the first n candidates at that effort, and evaluations per candidate."""
+    keys = [Key.root(worker.spec.seed).fold("search").fold("candidate", i) for i in range(n)]
+    out: list[float] = []
+    spent = 0.0
+    for first in range(0, n, worker.spec.batch):
+        own = keys[first : first + worker.spec.batch]
+        proposals = tuple(Proposal(worker.space.draw(key), key, steps) for key in own)
+        places = tuple(range(first, first + len(own)))
+        outcomes, cost = worker.evaluate(Task(places, proposals, places, INFINITE, plain=True), worker.steering)
+        out += [o.reward for o in outcomes]
+        spent += cost.nfe
+    return torch.tensor(out, dtype=torch.float64), spent / n

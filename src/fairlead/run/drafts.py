@@ -1,0 +1,74 @@
+"""Draft, then commit: which drafts are rendered again at full effort, and what is set aside for that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+from fairlead.core.cost import Cost, Ledger
+from fairlead.run.clock import Clock
+from fairlead.run.records import Asked, Outcome
+from fairlead.run.spec import Spec
+from fairlead.run.store import Store
+
+
+def finals(store: Store) -> dict[int, int]:
+    """Draft -> its full rendering, by index."""
+    return {c.refines: c.index for c in store.candidates() if c.refines is not None}
+
+
+class Drafts:
+    """The best groups of drafts so far. Without drafts it keeps nothing and costs nothing."""
+
+    def __init__(self, spec: Spec, full: Cost, extended: bool) -> None:
+        self._spec, self._extended, self._group = spec, extended, full * spec.group
+        self.kept = self._group * spec.finals if spec.draft else Cost()
+        """Set aside for the full renderings until they are made."""
+        self._top: list[tuple[float, list[Asked]]] = []
+        self._booked: set[int] = set()
+
+    def rank(self, asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> None:
+        """Keep the groups with the best drafts; the earlier of equals first, the failed never."""
+        if not self._spec.draft:
+            return
+        groups: dict[int, list[Asked]] = {}
+        value: dict[int, float] = {}
+        for a, o in zip(asked, outcomes, strict=True):
+            groups.setdefault(a.group, []).append(a)
+            value[a.group] = max(value.get(a.group, -math.inf), o.reward if o.reward == o.reward else -math.inf)
+        new = [(value[g], groups[g]) for g in groups if value[g] > -math.inf]
+        self._top = sorted([*self._top, *new], key=lambda entry: -entry[0])[: self._spec.finals]
+
+    def book(self, store: Store, ledger: Ledger, clock: Clock, every: bool = False) -> None:
+        """Account for full renderings that are recorded: those made before later drafts, under a smaller budget, or all.
+
+        Those of the same budget are covered by what is kept, so that a resumed run asks what the uninterrupted one did.
+        """
+        if not self._spec.draft:
+            return
+        last = max((c.index for c in store.candidates() if c.refines is None), default=-1)
+        for final in sorted(set(finals(store).values()) - self._booked):
+            if every or self._extended or final < last:
+                candidate = store.get(final)
+                ledger.settle(Cost(), candidate.cost)
+                self._booked.add(final)
+                clock.spent = ledger.spent
+                clock.seen([candidate], self._spec.controlled, refined=True)
+
+    def release(self, store: Store, ledger: Ledger, clock: Clock) -> None:
+        """The search is over: what was kept may be spent, and has been as far as it is recorded."""
+        ledger.settle(self.kept, Cost())
+        self.kept = Cost()
+        self.book(store, ledger, clock, every=True)
+
+    def again(self, store: Store, ledger: Ledger, groups: Iterator[int]) -> list[Asked]:
+        """The best drafts not yet rendered fully, each with its whole group, as many as are affordable."""
+        done = finals(store)
+        missing = [group for _, group in self._top if any(a.index not in done for a in group)]
+        missing = missing[: ledger.affordable(self._group)]
+        index = count(max((c.index for c in store.candidates()), default=-1) + 1)
+        return [
+            replace(a.again(next(index)), group=own) for group, own in zip(missing, groups, strict=False) for a in group
+        ]

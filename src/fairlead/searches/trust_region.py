@@ -1,0 +1,108 @@
+"""Trust-region noise search without a surrogate (TRS, Schweiger et al. 2026, arXiv 2603.14504).
+
+Written from the published algorithm as documented by its authors' README and an independent port. Inferred or ours:
+the count of warm-up draws as a setting (the paper: a fifth of the evaluations), independent uniform offsets instead
+of a scrambled Sobol sequence (the same for the one or two points a region gets per round), a shared rollout key, and
+`renorm`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import Key
+from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
+
+
+@dataclass
+class _Region:
+    length: float
+    wins: int = 0
+    losses: int = 0
+
+
+class TrustRegion(Generations):
+    """Boxes around the best points seen, grown after successes and shrunk after failures.
+
+    `warmup` draws from the prior, then rounds of `batch` points shared by `regions` boxes. A box moves a random subset
+    of the coordinates (each with one probability drawn from 0.1 to 0.9 per point) by a uniform offset in a cube of
+    side `length`, in standard deviations of the noise; three rounds without a new best of its own divide the side by
+    `factor`, three with one multiply it, within `shortest` and `longest`. After every round all boxes are put on the
+    best points of the whole history. Accepted moves let the norm grow by 1 + p length^2 / 12; `renorm` keeps the
+    centre's norm. Without a fixed noise-to-picture map it is no better than random search.
+    """
+
+    def __init__(
+        self, space: Space, key: Key, warmup: int = 20, batch: int = 20, regions: int = 15, length: float = 0.8,
+        shortest: float = 0.05, longest: float = 2.4, factor: float = 1.5, patience: int = 3, renorm: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        for name, value in (("warmup", warmup), ("batch", batch), ("regions", regions), ("patience", patience)):
+            if not isinstance(value, int) or value < 1:
+                raise FairleadError(f"trust_region.{name} is {value!r}: give a whole number of at least 1.")
+        if not 0 < shortest <= length <= longest:
+            raise FairleadError(
+                f"trust_region has shortest {shortest!r}, length {length!r}, longest {longest!r}: give positive numbers "
+                "in rising order."
+            )
+        if not factor > 1:
+            raise FairleadError(f"trust_region.factor is {factor!r}: give a number above 1.")
+        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
+        self._warmup, self._batch, self._renorm, self._factor = warmup, batch, renorm, factor
+        self._start, self._range, self._patience = length, (shortest, longest), patience
+        self._regions = [_Region(length) for _ in range(min(regions, batch))]
+        self._best: list[Feedback] = []
+        self._round = 0
+
+    def _share(self, j: int) -> int:
+        return self._batch // len(self._regions) + (j < self._batch % len(self._regions))
+
+    def _centre(self, j: int) -> Feedback:
+        return self._best[j % len(self._best)]
+
+    def propose(self) -> list[Proposal]:
+        """Draws from the prior first, then every region's share of the batch in order of regions."""
+        if not self._best:
+            points = [self._space.draw(self._key.fold("candidate", i)) for i in range(self._warmup)]
+        else:
+            points = [
+                self._inside(j, self._key.fold("round", self._round, j, i))
+                for j in range(len(self._regions))
+                for i in range(self._share(j))
+            ]
+        return [Proposal(x, self._rollout) for x in points]
+
+    def _inside(self, j: int, key: Key) -> Tensor:
+        centre = self._centre(j).proposal.x.double()
+        p = 0.1 + 0.8 * float(key.fold("p").uniform(1))
+        mask = key.fold("mask").uniform(len(centre)) < p
+        mask[int(float(key.fold("one").uniform(1)) * len(centre))] |= not bool(mask.any())
+        y = centre + mask * self._regions[j].length * (key.fold("offset").uniform(len(centre)) - 0.5)
+        if self._renorm:
+            y = y * (centre.norm() / y.norm().clamp_min(torch.finfo(torch.float64).tiny))
+        return y.float()
+
+    def learn(self, generation: Sequence[Feedback]) -> None:
+        """Resize every region by its own success, then put all of them on the best of everything."""
+        if self._best:
+            told = list(generation)
+            for j, region in enumerate(self._regions):
+                own, told = told[: self._share(j)], told[self._share(j) :]
+                self._resize(region, max(f.value for f in own) > self._centre(j).value)
+            self._round += 1
+        self._best = best_first([*self._best, *generation])[: len(self._regions)]
+
+    def _resize(self, region: _Region, success: bool) -> None:
+        shortest, longest = self._range
+        region.wins, region.losses = (region.wins + 1, 0) if success else (0, region.losses + 1)
+        if region.wins == self._patience:
+            region.length, region.wins = min(region.length * self._factor, longest), 0
+        elif region.losses == self._patience:
+            tight = region.length <= shortest
+            region.length = self._start if tight else max(region.length / self._factor, shortest)
+            region.losses = 0

@@ -1,0 +1,120 @@
+"""Zero-order search: a pivot noise and its neighbours (Ma et al. 2025, arXiv 2501.09732, section 3).
+
+The paper gives the loop; the neighbourhood is that of its first author's open implementation. What happens when no
+neighbour is better, the cached pivot score and the other two neighbourhoods are our design.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import Key
+from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
+
+FINEST = 1e-4
+"""`shrink` halves 1 - cosine down to this."""
+
+
+def angular(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
+    """pivot, noise [d] -> the neighbour [d] of the pivot's norm at exactly that cosine, in the direction of `noise`."""
+    p, g = pivot.double(), noise.double()
+    unit = p / p.norm()
+    g = g - (g @ unit) * unit
+    out: Tensor = p.norm() * (cosine * unit + math.sqrt(1 - cosine**2) * g / g.norm())
+    return out.float()
+
+
+def vp(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
+    """pivot, noise [d] -> cosine*pivot + sqrt(1 - cosine^2)*noise [d]: standard normal if both are (EvoSearch's move)."""
+    return (cosine * pivot.double() + math.sqrt(1 - cosine**2) * noise.double()).float()
+
+
+def ball(pivot: Tensor, noise: Tensor, radius: float, u: float) -> Tensor:
+    """pivot, noise [d], u in [0, 1] -> pivot + u*radius*sqrt(d)*unit(noise): the norm grows, 1 + E[(u radius)^2] per entry."""
+    g = noise.double()
+    out: Tensor = pivot.double() + u * radius * math.sqrt(len(g)) * g / g.norm()
+    return out.float()
+
+
+class ZeroOrder(Generations):
+    """Hill climbing among `neighbours` at a fixed cosine from the pivot, which starts as the plain sample.
+
+    N = `neighbours`, cosine 0.95 is an angle of 18 degrees, `iterations` None goes on until the budget ends. Costs
+    (1 + N K) pictures for K iterations: the pivot is rendered once. `accept` "better" moves only to a better
+    neighbour, "always" to the best neighbour, the literal reading of the paper. When no neighbour is better, `stall`
+    "resample" draws others, "restart" draws a fresh pivot, "shrink" halves 1 - cosine. `neighbourhood` "ball"
+    (radius in units of sqrt(d), after Ramesh and Mardani 2025) ignores the cosine and inflates the norm.
+
+    Every proposal shares its pivot's rollout key, so that samplers with noise are searched at fixed noise too.
+    """
+
+    def __init__(
+        self, space: Space, key: Key, neighbours: int = 4, cosine: float = 0.95, neighbourhood: str = "angular",
+        accept: str = "better", stall: str = "resample", radius: float = 0.15, iterations: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if not isinstance(neighbours, int) or neighbours < 1:
+            raise FairleadError(f"zero_order.neighbours is {neighbours!r}: give a whole number of at least 1.")
+        if not 0 <= cosine < 1:
+            raise FairleadError(f"zero_order.cosine is {cosine!r}: give a number from 0 to below 1; 1 would not move.")
+        if not radius > 0:
+            raise FairleadError(f"zero_order.radius is {radius!r}: give a positive number.")
+        if iterations is not None and (not isinstance(iterations, int) or iterations < 0):
+            raise FairleadError(f"zero_order.iterations is {iterations!r}: give a whole number, or leave it out.")
+        for name, value, known in (
+            ("neighbourhood", neighbourhood, ("angular", "vp", "ball")),
+            ("accept", accept, ("better", "always")),
+            ("stall", stall, ("resample", "restart", "shrink")),
+        ):
+            if value not in known:
+                raise FairleadError(f"zero_order.{name} is {value!r}: known are {', '.join(known)}.")
+        if neighbourhood == "angular" and space.dim < 2:
+            raise FairleadError("A space of one dimension has no angles: set zero_order.neighbourhood=vp.")
+        self._space, self._key, self._n, self._cosine, self._radius = space, key, neighbours, cosine, radius
+        self._kind, self._accept, self._stall, self._iterations = neighbourhood, accept, stall, iterations
+        self._round, self._restarts = 0, 0
+        self._begin(key.fold("candidate", 0))
+
+    def _begin(self, rollout: Key) -> None:
+        self._rollout, self._pivot = rollout, self._space.draw(rollout)
+        self._score: float | None = None
+        if self._kind == "angular" and not bool(self._pivot.any()):
+            raise FairleadError(
+                "The plain point of this space is zero and has no direction: set zero_order.neighbourhood=ball."
+            )
+
+    def _neighbour(self, key: Key) -> Tensor:
+        noise = key.normal(len(self._pivot))
+        if self._kind == "ball":
+            return ball(self._pivot, noise, self._radius, float(key.fold("radius").uniform(1)))
+        return (angular if self._kind == "angular" else vp)(self._pivot, noise, self._cosine)
+
+    def propose(self) -> list[Proposal]:
+        """N neighbours, and the pivot before them while its reward is not known."""
+        points: list[Tensor] = [self._pivot] if self._score is None else []
+        if self._iterations is None or self._round < self._iterations:
+            points += [self._neighbour(self._key.fold("round", self._round, j)) for j in range(self._n)]
+        elif self._score is not None:
+            return []
+        return [Proposal(x, self._rollout) for x in points]
+
+    def learn(self, generation: Sequence[Feedback]) -> None:
+        """Move to the best neighbour, or do what `stall` says."""
+        around = list(generation)
+        if self._score is None:
+            self._score = around.pop(0).value
+        if not around:
+            return
+        self._round += 1
+        best = best_first(around)[0]
+        if best.value > self._score or (self._accept == "always" and best.value > float("-inf")):
+            self._pivot, self._score = best.proposal.x, best.value
+        elif self._stall == "restart":
+            self._restarts += 1
+            self._begin(self._key.fold("restart", self._restarts))
+        elif self._stall == "shrink":
+            self._cosine = min(1 - FINEST, (1 + self._cosine) / 2)

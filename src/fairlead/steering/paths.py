@@ -1,0 +1,126 @@
+"""Search over paths (Ma et al. 2025, arXiv 2501.09732, section 3): re-noise almost finished samples and choose.
+
+The paper: solve N samples down to sigma, then repeat: noise each one M ways up by delta_f, solve back by delta_b, score
+the clean predictions, keep the best N of all. Defaults are those of its appendix. Ours: levels are flow times, so that
+on FLUX they are the shifted sigmas the network sees and on other families levels of equal signal-to-noise ratio; the
+number of evaluations of a backward move follows the model's own schedule; M is a setting, not derived from a budget.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import normals
+from fairlead.core.model import level_at, moves, renoise, stretch
+from fairlead.core.sampling import Scene, Step
+
+CURVE = 100
+"""Steps of the schedule that levels between the run's own are read from."""
+
+
+def levels(sigma: float, delta_f: float, delta_b: float, highest: float = 1.0) -> list[float]:
+    """Where the rounds go, up and down in turn, ending at 0: 0.89, 0.08, 0.86, 0.05, 0.83, 0.02, 0.8, 0 by default.
+
+    Rounded to 12 digits, so that no residue of a difference makes another round; `highest` caps the way up.
+    """
+    out, low = [], sigma
+    while low > 0:
+        up = min(round(low + delta_f, 12), highest)
+        low = max(0.0, round(low + delta_f - delta_b, 12))
+        out += [up, low if low > 1e-6 else 0.0]
+        low = out[-1]
+    return out
+
+
+@dataclass(frozen=True)
+class Paths:
+    """N samples of a group, each re-noised `children` times a round, the best N survive; N is the run's --group.
+
+    0 < delta_f < delta_b, 0 < sigma, sigma + delta_f < 1, all in flow time. `moves` is the number of evaluations of
+    one way down; left out, the share of the run's steps that its interval has in the model's schedule. `keep` "group"
+    takes the best of the whole group, "parent" the best child of each sample. Per group it costs
+    N n0 + R N M L + (R - 1) N M evaluations (n0 down to sigma, R rounds, L moves) and R N M scores: predictions are
+    scored, except in the last round, which ends at 0. Children are made one of each sample at a time, which needs no
+    more memory than sampling. Moves are first order whatever the sampler; `children=0` switches it off.
+    """
+
+    sigma: float = 0.11
+    delta_f: float = 0.78
+    delta_b: float = 0.81
+    children: int = 4
+    moves: int | None = None
+    keep: str = "group"
+
+    compares = True
+    """Asks for the rewards of exactly those children that compete, so a reward that ranks pictures may be used."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would not end, or would keep nothing of the sample."""
+        if not 0 < self.delta_f < self.delta_b:
+            raise FairleadError(
+                f"paths has delta_f {self.delta_f!r} and delta_b {self.delta_b!r}: give 0 < delta_f < delta_b, or no "
+                "round comes closer to the end."
+            )
+        if not (self.sigma > 0 and self.sigma + self.delta_f < 1):
+            raise FairleadError(
+                f"paths has sigma {self.sigma!r} and delta_f {self.delta_f!r}: give a sigma above 0 with sigma + delta_f "
+                "below 1, where nothing of the sample would be left."
+            )
+        if not isinstance(self.children, int) or self.children < 0:
+            raise FairleadError(f"paths.children is {self.children!r}: give a whole number, 0 for none.")
+        if self.moves is not None and (not isinstance(self.moves, int) or self.moves < 1):
+            raise FairleadError(f"paths.moves is {self.moves!r}: give a whole number of at least 1, or leave it out.")
+        if self.keep not in ("group", "parent"):
+            raise FairleadError(f"paths.keep is {self.keep!r}: known are group, parent.")
+
+    @property
+    def couples(self) -> bool:
+        """Samples of a group compete."""
+        return self.children > 0 and self.keep == "group"
+
+    def prepare(self, scene: Scene) -> Paths:
+        """Nothing to prepare."""
+        return self
+
+    def __call__(self, step: Step) -> Step:
+        """The grid down to sigma, the rounds at the step that crosses it, nothing afterwards."""
+        if self.children == 0 or step.to.time > self.sigma:
+            return step
+        if step.at.time <= self.sigma and step.index > 0:
+            return step.stay()
+        if step.at.time <= self.sigma:
+            raise FairleadError(
+                f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower sigma."
+            )
+        start = level_at(step.ladder(CURVE), self.sigma)
+        return replace(step, to=start).then(lambda x: self._rounds(step, x))
+
+    def _rounds(self, step: Step, x: Tensor) -> Tensor:
+        curve, rows, low = step.ladder(CURVE), step.rows, self.sigma
+        route = levels(self.sigma, self.delta_f, self.delta_b, highest=curve[0].time)
+        for r, (high, end) in enumerate(zip(route[::2], route[1::2], strict=True)):
+            grid = stretch(curve, high, end, self.moves or moves(step.ladder(step.steps), high, end))
+            children, values = [], []
+            for m in range(self.children):
+                noise = normals(tuple(k.fold("paths", r, m) for k in step.keys), *x.shape[1:]).to(x.device)
+                y = step.solve(renoise(x, level_at(curve, low), grid[0], noise), grid, rows)
+                children.append(y)
+                values.append(y if end == 0 else step.denoise(y, grid[-1], rows))
+            x, low = self._choose(step, torch.stack(children, 1), torch.stack(values, 1)), end
+        return x
+
+    def _choose(self, step: Step, children: Tensor, x0: Tensor) -> Tensor:
+        """children, x0 [B, M, C, h, w] -> the survivors [B, C, h, w]: a group keeps as many as it has."""
+        out = children[:, 0].clone()
+        sets = step.groups if self.keep == "group" else step.rows
+        for g in sorted(set(sets.tolist())):
+            own = (sets == g).nonzero()[:, 0]
+            rows, here = own.repeat_interleave(self.children), own.to(x0.device)
+            value = step.score(x0[here].flatten(0, 1), rows).nan_to_num(nan=-torch.inf)
+            best = value.sort(descending=True, stable=True).indices[: len(own)].to(x0.device)
+            out[here] = children[here].flatten(0, 1)[best]
+        return out

@@ -1,0 +1,121 @@
+"""Bayesian optimisation: geometry of mixtures, and the search itself where BoTorch is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+
+import pytest
+import torch
+
+from fairlead.core.errors import FairleadError
+from fairlead.core.key import Key, normals
+from fairlead.core.search import Feedback
+from fairlead.searches.bayes_opt import LONGEST, SHORTEST, BayesOpt, angular_chart, mix, normal_scores
+from fairlead.searches.best_of import BestOf
+from fairlead.testing.searches import Plain
+
+ROOT = Key.root(8)
+HERE = importlib.util.find_spec("botorch") is not None
+needs_botorch = pytest.mark.skipif(not HERE, reason="needs the extra bo")
+
+
+def test_mixtures_of_normals_are_normal() -> None:
+    n, k = 20_000, 8
+    seeds = normals(tuple(ROOT.fold("seed", i) for i in range(k)), n)
+    for i in range(k):
+        assert torch.equal(mix(torch.eye(k)[i], seeds), seeds[i]), "a corner is its seed, bit for bit"
+    w = torch.nn.functional.normalize(normals((ROOT.fold("v"), ROOT.fold("w")), k).double(), dim=1)
+    a, b = mix(w[0], seeds), mix(w[1], seeds)
+    assert abs(float(a.mean())) < 4 / math.sqrt(n)
+    assert float(a.var()) == pytest.approx(1, abs=4 * math.sqrt(2 / n))
+    assert float(torch.cosine_similarity(a, b, dim=0)) == pytest.approx(float(w[0] @ w[1]), abs=4 / math.sqrt(n))
+
+
+def test_chart_gives_unit_weights_none_negative() -> None:
+    u = torch.stack([ROOT.fold(i).uniform(7) for i in range(200)])
+    w = torch.stack([angular_chart(row) for row in u])
+    assert (w.norm(dim=1) - 1).abs().max() < 1e-12
+    assert (w >= 0).all()
+    assert torch.equal(angular_chart(torch.zeros(3)).round(), torch.tensor([0.0, 0, 0, 1], dtype=torch.float64))
+    assert torch.equal(angular_chart(torch.ones(3)).round(), torch.tensor([1.0, 0, 0, 0], dtype=torch.float64))
+
+
+def test_normal_scores_see_only_the_order() -> None:
+    y = torch.tensor([3.0, 1.0, 2.0, 2.0], dtype=torch.float64)
+    z = normal_scores(y)
+    assert torch.equal(z, normal_scores(y.exp() * 100))
+    assert z[2] == z[3] == 0
+    assert z[0] == -z[1]
+
+
+@pytest.mark.skipif(HERE, reason="only where BoTorch is missing")
+def test_says_what_to_install() -> None:
+    with pytest.raises(FairleadError, match=r"pip install 'fairlead\[bo\]'"):
+        BayesOpt(Plain(6), ROOT)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"seeds": 1}, "seeds"), ({"batch": 0}, "batch"), ({"init": 3}, "init"), ({"weights": "any"}, "weights")],
+)
+def test_wrong_settings_are_one_sentence(settings: dict[str, object], said: str) -> None:
+    with pytest.raises(FairleadError, match=f"bayes_opt.{said}"):
+        BayesOpt(Plain(6), ROOT, **settings)  # type: ignore[arg-type]
+
+
+@needs_botorch
+def test_corners_are_the_candidates_of_random_search() -> None:
+    space, key = Plain(30), ROOT.fold("search")
+    mine, random = BayesOpt(space, key, seeds=5).ask(5), BestOf(space, key).ask(5)
+    assert all(torch.equal(a.x, b.x) for a, b in zip(mine, random, strict=True))
+    assert {p.key for p in mine} == {random[0].key}
+
+
+@needs_botorch
+@pytest.mark.parametrize("weights", ["signed", "positive"])
+def test_beats_random_search_inside_its_subspace(weights: str) -> None:
+    """Smooth reward of the weights: in 60 pictures better than the best of 60 draws, every time."""
+    for seed in range(3):
+        key, space = Key.root(seed).fold("search"), Plain(200)
+        search = BayesOpt(space, key, seeds=6, weights=weights)
+        goal = mix(angular_chart(torch.full((5,), 0.4)), search._seeds)
+        best, points = -math.inf, set()
+        for _ in range(99):
+            asked = search.ask(60 - len(points))
+            if not asked:
+                break
+            told = [Feedback(p, -float((p.x - goal).square().sum()), {}) for p in asked]
+            best = max(best, *(f.reward for f in told))
+            points |= {p.x.numpy().tobytes() for p in asked}
+            search.tell(told)
+            assert SHORTEST <= search._length <= LONGEST
+        assert len(points) == 60, "no point twice"
+        random = max(-float((p.x - goal).square().sum()) for p in BestOf(space, key).ask(60))
+        assert best > 0.5 * random
+
+
+@needs_botorch
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_survives_rewards_that_say_nothing(value: float) -> None:
+    search, points = BayesOpt(Plain(20), ROOT, seeds=4, batch=3), []
+    for _ in range(60):
+        asked = search.ask(99)
+        search.tell([Feedback(p, value, {}) for p in asked])
+        points += [p.x.numpy().tobytes() for p in asked]
+    assert len(set(points)) == len(points) > 100
+    assert search._restarts > 0, "a search that never succeeds starts anew"
+
+
+@needs_botorch
+def test_its_own_time_is_small() -> None:
+    """Processor seconds per picture at 100 evaluations in 16 dimensions."""
+    search, spent = BayesOpt(Plain(64), ROOT), 0.0
+    slope = ROOT.fold("slope").normal(64)
+    for _ in range(20):
+        began = time.process_time()
+        asked = search.ask(99)
+        spent += time.process_time() - began
+        search.tell([Feedback(p, float(p.x @ slope), {}) for p in asked])
+    assert spent / 100 < 0.1
