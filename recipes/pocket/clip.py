@@ -5,7 +5,8 @@ that the score must look at composition.  Pictures that satisfy another caption 
 negatives.  Ruined copies of some pictures are extra negatives of their own captions.
 
 The aesthetic head is trained jointly with a small weight and fitted again at the end, by ridge regression
-on the finished embedding.  The aesthetic target of a picture, 1 to 10, is ``1 + 6 sharpness + 2 contrast + balance``: sharpness is the
+on the finished embedding.  The aesthetic target of a picture, 1 to 10, is ``1 + 6 sharpness + 2 contrast +
+balance``: sharpness is the
 mean over its objects of 1 (clean), 1 - blur (mild) or 0 (ruined, see damage.py); contrast the mean distance
 between object and background, as a fraction of 150 grey levels, at most 1; balance 1 for objects centred on
 the canvas, falling to 0 for a single object in a corner.

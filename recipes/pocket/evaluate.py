@@ -74,10 +74,7 @@ def main() -> None:
     print(f"judge on reconstructions: class {named_back:.3f}, class and colour {coloured_back:.3f}")
     print("damaged objects accepted:", {kind: round(share, 3) for kind, share in ruined.items()})
 
-    if a.prompts:
-        prompts = geneval.read_prompts(a.prompts, world.NAMES)
-    else:
-        prompts = geneval.generate(world.NAMES, 50, seed=a.seed)
+    prompts = geneval.read_prompts(a.prompts, world.NAMES) if a.prompts else geneval.generate(world.NAMES, 50, seed=a.seed)
     if a.limit:
         prompts = [p for tag in geneval.TAGS for p in [q for q in prompts if q.tag == tag][: a.limit]]
     shown: list[torch.Tensor] = []

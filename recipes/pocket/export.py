@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import autoencoder, clip_encoder, t5_encoder, to_pixels, transformer, unpack
@@ -19,17 +20,12 @@ from transformers import PreTrainedTokenizerFast
 
 from fairlead.pocket import world
 
-DEFAULTS = {
-    "steps": 20,
-    "batch": 16,
-    "settings": {
-        "true_cfg_scale": 3.0,
-        "height": world.SIZE,
-        "width": world.SIZE,
-        "max_sequence_length": world.TOKENS,
-    },
-    "vocabulary": "words",
-}
+
+def defaults(steps: int, guidance: float) -> dict[str, Any]:
+    """What `fairlead.json` says of the folder."""
+    settings = {"true_cfg_scale": guidance, "height": world.SIZE, "width": world.SIZE}
+    settings["max_sequence_length"] = world.TOKENS
+    return {"steps": steps, "batch": 16, "settings": settings, "vocabulary": "words"}
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -51,9 +47,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def build(folder: Path) -> FluxPipeline:
+def build(folder: Path, weights: str = "transformer") -> FluxPipeline:
     """The pipeline of a run folder, single precision."""
-    state = torch.load(folder / "transformer.pt")
+    state = torch.load(folder / f"{weights}.pt")
     parts = (transformer(), t5_encoder(), clip_encoder())
     for part, weights in zip(parts, state["averaged"], strict=True):
         part.load_state_dict(weights)
@@ -93,19 +89,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--weights", default="transformer", help="transformer or turbo")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--guidance", type=float, default=3.0)
     a = parser.parse_args()
-    pipe = build(a.folder).to(torch.float16)
+    pipe = build(a.folder, a.weights).to(torch.float16)
     pipe.save_pretrained(a.out, max_shard_size="14MB")
-    (a.out / "fairlead.json").write_text(json.dumps(DEFAULTS, indent=1) + "\n")
+    (a.out / "fairlead.json").write_text(json.dumps(defaults(a.steps, a.guidance), indent=1) + "\n")
     again = FluxPipeline.from_pretrained(a.out, dtype=torch.float32)
     again.set_progress_bar_config(disable=True)
-    images = pictures(again, PROMPTS, 0)
-    latents = generate((again.transformer, again.text_encoder_2, again.text_encoder), PROMPTS, autocast=False)
+    images = pictures(again, PROMPTS, 0, a.steps, a.guidance)
+    nets = (again.transformer, again.text_encoder_2, again.text_encoder)
+    latents = generate(nets, PROMPTS, steps=a.steps, guidance=a.guidance, autocast=False)
     with torch.no_grad():
         latents = unpack(latents) / again.vae.config.scaling_factor + again.vae.config.shift_factor
         own = again.vae.decode(latents).sample.clamp(-1, 1) / 2 + 0.5
     print(f"largest difference between the pipeline and the own sampler: {(images - own).abs().max():.2g}")
-    world.grid(to_pixels(images * 2 - 1)).save(a.folder / "grid_pipeline.png")
+    world.grid(to_pixels(images * 2 - 1)).save(a.folder / f"grid_pipeline_{a.weights}.png")
     total = sum(path.stat().st_size for path in a.out.rglob("*.safetensors"))
     print(f"weights {total / 1e6:.1f} MB")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def generate(
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         embeddings, pooled = read(t5, clip, torch.cat([ids, EMPTY.expand(len(ids), -1)]))
         rope = model.pos_embed(POSITIONS)
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             t = torch.full((2 * len(ids),), now)
             v = predict(model, torch.cat([z, z]), t, embeddings, pooled, rope)[0].float()
             with_text, without = v.chunk(2)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import itertools
 import random
 import time
 from pathlib import Path
@@ -50,7 +51,7 @@ def teach(nets: tuple, ids: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         text = read(nets[1], nets[2], torch.cat([ids, EMPTY.expand(len(ids), -1)]))
         rope = nets[0].pos_embed(POSITIONS)
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             t = torch.full((2 * len(ids),), now)
             given, empty = predict(nets[0], torch.cat([z, z]), t, *text, rope)[0].float().chunk(2)
             z = z + (then - now) * (empty + GUIDANCE * (given - empty))
@@ -88,7 +89,7 @@ def student_pictures(nets: tuple, prompts: list[str], steps: int, seed: int = 0)
     with torch.autocast("cpu", torch.bfloat16):
         text = read(nets[1], nets[2], torch.from_numpy(world.encode(prompts)))
         rope = nets[0].pos_embed(POSITIONS)
-        for now, then in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for now, then in itertools.pairwise(sigmas):
             z = z + (then - now) * predict(nets[0], z, torch.full((len(z),), now), *text, rope)[0].float()
     return z
 
