@@ -26,6 +26,7 @@ from common import (
     transformer,
     unpack,
 )
+from latents import NO_ROLE
 from torch import nn
 from torch.nn import functional as F
 
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--until")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--noise-mean", type=float, default=1.0, help="of the logit of the noise level")
+    parser.add_argument("--easy", type=float, default=0.4, help="share kept of scenes with one object")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     torch.manual_seed(a.seed)
@@ -167,6 +169,8 @@ def main() -> None:
     for block in [*nets[0].transformer_blocks, *nets[0].single_transformer_blocks]:
         block.compile()
     rope = nets[0].pos_embed(POSITIONS)
+    easy = (pool["nouns"][:, 1, 1] < 0) & (pool["nouns"][:, 0, 3] == NO_ROLE)
+    chances = torch.where(easy, a.easy, 1.0).cumsum(0).tolist()
 
     def losses(index: torch.Tensor, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         size = len(index)
@@ -242,7 +246,7 @@ def main() -> None:
         for group in optimiser.param_groups:
             group["lr"] = rate
         rng, noise = step_random(a.seed, run.step)
-        loss, error = losses(torch.tensor(rng.sample(range(count), BATCH)), noise)
+        loss, error = losses(torch.tensor(rng.choices(range(count), cum_weights=chances, k=BATCH)), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
