@@ -21,7 +21,8 @@ from fairlead.run.store import Store
 def answer(
     run: Folder,
     give: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=ANSWER", help="Answer this question and ask nothing; repeat for several.")
+        list[str] | None,
+        typer.Option(metavar="NAME=ANSWER", help="Answer this question and ask nothing; repeat for several."),
     ] = None,
     listed: Annotated[bool, typer.Option("--list", help="Only list the questions.")] = False,
     as_json: AsJson = False,

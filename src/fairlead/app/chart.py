@@ -58,7 +58,8 @@ def tick_text(value: float, all_ticks: Sequence[float]) -> str:
     """As many decimals as the distance of the ticks needs."""
     step = abs(all_ticks[1] - all_ticks[0]) if len(all_ticks) > 1 else abs(value) or 1.0
     if step >= 1e6 or step < 1e-5:
-        return f"{value:.3g}"
+        largest = max(map(abs, all_ticks)) or step
+        return f"{value:.{max(3, math.floor(math.log10(largest / step)) + 3)}g}"
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     if round(step * 10**decimals, 9) % 1:
         decimals += 1

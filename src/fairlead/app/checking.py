@@ -22,7 +22,8 @@ def doctor(
         Path | None, typer.Option(metavar="DIR", help="With --rewards: where the pictures of published numbers are.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="With --rewards: JSON list of reward, picture, prompt, published.")
+        Path | None,
+        typer.Option(metavar="FILE", help="With --rewards: JSON list of reward, picture, prompt, published."),
     ] = None,
     as_json: AsJson = False,
 ) -> int:

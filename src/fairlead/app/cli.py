@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import answering, bench, calibrate, catalogue, checking, heldout, scoring
 from fairlead.app.comparison import write_comparison
-from fairlead.app.console import cost_text, one_line_warnings, pairs, print_json, say, stderr, stdout
+from fairlead.app.console import one_line_warnings, pairs, print_json, say, stderr, stdout
 from fairlead.app.listing import item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
 from fairlead.app.model_options import model_flags
@@ -48,11 +47,12 @@ from fairlead.app.options import (
 )
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
+from fairlead.app.summary import summary
 from fairlead.app.view import View
-from fairlead.app.words import command, new_folder, number, reason, shown
+from fairlead.app.words import command, new_folder, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run.records import BASELINE
-from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings, reward_text
+from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings
 from fairlead.run.store import DATABASE, Store, write_atomically
 
 KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
@@ -312,7 +312,7 @@ def _finish(folder: Path, as_json: bool) -> int:
     page = write_report(folder)
     view = View.read(folder)
     console = stderr() if as_json else stdout()
-    console.print(_summary(view, page))
+    console.print(summary(view, page))
     if as_json:
         print_json(view.as_object())
     if told := heldout.warning(view):
@@ -322,27 +322,6 @@ def _finish(folder: Path, as_json: bool) -> int:
         say(f"Stopped early. Continue with: {command(word, shown(folder))}")
         return INTERRUPTED
     return 0
-
-
-def _summary(view: View, page: Path) -> Table:
-    rows: list[tuple[str, str | Text]] = []
-    if view.best and view.baseline:
-        told = Text().append(number(view.baseline.reward), style="yellow").append(" → ")
-        told.append(number(view.best.reward), style="bold cyan")
-        style = "bold green" if view.gain > 0 else "dim"
-        told.append(f"   {number(view.gain, sign=True)}" if view.gain else "   no gain", style=style)
-        told.append(f"   candidate {view.best.index} of {len(view.candidates)}", style="dim")
-        rows.append((reward_text(view.spec.reward), told))
-    else:
-        rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
-    rows.append(("cost", cost_text(view.spent, view.spec.limit)))
-    rows.append(("stopped", reason(view.stopped) or view.status))
-    if view.best:
-        rows.append(("best", shown(view.named_picture("best.png", view.best))))
-    if view.baseline:
-        rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
-    rows.append(("report", shown(page)))
-    return pairs(rows)
 
 
 # around the other commands

@@ -22,7 +22,9 @@ SHOWN = 40
 
 
 def score(
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURES...", help="Files, folders, or the folders of runs.")],
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES...", help="Files, folders, or the folders of runs.")
+    ],
     reward: Reward = "clip_score",
     prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="One prompt for all of them.")] = None,
     prompts: Annotated[
@@ -33,7 +35,8 @@ def score(
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the table to .csv, .json or .parquet.")
     ] = None,
     stats: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Add mean and spread to this file, for zscore(..., stats='FILE').")
+        Path | None,
+        typer.Option(metavar="FILE", help="Add mean and spread to this file, for zscore(..., stats='FILE')."),
     ] = None,
     batch: Annotated[int, typer.Option(metavar="N", help="Pictures scored at once.")] = 16,
     as_json: AsJson = False,

@@ -17,6 +17,8 @@ from fairlead.core.model import Conditioning, Level, Model, Rows, recomputed
 
 Denoise = Callable[[Tensor, Level, Tensor], Tensor]
 Shift = Callable[[Tensor, Level, Tensor], Tensor]
+Inner = Callable[[Tensor, Level], Tensor]
+"""The denoiser as a sampler sees it: x [R, C, h, w], level -> x0 [R, C, h, w]."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +37,7 @@ class Sampler(Protocol):
     """True if the step uses `noise`; the loop draws none otherwise."""
 
     def __call__(
-        self,
-        denoise: Callable[[Tensor, Level], Tensor],
-        x: Tensor,
-        x0: Tensor,
-        at: Level,
-        to: Level,
-        noise: Tensor,
-        past: Past | None,
+        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None
     ) -> Tensor:
         """x, x0, noise [R, C, h, w] -> x at `to` [R, C, h, w]."""
         ...
@@ -57,15 +52,7 @@ def _sampler(stochastic: bool = False) -> Callable[[Callable[..., Tensor]], Samp
 
 
 @_sampler()
-def euler(
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    x0: Tensor,
-    at: Level,
-    to: Level,
-    noise: Tensor,
-    past: Past | None,
-) -> Tensor:
+def euler(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
     """First-order step of the probability-flow ODE; DDIM with eta 0 (Song et al. 2021, eq. 12)."""
     return _line(x, x0, at, to)
 
@@ -75,15 +62,7 @@ def _line(x: Tensor, x0: Tensor, at: Level, to: Level) -> Tensor:
 
 
 @_sampler()
-def heun(
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    x0: Tensor,
-    at: Level,
-    to: Level,
-    noise: Tensor,
-    past: Past | None,
-) -> Tensor:
+def heun(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
     """Second-order step by the trapezoid rule on dx = x0 dalpha + noise dsigma; one more evaluation unless sigma is 0.
 
     At alpha = 1 this is Algorithm 1 of Karras et al. 2022, on rectified flow it is Heun on the velocity.
@@ -97,15 +76,7 @@ def heun(
 
 
 @_sampler()
-def dpmpp_2m(
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    x0: Tensor,
-    at: Level,
-    to: Level,
-    noise: Tensor,
-    past: Past | None,
-) -> Tensor:
+def dpmpp_2m(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
     """DPM-Solver++ 2M (Lu et al. 2022, Algorithm 2), one evaluation a step; first order at the ends."""
     if past is not None and to.sigma > 0 and past.at.alpha > 0:
         h, before = _log_snr(to) - _log_snr(at), _log_snr(at) - _log_snr(past.at)
@@ -118,15 +89,7 @@ def _log_snr(level: Level) -> float:
 
 
 @_sampler(stochastic=True)
-def ancestral(
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    x0: Tensor,
-    at: Level,
-    to: Level,
-    noise: Tensor,
-    past: Past | None,
-) -> Tensor:
+def ancestral(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
     """The exact posterior of the forward process given x0; DDIM with eta 1, DDPM (Song et al. 2021, eq. 12 and 16)."""
     if to.sigma == 0:
         return to.alpha * x0
@@ -137,13 +100,7 @@ def ancestral(
 
 @_sampler(stochastic=True)
 def consistency(
-    denoise: Callable[[Tensor, Level], Tensor],
-    x: Tensor,
-    x0: Tensor,
-    at: Level,
-    to: Level,
-    noise: Tensor,
-    past: Past | None,
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None
 ) -> Tensor:
     """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM, DMD2.
 

@@ -1,0 +1,35 @@
+"""What a finished run says on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from fairlead.app.console import cost_text, pairs
+from fairlead.app.view import View
+from fairlead.app.words import number, reason, shown
+from fairlead.run.spec import reward_text
+
+
+def summary(view: View, page: Path) -> Table:
+    """Reward before and after, cost, why it stopped, where the files are."""
+    rows: list[tuple[str, str | Text]] = []
+    if view.best and view.baseline:
+        told = Text().append(number(view.baseline.reward), style="yellow").append(" → ")
+        told.append(number(view.best.reward), style="bold cyan")
+        style = "bold green" if view.gain > 0 else "dim"
+        told.append(f"   {number(view.gain, sign=True)}" if view.gain else "   no gain", style=style)
+        told.append(f"   candidate {view.best.index} of {len(view.candidates)}", style="dim")
+        rows.append((reward_text(view.spec.reward), told))
+    else:
+        rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
+    rows.append(("cost", cost_text(view.spent, view.spec.limit)))
+    rows.append(("stopped", reason(view.stopped) or view.status))
+    if view.best:
+        rows.append(("best", shown(view.named_picture("best.png", view.best))))
+    if view.baseline:
+        rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
+    rows.append(("report", shown(page)))
+    return pairs(rows)
