@@ -266,7 +266,15 @@ def test_dry_run_and_price_write_nothing(
 ) -> None:
     unit = Cost(nfe=20, forwards=40, decodes=1, scores=1)
     priced = SimpleNamespace(
-        unit=unit, plain=Cost(), once=Cost(nfe=5), finals=Cost(), candidates=31, total=unit * 31 + Cost(nfe=5), seconds=4.5
+        unit=unit,
+        plain=Cost(),
+        once=Cost(nfe=5),
+        finals=Cost(),
+        candidates=31,
+        total=unit * 31 + Cost(nfe=5),
+        memory=None,
+        batch=1,
+        seconds=4.5,
     )
     monkeypatch.setitem(sys.modules, "fairlead.run.price", SimpleNamespace(price=lambda spec: priced))
     assert main([*RUN, *flag]) == 0
