@@ -119,6 +119,21 @@ def test_half_precision_decodes_in_full_and_gives_back_half(sdxl: str) -> None:
     assert pipe.vae.dtype == torch.float16
 
 
+def test_a_lora_without_its_package_is_one_sentence(sdxl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairlead.models import _load
+
+    monkeypatch.setattr(_load, "find_spec", lambda name: None)
+    with pytest.raises(FairleadError, match="pip install peft"):
+        StableDiffusionXL(sdxl, lora="somebody/lora")
+
+
+def test_a_missing_variant_is_one_sentence(sdxl: str) -> None:
+    spec = make_spec("a dog", model=sdxl, reward="brightness", settings={"model": {"variant": "fp16"}})
+    with pytest.raises(FairleadError, match="could not be loaded") as caught:
+        models.build(spec, device="cpu", dtype="float32")
+    assert "--variant" in str(caught.value)
+
+
 def test_lora_is_merged(sdxl: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     from peft import LoraConfig

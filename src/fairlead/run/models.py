@@ -185,7 +185,7 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
         return make(source, **wanted)
     except TypeError as error:
         raise FairleadError(f"{name} cannot be built from {wanted}: {error}.") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise hub.explained(error, name) from error
 
 
