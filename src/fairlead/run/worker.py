@@ -21,7 +21,7 @@ from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 from fairlead.core.reward import Constant, Reward
 from fairlead.core.search import Space
-from fairlead.run import machine, models, png, registry
+from fairlead.run import machine, memory, models, png, registry
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -124,6 +124,7 @@ class Worker:
         if self._interventions:
             with installed(self.model, self._interventions):
                 pass
+        self.spec = memory.fitted(spec, self.model)
 
     @property
     def couples(self) -> bool:
