@@ -332,3 +332,30 @@ def test_the_command_line_speaks_to_the_model(sdxl: str, tmp_path: Path, monkeyp
     }  # fmt: skip
     assert spec.sampler == "euler"
     assert b"secret-token" not in (tmp_path / "run" / "run.sqlite").read_bytes()
+
+
+def test_the_laws_hold_with_traced_blocks(sd3: str) -> None:
+    from fairlead.testing import model_laws
+
+    model = StableDiffusion3(sd3, guidance_scale=2.0)
+    model.compile(backend="eager")
+    model_laws(model)
+
+
+def test_a_hub_name_is_known_by_its_small_files(sdxl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, file: str, revision: str | None = None) -> Path | None:
+        asked.append((file, revision))
+        path = Path(sdxl) / file
+        return path if path.is_file() else None
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    assert models.defaults("somebody/sdxl-turbo", "main")["steps"] == 4
+    assert {file for file, _ in asked} == {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}
+    assert {revision for _, revision in asked} == {"main"}
+    able = models.abilities("somebody/model")
+    assert able is not None
+    assert able.pipeline == "StableDiffusionXLPipeline"
+    with pytest.raises(FairleadError, match="nothing to edit"):
+        models.check(make_spec("a dog", model="somebody/model", reward="brightness", intervene="token_mean_damping"))
