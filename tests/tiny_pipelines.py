@@ -67,6 +67,15 @@ def sd(scheduler: Any, **more: Any) -> Any:
     )  # fmt: skip
 
 
+def lcm(scheduler: Any) -> Any:
+    from diffusers import LatentConsistencyModelPipeline
+
+    return LatentConsistencyModelPipeline(
+        vae=vae(), text_encoder=clip(), tokenizer=tokenizer(), unet=unet(time_cond_proj_dim=16), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
 def sdxl(scheduler: Any, zeros: bool = True, **more: Any) -> Any:
     from diffusers import StableDiffusionXLPipeline
 

@@ -119,6 +119,21 @@ def test_half_precision_decodes_in_full_and_gives_back_half(sdxl: str) -> None:
     assert pipe.vae.dtype == torch.float16
 
 
+def test_a_lora_without_its_package_is_one_sentence(sdxl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fairlead.models import _load
+
+    monkeypatch.setattr(_load, "find_spec", lambda name: None)
+    with pytest.raises(FairleadError, match="pip install peft"):
+        StableDiffusionXL(sdxl, lora="somebody/lora")
+
+
+def test_a_missing_variant_is_one_sentence(sdxl: str) -> None:
+    spec = make_spec("a dog", model=sdxl, reward="brightness", settings={"model": {"variant": "fp16"}})
+    with pytest.raises(FairleadError, match="could not be loaded") as caught:
+        models.build(spec, device="cpu", dtype="float32")
+    assert "--variant" in str(caught.value)
+
+
 def test_lora_is_merged(sdxl: str, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     from peft import LoraConfig
@@ -317,3 +332,30 @@ def test_the_command_line_speaks_to_the_model(sdxl: str, tmp_path: Path, monkeyp
     }  # fmt: skip
     assert spec.sampler == "euler"
     assert b"secret-token" not in (tmp_path / "run" / "run.sqlite").read_bytes()
+
+
+def test_the_laws_hold_with_traced_blocks(sd3: str) -> None:
+    from fairlead.testing import model_laws
+
+    model = StableDiffusion3(sd3, guidance_scale=2.0)
+    model.compile(backend="eager")
+    model_laws(model)
+
+
+def test_a_hub_name_is_known_by_its_small_files(sdxl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(name: str, file: str, revision: str | None = None) -> Path | None:
+        asked.append((file, revision))
+        path = Path(sdxl) / file
+        return path if path.is_file() else None
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    assert models.defaults("somebody/sdxl-turbo", "main")["steps"] == 4
+    assert {file for file, _ in asked} == {"model_index.json", "unet/config.json", "scheduler/scheduler_config.json"}
+    assert {revision for _, revision in asked} == {"main"}
+    able = models.abilities("somebody/model")
+    assert able is not None
+    assert able.pipeline == "StableDiffusionXLPipeline"
+    with pytest.raises(FairleadError, match="nothing to edit"):
+        models.check(make_spec("a dog", model="somebody/model", reward="brightness", intervene="token_mean_damping"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -11,7 +12,7 @@ from pipeline_law import PROMPTS, same_as_pipeline, slopes
 import tiny_pipelines as tiny
 from fairlead.core.errors import FairleadError
 from fairlead.core.sampling import ancestral, consistency, dpmpp_2m, euler
-from fairlead.models.sd import StableDiffusion
+from fairlead.models.sd import LatentConsistency, StableDiffusion
 from fairlead.testing import model_laws
 
 pytestmark = pytest.mark.filterwarnings("ignore:The configuration file:FutureWarning")
@@ -107,6 +108,14 @@ def test_guidance_as_an_input_of_the_network(folder: Any, monkeypatch: pytest.Mo
     model, pipe = pair(folder("LCMScheduler", {**tiny.SCALED}, time_cond_proj_dim=16), guidance_scale=8.0)
     assert model.branches == 1
     same_as_pipeline(model, pipe, consistency, 2, PROMPTS, monkeypatch, guidance_scale=8.0)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_lcm_is_its_pipeline(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = tiny.saved(tmp_path, tiny.lcm, diffusers.LCMScheduler(**tiny.SCALED, clip_sample=False))
+    model = LatentConsistency(where, guidance_scale=8.5)
+    pipe = diffusers.LatentConsistencyModelPipeline.from_pretrained(where)
+    same_as_pipeline(model, pipe, consistency, steps, PROMPTS, monkeypatch, guidance_scale=8.5)
 
 
 @pytest.mark.parametrize("settings", [{"guidance_scale": 1.0}, {"guidance_scale": 3.0, "negative_prompt": "a dog"}])

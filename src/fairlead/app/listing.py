@@ -66,9 +66,13 @@ def price(spec: Spec, as_json: bool) -> int:
     console = stdout()
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    room = "" if found.memory is None else f", about {found.memory / 1e9:.2g} GB for {found.batch} at once"
+    room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
     console.print(Text(f"{found.candidates} candidates{time}{room}. Nothing was run or written."))
     return 0
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(1, round(n / 1e6))} MB"
 
 
 def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:

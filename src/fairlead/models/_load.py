@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def _swap(pipe: Any, source: str, number: torch.dtype) -> None:
 def _merge(pipe: Any, sources: Sequence[str], scale: float) -> None:
     if not hasattr(pipe, "load_lora_weights"):
         raise FairleadError(f"{type(pipe).__name__} takes no LoRA: leave --lora out.")
+    if find_spec("peft") is None:
+        raise FairleadError("A LoRA needs the package peft, which is not installed: pip install peft.")
     for source in sources:
         where, _, weights = source.partition(":") if not Path(source).exists() else (source, "", "")
         path = Path(where)

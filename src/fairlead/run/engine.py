@@ -21,7 +21,7 @@ from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
-from fairlead.run import machine, memory, models, png, prepared, registry
+from fairlead.run import machine, models, png, prepared, registry
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.desk import Desk, Person
 from fairlead.run.drafts import Drafts, finals
@@ -77,7 +77,7 @@ def start(
     clock.say("loading model")
     spec = models.with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
-    spec = executor.worker.spec = memory.fitted(spec, executor.worker.model)
+    spec = executor.worker.spec
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
     versions = machine.versions()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -185,17 +186,25 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
         return make(source, **wanted)
     except TypeError as error:
         raise FairleadError(f"{name} cannot be built from {wanted}: {error}.") from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         raise hub.explained(error, name) from error
 
 
 def quiet() -> None:
-    """Loading bars of local files say nothing and break the live display; downloads keep theirs."""
+    """Loading bars of local files say nothing and break the live display; downloads keep theirs.
+
+    Nor is it news that torchvision is absent, which nothing here needs.
+    """
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers.utils.import_utils").addFilter(_no_torchvision)
+
+
+def _no_torchvision(record: logging.LogRecord) -> bool:
+    return "requires torchvision" not in record.getMessage()
 
 
 def describe(name: str) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def price(spec: Spec) -> Price:
 
     models.check(spec)
     executor = Local(spec, want_gradient=bool(engine.search_class(spec).wants_gradient))
-    spec = memory.fitted(spec, executor.worker.model)
+    spec = executor.worker.spec
     need = memory.footprint(executor.worker.model)
     once, each = executor.price(steps=spec.draft)
     again = spec.group * spec.finals if spec.draft else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -22,7 +21,7 @@ from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 from fairlead.core.reward import Constant, Reward
 from fairlead.core.search import Space
-from fairlead.run import machine, models, png, registry
+from fairlead.run import machine, memory, models, png, registry
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -125,6 +124,7 @@ class Worker:
         if self._interventions:
             with installed(self.model, self._interventions):
                 pass
+        self.spec = memory.fitted(spec, self.model)
 
     @property
     def couples(self) -> bool:
@@ -152,7 +152,7 @@ class Worker:
     def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
         """Whole groups only, in as many pieces as fit into memory; what a failed attempt counted is not charged."""
         outcomes: list[Outcome] = []
-        cost, since = Cost(), time.perf_counter()
+        cost, before = Cost(), self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
         while pieces:
             piece = pieces.pop(0)
@@ -175,7 +175,7 @@ class Worker:
                 self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
             else:
                 outcomes, cost = outcomes + done, cost + spent
-        cost = replace(cost, seconds=time.perf_counter() - since)
+        cost = replace(cost, seconds=(self.meter.spent - before).seconds)
         each = cost.seconds / len(outcomes)
         return [replace(o, cost=replace(o.cost, seconds=each)) for o in outcomes], cost
 
