@@ -251,10 +251,16 @@ def test_dfs_stops_at_its_threshold() -> None:
     assert float(hard.min()) > 0.5
 
 
-def test_dfs_samples_do_not_see_each_other() -> None:
-    many, _ = run(DepthFirst(), n=8, group=8)
-    few, _ = run(DepthFirst(), n=3, group=1)
+@pytest.mark.parametrize("sampler", [euler, dpmpp_2m])
+def test_dfs_samples_do_not_see_each_other(sampler: Any) -> None:
+    many, _ = run(DepthFirst(), n=8, group=8, sampler=sampler)
+    few, _ = run(DepthFirst(), n=3, group=1, sampler=sampler)
     assert torch.allclose(many[:3], few, atol=1e-6)
+    x = torch.tensor([2.0, -2.0]).view(2, 1, 1, 1)  # the first is content, the second tries again
+    pair, cost = run(DepthFirst(threshold=MEAN), n=2, group=1, sampler=sampler, x=x)
+    alone, base = run(DepthFirst(threshold=MEAN), n=1, group=1, sampler=sampler, x=x[:1])
+    assert cost.nfe > 2 * base.nfe
+    assert torch.equal(pair[:1], alone)
 
 
 def test_constant_scores_and_no_scores_are_survived() -> None:

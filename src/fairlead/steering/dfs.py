@@ -84,7 +84,7 @@ class DepthFirst:
         goal = value if self.threshold is None else torch.full_like(value, self.threshold)
         high = min(step.at.time + self.jump, curve[0].time)
         grid = stretch(curve, high, step.at.time, self.moves or max(1, round(self.jump * step.steps)))
-        changed = False
+        step.memory.pop("past", None)  # whatever the scores say: a sample must not depend on what others find
         while len(rows := ((value <= goal) & (left > 0)).nonzero()[:, 0]):
             keys = tuple(step.keys[int(r)].fold("retry", int(left[r])) for r in rows)
             here = rows.to(x.device)
@@ -97,9 +97,6 @@ class DepthFirst:
             x[chosen], x0[chosen] = y[better.to(x.device)], y0[better.to(x.device)]
             value = value.index_put((rows[better],), new[better])
             left[rows] -= 1
-            changed = True
-        if changed:
-            step.memory.pop("past", None)
         return replace(step, x=x, x0=x0)
 
     def _score(self, step: Step, x0: Tensor, rows: Tensor) -> Tensor:
