@@ -129,8 +129,8 @@ def test_an_edited_algorithm_is_refused(tmp_path: Path, register: Any, monkeypat
 def test_other_settings_are_another_run(stopped: Path) -> None:
     found = Store.open(stopped)
     with pytest.raises(StoreError, match="start a new run"):
-        found.set_spec(small_spec(seed=1))
-    found.set_spec(small_spec(budget={"nfe": 99}))
+        found.extend(small_spec(seed=1))
+    found.extend(small_spec(budget={"nfe": 99}))
     assert found.spec.budget == {"nfe": 99}
 
 

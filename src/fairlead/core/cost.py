@@ -81,6 +81,8 @@ class BudgetExceeded(Exception):
         said = ", ".join(f"{getattr(wanted, n):g} {n} wanted, {max(0.0, getattr(left, n)):g} left" for n in names)
         super().__init__(f"The grant does not cover this call: {said}.")
         self.wanted, self.left, self.names = wanted, left, names
+        self.unanswered = Cost()
+        """Seconds and dollars that the refused task had spent; the worker fills it in."""
 
 
 class Unmetered(Exception):
@@ -100,6 +102,11 @@ class Meter:
     def spent(self) -> Cost:
         """Everything charged so far, with the seconds of closed grants."""
         return self._spent
+
+    def paid_since(self, before: Cost) -> Cost:
+        """Seconds and dollars alone: spent whether or not the work gave an answer."""
+        spent = self._spent - before
+        return Cost(seconds=spent.seconds, dollars=spent.dollars)
 
     @contextmanager
     def grant(self, limit: Cost) -> Iterator[None]:

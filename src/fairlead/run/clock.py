@@ -20,14 +20,18 @@ class Clock:
         self.expected: int | None = None
         self.baseline: float | None = None
         self.best: tuple[float, int] | None = None
-        self.done, self._computed, self._computing, self._nfe, self._refining = 0, 0, 0.0, 0.0, False
+        self.done, self._computed, self._computing, self._refining = 0, 0, 0.0, False
+        self._answered = Cost()
         self.spent = Cost()
 
     def computed(self, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """A batch was rendered by this process."""
         self._computed += len(outcomes)
         self._computing += cost.seconds
-        self._nfe += cost.nfe
+
+    def answered(self, cost: Cost) -> None:
+        """A batch has its answers, rendered or recalled."""
+        self._answered = self._answered + cost
 
     def seen(self, outcomes: Sequence[Outcome | Candidate], controlled: bool, refined: bool = False) -> None:
         """Outcomes arrived, rendered or recalled; `refined`: full renderings, whose rewards do not compare with drafts'."""
@@ -53,8 +57,8 @@ class Clock:
         return self._computing / self._computed if self._computed else 0.0
 
     def per_nfe(self) -> float:
-        """Seconds of this process per evaluation so far, 0 before the first."""
-        return self._computing / self._nfe if self._nfe else 0.0
+        """Seconds per evaluation of the run so far, recalled ones included: a resumed run stops where it would have."""
+        return self._answered.seconds / self._answered.nfe if self._answered.nfe else 0.0
 
     def say(self, phase: str) -> None:
         """Tell the watcher."""

@@ -9,7 +9,7 @@ from itertools import count
 
 from fairlead.core.cost import Cost, Ledger
 from fairlead.run.clock import Clock
-from fairlead.run.records import Asked, Outcome
+from fairlead.run.records import Asked, Candidate, Outcome
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
 
@@ -22,22 +22,27 @@ def finals(store: Store) -> dict[int, int]:
 class Drafts:
     """The best groups of drafts so far. Without drafts it keeps nothing and costs nothing."""
 
-    def __init__(self, spec: Spec, full: Cost, extended: bool) -> None:
-        self._spec, self._extended, self._group = spec, extended, full * spec.group
+    def __init__(self, spec: Spec, full: Cost) -> None:
+        self._spec, self._group = spec, full * spec.group
         self.kept = self._group * spec.finals if spec.draft else Cost()
         """Set aside for the full renderings until they are made."""
         self._top: list[tuple[float, list[Asked]]] = []
         self._booked: set[int] = set()
+        self._ranked: set[int] = set()
 
-    def rank(self, asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> None:
-        """Keep the groups with the best drafts; the earlier of equals first, the failed never."""
+    def rank(self, asked: Sequence[Asked], answers: Sequence[Outcome | Candidate]) -> None:
+        """Keep the groups with the best drafts of those that are answered; the earlier of equals first, the failed never."""
         if not self._spec.draft:
             return
+        rewards = {o.index: o.reward for o in answers}
         groups: dict[int, list[Asked]] = {}
         value: dict[int, float] = {}
-        for a, o in zip(asked, outcomes, strict=True):
-            groups.setdefault(a.group, []).append(a)
-            value[a.group] = max(value.get(a.group, -math.inf), o.reward if o.reward == o.reward else -math.inf)
+        for a in asked:
+            if a.index in rewards and a.group not in self._ranked:
+                groups.setdefault(a.group, []).append(a)
+                reward = rewards[a.index]
+                value[a.group] = max(value.get(a.group, -math.inf), reward if reward == reward else -math.inf)
+        self._ranked |= groups.keys()
         new = [(value[g], groups[g]) for g in groups if value[g] > -math.inf]
         self._top = sorted([*self._top, *new], key=lambda entry: -entry[0])[: self._spec.finals]
 
@@ -48,9 +53,10 @@ class Drafts:
         """
         if not self._spec.draft:
             return
-        last = max((c.index for c in store.candidates() if c.refines is None), default=-1)
+        drafts = [c.index for c in store.candidates() if c.refines is None]
+        last = max([*drafts, store.extended_after])
         for final in sorted(set(finals(store).values()) - self._booked):
-            if every or self._extended or final < last:
+            if every or final <= last:
                 candidate = store.get(final)
                 ledger.settle(Cost(), candidate.cost)
                 self._booked.add(final)

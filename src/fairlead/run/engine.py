@@ -11,8 +11,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
@@ -21,8 +19,9 @@ from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
 from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
-from fairlead.run import machine, models, png, prepared, registry
+from fairlead.run import machine, models, prepared, registry
 from fairlead.run.clock import Clock, Watch
+from fairlead.run.comparing import compared
 from fairlead.run.desk import Desk, Person
 from fairlead.run.drafts import Drafts, finals
 from fairlead.run.executor import Executor, Local
@@ -97,19 +96,19 @@ def resume(
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
+        if budget is None and store.status == "finished":
+            return store
+        _needs(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         if budget is not None:
             spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
                 raise FairleadError(f"Budget {dict(budget)} is below what {folder} has spent: give a larger one.")
-            store.set_spec(spec)
-        elif store.status == "finished":
-            return store
-        _needs(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
+            store.extend(spec)
         clock = Clock(spec, on_progress)
         clock.say("loading model")
         executor = Local(spec, reward=reward, model=model, want_gradient=bool(search_class(spec).wants_gradient))
         store.set_status("running")
-        _Drive(spec, executor, clock, person, extended=budget is not None).run(store, stop)
+        _Drive(spec, executor, clock, person).run(store, stop)
     return store
 
 
@@ -133,25 +132,8 @@ def replay(
     task = drive.task([asked[i] for i in chosen], plain=index == BASELINE)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
-    old, _ = png.read(store.image(Path(recorded.image).stem))
-    new, _ = png.read(outcome.image)
-    gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)
-    same_reward = outcome.reward == recorded.reward or (
-        outcome.reward != outcome.reward and recorded.reward != recorded.reward
-    )
-    identical = gap == 0 and same_reward
-    changed = {
-        k: (v, machine.versions().get(k)) for k, v in store.versions.items() if machine.versions().get(k, v) != v
-    }
-    why = "; ".join(f"{k} was {a} and is {b}" for k, (a, b) in changed.items())
-    if identical:
-        message = "Identical: same pixels, same reward."
-    elif alone:
-        message = f"Rendered alone it differs by at most {gap}/255 per pixel; kernels round differently for another batch size."
-    else:
-        message = f"Differs by at most {gap}/255 per pixel" + (f": {why}." if why else "; versions are those recorded.")
-    return Replay(index, recorded, outcome.reward, identical, gap, outcome.image, len(chosen), message)
+    return compared(store, recorded, outcome, len(chosen), alone)
 
 
 def _needs(spec: Spec, reward: Reward | None, model: Model | None, folder: Path, what: str) -> None:
@@ -169,17 +151,14 @@ class _Stopped(Exception):
 class _Drive:
     """One run being driven. State is a function of the Spec and of what was recorded."""
 
-    def __init__(
-        self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None, extended: bool = False
-    ) -> None:
+    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
         self._person = person
         self._spec, self._executor, self._clock = spec, executor, clock
         self._ledger, self._ranking = Ledger(spec.limit), Ranking(executor.reward, spec.prompt)
         self.once, self._unit = executor.price(steps=spec.draft)
-        self._drafts, self._groups = Drafts(spec, executor.price()[1], extended), count()
+        self._drafts, self._groups = Drafts(spec, executor.price()[1]), count()
         self._plain = executor.price(plain=True)[1] if spec.controlled else Cost()
-        self._prices: dict[int | None, Cost] = {spec.draft: self._unit}
-        self._writes = False
+        self._writes, self._open = False, list[Asked]()
 
     def check_affordable(self) -> None:
         """Refuse a budget that does not cover the first group, saying what it would take."""
@@ -201,6 +180,7 @@ class _Drive:
         """To the end of the budget, of the search, or of the caller's patience."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
         status, reason, self._writes = "finished", "", True
+        self._ledger.settle(Cost(), store.unanswered())
         try:
             steering = self._prepared(store)
             if self._spec.controlled:
@@ -223,10 +203,11 @@ class _Drive:
         drafts.book(store, self._ledger, self._clock)
         self._ledger.reserve(drafts.kept)
         try:
-            for _ in self._rounds(store, steering, stop):
-                pass
-        except _Stopped as stopped:
-            if stopped.status == "finished" and self._spec.draft:
+            for asked in self._rounds(store, steering, stop):
+                self._open = asked
+        except (_Stopped, BudgetExceeded) as end:
+            if self._spec.draft and not (isinstance(end, _Stopped) and end.status == "stopped"):
+                drafts.rank(self._open, store.candidates())  # a round that was cut
                 drafts.release(store, self._ledger, self._clock)
                 again = drafts.again(store, self._ledger, self._groups)
                 self._settle(store, self._answer(store, self._tasks(again), steering, stop))
@@ -284,10 +265,7 @@ class _Drive:
 
     def task(self, asked: Sequence[Asked], *, plain: bool = False) -> Task:
         """A batch with the grant its price gives it."""
-        steps = asked[0].proposal.steps
-        if steps not in self._prices:
-            self._prices[steps] = self._executor.price(steps=steps)[1]
-        each = self._plain if plain else self._prices[steps]
+        each = self._plain if plain else self._executor.price(steps=asked[0].proposal.steps)[1]
         grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
         refines = tuple(a.refines for a in asked if a.refines is not None)
         return Task(
@@ -311,6 +289,7 @@ class _Drive:
                 answers.update({o.index: o for o in outcomes})
                 self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
+                self._clock.answered(cost)
                 self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
                 if self._ranking.late:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
@@ -331,12 +310,16 @@ class _Drive:
             raise _Stopped("stopped", "interrupted")
         pace = self._clock.per_nfe()
         left = self._ledger.left.seconds - pace * self._drafts.kept.nfe
-        if left <= 0 or pace * task.grant.nfe > left:
+        if left <= 0 or (pace * task.grant.nfe > left and not task.refines):  # nothing else is left to do for these
             raise _Stopped("finished", "budget: seconds")
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         self._ledger.reserve(task.grant)
         try:
             _, outcomes, cost = next(iter(self._executor.map([task], steering)))
+        except BudgetExceeded as error:
+            store.record_cut(error.unanswered)
+            self._ledger.settle(task.grant, error.unanswered)
+            raise
         except BaseException:
             self._ledger.settle(task.grant, Cost())
             raise

@@ -30,7 +30,7 @@ class Executor(Protocol):
         ...
 
     def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
-        """(once, unit) by dry run."""
+        """(once, unit) by dry run. Asked for every task: an answer is kept."""
         ...
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
@@ -49,6 +49,7 @@ class Local:
         self, spec: Spec, *, reward: Reward | None = None, model: Model | None = None, want_gradient: bool = False
     ) -> None:
         self.worker = Worker(spec, reward=reward, model=model, want_gradient=want_gradient)
+        self._prices: dict[tuple[int | None, bool], tuple[Cost, Cost]] = {}
 
     @property
     def space(self) -> Space:
@@ -62,7 +63,9 @@ class Local:
 
     def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
         """(once, unit) by dry run on this worker's model."""
-        return price.unit(self.worker, steps=steps, plain=plain)
+        if (steps, plain) not in self._prices:
+            self._prices[steps, plain] = price.unit(self.worker, steps=steps, plain=plain)
+        return self._prices[steps, plain]
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
         """Here."""

@@ -25,12 +25,14 @@ LOOK = 4096
 class Mirage:
     """A model seen through its sizes: charges like the real one, computes nothing."""
 
-    def __init__(self, model: Model) -> None:
-        self._model, self._meter = model, Meter()
+    def __init__(self, model: Model, told: Conditioning | None = None) -> None:
+        self._model, self._meter, self._told = model, Meter(), told
         self.latent, self.device, self.sites, self.branches = model.latent, model.device, model.sites, model.branches
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
-        """The real conditioning: it is small, and its shapes matter."""
+        """The real conditioning: it is small, and its shapes matter. `told` where it is known, for encoders are large."""
+        if self._told is not None and self._told.prompts == tuple(prompts):
+            return self._told
         return self._model.encode(prompts)
 
     def levels(self, steps: int) -> Sequence[Level]:
@@ -103,7 +105,7 @@ def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tu
     spec = worker.spec
     reward = _counting(worker.reward)
     spec = replace(spec, watch=())
-    dry = Worker(spec, reward=reward, model=Mirage(worker.model), want_gradient=worker.wants_gradient)
+    dry = Worker(spec, reward=reward, model=Mirage(worker.model, worker.cond), want_gradient=worker.wants_gradient)
     ready, once = dry.prepare(INFINITE)
     group = 1 if plain else spec.group
     keys = [Key.root(0).fold("price", i) for i in range(group)]

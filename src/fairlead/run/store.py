@@ -8,7 +8,6 @@ answer that is recorded is recalled instead of computed; another question at the
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import math
@@ -22,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
+from fairlead.run.plainly import plainly as _plain
+from fairlead.run.plainly import sentence as _sentence
 from fairlead.run.records import BASELINE, Candidate, Outcome, Task
 from fairlead.run.spec import Spec
 
@@ -162,12 +163,19 @@ class Store:
         with _plain(self.folder), self._db:
             self._db.execute("update run set status=?, stopped=?", (status, stopped))
 
-    def set_spec(self, spec: Spec) -> None:
-        """Change the budget of a run; anything else would be another run."""
+    def extend(self, spec: Spec) -> None:
+        """Change the budget of a run, noting what it had by then; anything else would be another run."""
         if spec.id() != self.spec.id():
             raise StoreError(f"{self.folder} records run {self.spec.id()[:8]}, not {spec.id()[:8]}: start a new run.")
         with _plain(self.folder), self._db:
-            self._db.execute("update run set spec=?", (spec.json(),))
+            last = self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0]
+            note = json.dumps({"extended_after": last})
+            self._db.execute("update run set spec=?, message=?", (spec.json(), note))
+
+    @property
+    def extended_after(self) -> int:
+        """The last candidate made under an earlier budget; -1 if the budget was never changed."""
+        return int(json.loads(self._one("message") or "{}").get("extended_after", -1))
 
     # what was answered
 
@@ -212,6 +220,7 @@ class Store:
     def record(self, task: Task, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """One task, one transaction: recorded whole or not at all. Pictures are on disk before the rows."""
         with _plain(self.folder):
+            steps = self.spec.steps
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
@@ -223,11 +232,17 @@ class Store:
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?)",
                     [
                         (o.index, number, q, p.key.hex(), None if o.reward != o.reward else o.reward, json.dumps(dict(o.terms)),
-                         json.dumps(o.cost.as_dict()), name, p.steps or self.spec.steps,
+                         json.dumps(o.cost.as_dict()), name, p.steps or steps,
                          None if o.gradient is None else o.gradient.float().numpy().tobytes(), draft)
                         for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
                 )  # fmt: skip
+
+    def record_cut(self, cost: Cost) -> None:
+        """A task that was cut and has no outcomes, with what it spent all the same."""
+        with _plain(self.folder), self._db:
+            number = "select coalesce(max(number), -1) + 1 from task"
+            self._db.execute(f"insert into task values(({number}), '[]', ?)", (json.dumps(cost.as_dict()),))
 
     def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
         """Write totals over where a reward ranks (they change when candidates join), and terms where people gave them."""
@@ -272,6 +287,12 @@ class Store:
         for (cost,) in rows:
             total = total + Cost(**json.loads(cost))
         return total
+
+    def unanswered(self) -> Cost:
+        """What tasks spent that were cut, and gave no candidate."""
+        with _plain(self.folder):
+            rows = self._db.execute("select cost from task where number not in (select task from outcome)").fetchall()
+        return sum((Cost(**json.loads(cost)) for (cost,) in rows), Cost())
 
     def task_of(self, index: int) -> list[int]:
         """Indices rendered in the same batch as `index`, in batch order."""
@@ -350,38 +371,6 @@ def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=10.0)
     db.execute("pragma synchronous=full")
     return db
-
-
-def _sentence(folder: Path, error: OSError) -> StoreError:
-    if error.errno == errno.ENOSPC:
-        return StoreError(f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'.")
-    return StoreError(f"{folder} cannot be written ({error.strerror}): check its permissions, then resume the run.")
-
-
-@contextmanager
-def _plain(folder: Path) -> Iterator[None]:
-    """SQLite's errors as one sentence."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        text = str(error)
-        if "full" in text:
-            raise StoreError(
-                f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'."
-            ) from error
-        if "locked" in text:
-            raise StoreError(f"{folder} is being written by another process: wait for it, or stop it first.") from error
-        if "readonly" in text or "unable to open" in text:
-            raise StoreError(f"{folder} cannot be opened ({text}): check its permissions.") from error
-        raise StoreError(
-            f"{folder}/{DATABASE} cannot be used ({text}): restore it from a copy or start again."
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise StoreError(
-            f"{folder}/{DATABASE} is damaged ({error}): restore it from a copy or start the run again."
-        ) from error
-    except OSError as error:
-        raise _sentence(folder, error) from error
 
 
 def as_json(value: Any) -> str:

@@ -93,8 +93,8 @@ class Worker:
             )
         self.model.meter(self.meter)
         self.reward.meter(self.meter)
-        self._cond = self.model.encode([spec.prompt])
-        tokens = self._cond.tokens.shape
+        self.cond = self.model.encode([spec.prompt])
+        tokens = self.cond.tokens.shape
         self.shape = Shape(self.model.latent, (int(tokens[1]), int(tokens[2])))
         self.space: Space = registry.build("spaces", spec.space, self.shape)
         self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
@@ -150,7 +150,11 @@ class Worker:
         return ready, self.meter.spent - before
 
     def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
-        """Whole groups only, in as many pieces as fit into memory; what a failed attempt counted is not charged."""
+        """Whole groups only, in as many pieces as fit into memory.
+
+        What an attempt that ran out of memory counted is not charged, so that the price is the bill on any machine; the
+        seconds and dollars it spent are.
+        """
         outcomes: list[Outcome] = []
         cost, before = Cost(), self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
@@ -159,8 +163,15 @@ class Worker:
             if len(piece.indices) > self._fits and len(halves := _halves(piece)) > 1:
                 pieces = halves + pieces
                 continue
+            paid = self.meter.paid_since(before)
+            left = replace(
+                piece.grant, seconds=task.grant.seconds - paid.seconds, dollars=task.grant.dollars - paid.dollars
+            )
             try:
-                done, spent = self._evaluate(piece, steering)
+                done, spent = self._evaluate(replace(piece, grant=left), steering)
+            except BudgetExceeded as error:
+                error.unanswered = self.meter.paid_since(before)
+                raise
             except (torch.OutOfMemoryError, OutOfMemory) as error:
                 halves = _halves(piece)
                 if len(halves) == 1:
@@ -175,9 +186,11 @@ class Worker:
                 self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
             else:
                 outcomes, cost = outcomes + done, cost + spent
-        cost = replace(cost, seconds=(self.meter.spent - before).seconds)
-        each = cost.seconds / len(outcomes)
-        return [replace(o, cost=replace(o.cost, seconds=each)) for o in outcomes], cost
+        paid = self.meter.paid_since(before)
+        each = paid * (1 / len(outcomes))
+        shares = [replace(o.cost, seconds=each.seconds, dollars=each.dollars) for o in outcomes]
+        cost = replace(cost, seconds=paid.seconds, dollars=paid.dollars)
+        return [replace(o, cost=own) for o, own in zip(outcomes, shares, strict=True)], cost
 
     def _evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
         """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
@@ -221,7 +234,7 @@ class Worker:
         return out, cost
 
     def _batch(self, n: int) -> Conditioning:
-        return self._cond.take(torch.zeros(n, dtype=torch.int64))
+        return self.cond.take(torch.zeros(n, dtype=torch.int64))
 
     def _picture(self, z: Tensor) -> Tensor:
         decoded = self.model.decode(z)
@@ -273,7 +286,7 @@ def _halves(task: Task) -> list[Task]:
             indices=tuple(task.indices[i] for i in part),
             proposals=tuple(task.proposals[i] for i in part),
             groups=tuple(task.groups[i] for i in part),
-            grant=replace(task.grant * (len(part) / len(task.indices)), seconds=task.grant.seconds),
+            grant=task.grant * (len(part) / len(task.indices)),
         )
         for part in parts
     ]

@@ -1,0 +1,44 @@
+"""Errors of SQLite and of the file system, as one sentence that says what to do. Imports no torch."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fairlead.core.errors import StoreError
+
+
+def sentence(folder: Path, error: OSError) -> StoreError:
+    """An error of a file in a run's folder."""
+    if error.errno == errno.ENOSPC:
+        return StoreError(f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'.")
+    return StoreError(f"{folder} cannot be written ({error.strerror}): check its permissions, then resume the run.")
+
+
+@contextmanager
+def plainly(folder: Path) -> Iterator[None]:
+    """SQLite's errors as one sentence."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        if "full" in text:
+            raise StoreError(
+                f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'."
+            ) from error
+        if "locked" in text:
+            raise StoreError(f"{folder} is being written by another process: wait for it, or stop it first.") from error
+        if "readonly" in text or "unable to open" in text:
+            raise StoreError(f"{folder} cannot be opened ({text}): check its permissions.") from error
+        raise StoreError(
+            f"{folder}/run.sqlite cannot be used ({text}): restore it from a copy or start again."
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(
+            f"{folder}/run.sqlite is damaged ({error}): restore it from a copy or start the run again."
+        ) from error
+    except OSError as error:
+        raise sentence(folder, error) from error
