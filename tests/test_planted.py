@@ -422,8 +422,8 @@ MISTAKES = {
         path("test_keeps_the_best_of_the_group_or_one_of_each_parent"),
     ),
     "the rest of the grid is paid for": Mistake(
-        "fairlead.steering.paths:Paths.__call__", "return step.stay()", "return step",
-        path("test_cost_is_the_formula_and_the_price", 4, 3, 5, 10),
+        "fairlead.steering.paths:Paths.__call__", ", last=True", "",
+        path("test_cost_is_the_formula_and_the_price", 4, 3, 5, 10), Exception,
     ),
     "retries are kept where they are worse": Mistake(
         "fairlead.steering.dfs:DepthFirst._search", "new > value[rows]", "new < value[rows]",

@@ -263,6 +263,16 @@ def test_dfs_samples_do_not_see_each_other(sampler: Any) -> None:
     assert torch.equal(pair[:1], alone)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_nothing_is_done_to_a_sample_whose_paths_have_arrived(first: bool) -> None:
+    """A retry that waits for a level below the paths' own would re-noise pictures that are finished."""
+    late, paths = DepthFirst(at=(0.05,), threshold=99.0), Paths()
+    alone, cost = run(paths, steps=30)
+    both, same = run(Chain((paths, late) if first else (late, paths)), steps=30)
+    assert torch.equal(alone, both)
+    assert cost == same
+
+
 def test_constant_scores_and_no_scores_are_survived() -> None:
     for value in (0.0, math.nan):
         for steering in (Paths(), DepthFirst()):

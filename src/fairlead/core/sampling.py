@@ -109,9 +109,6 @@ def consistency(
     return to.alpha * x0 + to.sigma * noise if to.sigma > 0 else to.alpha * x0
 
 
-_stay: Sampler = _sampler()(lambda denoise, x, x0, at, to, noise, past: x)
-
-
 def _same(x: Tensor) -> Tensor:
     return x
 
@@ -144,6 +141,8 @@ class Step:
     x0: Tensor | None = None
     """[B, C, h, w] clean prediction at (x, at), once somebody has paid for it"""
     after: Callable[[Tensor], Tensor] = _same
+    last: bool = False
+    """True if the sample has arrived after this step: the rest of the grid is left out, and nobody steers it."""
 
     @property
     def rows(self) -> Tensor:
@@ -173,10 +172,6 @@ class Step:
         """
         before = self.after
         return replace(self, after=lambda x: after(before(x)))
-
-    def stay(self) -> Step:
-        """A step that leaves x as it is and costs nothing: the rest of the grid once a steering has arrived early."""
-        return replace(self, x0=self.x, sampler=_stay, after=_same)
 
     def solve(self, x: Tensor, levels: Sequence[Level], rows: Tensor) -> Tensor:
         """x [R, C, h, w] at levels[0], rows [R] -> x at levels[-1] by first-order ODE moves; metered, one NFE a move."""
@@ -334,8 +329,9 @@ def sample(
 
         def denoise(y: Tensor, level: Level, rows: Tensor, i: int = i) -> Tensor:
             meter.charge(Cost(nfe=len(y)))
-            owner = Rows(rows, group[rows], replicas(rows), torch.ones(len(rows), dtype=torch.bool), i, steps, level)
             same = torch.equal(rows, everyone)
+            copies = torch.zeros_like(rows) if same else replicas(rows)
+            owner = Rows(rows, group[rows], copies, torch.ones(len(rows), dtype=torch.bool), i, steps, level)
             told = cond if same else cond.take(rows)
             if torch.is_grad_enabled() and y.requires_grad:
                 return recomputed(model, y, level, told, owner)
@@ -351,5 +347,8 @@ def sample(
             x=x, at=at, to=to, index=i, steps=steps, keys=tuple(k.fold("steer", i) for k in keys), groups=group,
             noise=drawn.to(x.device), memory=memory, denoise=denoise, ladder=model.levels, score=scored, sampler=sampler,
         )  # fmt: skip
-        x = steering(step).run()
+        step = steering(step)
+        x = step.run()
+        if step.last:
+            break
     return x

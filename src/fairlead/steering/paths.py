@@ -90,14 +90,12 @@ class Paths:
         """The grid down to sigma, the rounds at the step that crosses it, nothing afterwards."""
         if self.children == 0 or step.to.time > self.sigma:
             return step
-        if step.at.time <= self.sigma and step.index > 0:
-            return step.stay()
         if step.at.time <= self.sigma:
             raise FairleadError(
                 f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower sigma."
             )
         start = level_at(step.ladder(CURVE), self.sigma)
-        return replace(step, to=start).then(lambda x: self._rounds(step, x))
+        return replace(step, to=start, last=True).then(lambda x: self._rounds(step, x))
 
     def _rounds(self, step: Step, x: Tensor) -> Tensor:
         curve, rows, low = step.ladder(CURVE), step.rows, self.sigma
