@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.cost import BudgetExceeded, Cost
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.reward import Function, Reward
 from fairlead.models.mixture import Mixture
 from fairlead.run import engine
@@ -127,6 +127,29 @@ def test_what_was_paid_before_memory_ran_out_was_paid() -> None:
     assert len(outcomes) == 2
     assert (cost.nfe, cost.scores, cost.dollars) == (8, 2, 4)
     assert sum(o.cost.dollars for o in outcomes) == pytest.approx(4)
+
+
+def test_what_was_paid_before_a_reward_broke_is_in_the_record(tmp_path: Path) -> None:
+    """Three pictures are judged and paid for, then another reward raises: a resumed run has three dollars less."""
+
+    class Judge(_Paid):
+        def metered(self, charge: Callable[[Cost], None]) -> None:
+            def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
+                charge(Cost(scores=len(images), dollars=len(images)))
+                return images.mean((1, 2, 3))
+
+            self.score = score  # type: ignore[method-assign]
+
+    def broken(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        raise ValueError("oh")
+
+    spec = small_spec(reward=Part("python"), budget={"nfe": 40.0, "dollars": 5.0})
+    with pytest.raises(RewardError, match="oh"):
+        engine.start(spec, tmp_path / "run", reward=Judge() + Function(broken))
+    assert Store.open(tmp_path / "run").spent().dollars == 3
+    store = engine.resume(tmp_path / "run", reward=Judge())
+    assert (len(store.candidates()), store.stopped) == (0, "budget: dollars")
+    assert store.spent().dollars == 3
 
 
 def test_pieces_share_one_clock(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

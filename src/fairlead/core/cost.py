@@ -81,8 +81,8 @@ class BudgetExceeded(Exception):
         said = ", ".join(f"{getattr(wanted, n):g} {n} wanted, {max(0.0, getattr(left, n)):g} left" for n in names)
         super().__init__(f"The grant does not cover this call: {said}.")
         self.wanted, self.left, self.names = wanted, left, names
-        self.unanswered = Cost()
-        """Seconds and dollars that the refused task had spent; the worker fills it in."""
+        self.unanswered: Cost | None = None
+        """As in `FairleadError`."""
 
 
 class Unmetered(Exception):

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairlead.core.cost import Cost
 
 
 class FairleadError(Exception):
     """Something the caller can mend. The command line prints its text alone and exits with `exit_code`."""
 
     exit_code = 2
+    unanswered: Cost | None = None
+    """Seconds and dollars that work had spent when this ended it; the worker fills it in, the driver books it."""
 
 
 class OutOfMemory(FairleadError):

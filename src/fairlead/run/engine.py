@@ -313,20 +313,25 @@ class _Drive:
         if left <= 0 or (pace * task.grant.nfe > left and not task.refines):  # nothing else is left to do for these
             raise _Stopped("finished", "budget: seconds")
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
-        self._ledger.reserve(task.grant)
-        try:
+        with self._reserved(store, task.grant):
             _, outcomes, cost = next(iter(self._executor.map([task], steering)))
-        except BudgetExceeded as error:
-            store.record_cut(error.unanswered)
-            self._ledger.settle(task.grant, error.unanswered)
-            raise
-        except BaseException:
-            self._ledger.settle(task.grant, Cost())
-            raise
         store.record(task, outcomes, cost)
         self._ledger.settle(task.grant, cost)
         self._clock.computed(outcomes, cost)
         return outcomes, cost
+
+    @contextlib.contextmanager
+    def _reserved(self, store: Store, grant: Cost) -> Iterator[None]:
+        """Set aside for work; if it fails, what it spent and cannot be given back is booked."""
+        self._ledger.reserve(grant)
+        try:
+            yield
+        except BaseException as error:
+            paid = getattr(error, "unanswered", None) or Cost()
+            self._ledger.settle(grant, paid)
+            if paid != Cost():
+                store.record_cut(paid)
+            raise
 
     def _prepared(self, store: Store) -> Chain:
         """The prepared steering, bought once per run."""
@@ -337,8 +342,8 @@ class _Drive:
             self._ledger.settle(Cost(), kept[1])
             return prepared.restore(bare, kept[0], machine.device())
         grant = replace(self.once, seconds=self._ledger.left.seconds, dollars=self._ledger.left.dollars)
-        self._ledger.reserve(grant)
-        ready, cost = self._executor.prepare(grant)
+        with self._reserved(store, grant):
+            ready, cost = self._executor.prepare(grant)
         store.record_prepared("steering", prepared.dump(ready, bare), cost)
         self._ledger.settle(grant, cost)
         return ready

@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -31,7 +31,9 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
     made = {} if made is None else made
     if isinstance(tree, Part):
         key = f"{tree.name}{sorted(tree.settings.items())!r}"
-        return made.setdefault(key, made[key] if key in made else leaf(tree))
+        if key not in made:
+            made[key] = leaf(tree)
+        return made[key]
     if isinstance(tree, Mapping):
         (op, parts), *_ = tree.items()
         return algebra.make(op, tuple(build_reward(part, leaf, made) for part in parts))
@@ -144,7 +146,7 @@ class Worker:
         def score(z: Tensor) -> Tensor:
             return self._score(z, self._batch(len(z)))
 
-        with torch.no_grad(), self.meter.grant(grant):
+        with self._paid_for(), torch.no_grad(), self.meter.grant(grant):
             ready = self.steering.prepare(sampling.Scene(key, render, score))
             machine.synchronise(self._device)
         return ready, self.meter.spent - before
@@ -155,6 +157,20 @@ class Worker:
         What an attempt that ran out of memory counted is not charged, so that the price is the bill on any machine; the
         seconds and dollars it spent are.
         """
+        with self._paid_for():
+            return self._in_pieces(task, steering)
+
+    @contextmanager
+    def _paid_for(self) -> Iterator[None]:
+        """An error says what was spent and cannot be given back."""
+        before = self.meter.spent
+        try:
+            yield
+        except (BudgetExceeded, FairleadError) as error:
+            error.unanswered = self.meter.paid_since(before)
+            raise
+
+    def _in_pieces(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
         outcomes: list[Outcome] = []
         cost, before = Cost(), self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
@@ -169,9 +185,6 @@ class Worker:
             )
             try:
                 done, spent = self._evaluate(replace(piece, grant=left), steering)
-            except BudgetExceeded as error:
-                error.unanswered = self.meter.paid_since(before)
-                raise
             except (torch.OutOfMemoryError, OutOfMemory) as error:
                 halves = _halves(piece)
                 if len(halves) == 1:
