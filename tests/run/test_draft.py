@@ -110,6 +110,8 @@ def test_an_ensemble_of_ranks_chooses_among_the_children(tmp_path: Path) -> None
         engine.start(small_spec(steer="dfs", **words), tmp_path / "dfs")
     with pytest.raises(FairleadError, match="drafts do not compare"):
         engine.start(small_spec(draft=2, **words), tmp_path / "draft")
+    with pytest.raises(FairleadError, match="about drafts do not compare"):
+        engine.start(small_spec(draft=2, reward="human"), tmp_path / "human")
 
 
 @pytest.mark.parametrize("steer", ["paths", "dfs"])

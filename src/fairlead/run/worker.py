@@ -114,7 +114,13 @@ class Worker:
                 f"{self.reward.name} ranks the candidates of a run, and drafts do not compare with full pictures: use "
                 "zscore(...) of its parts instead, or no drafts."
             )
-        if spec.steering and any(leaf.asks for leaf in self.reward.leaves()):
+        asks = any(leaf.asks for leaf in self.reward.leaves())
+        if asks and spec.draft:
+            raise FairleadError(
+                f"{self.reward.name} asks a person, whose answers about drafts do not compare with those about full "
+                "pictures: leave drafts out."
+            )
+        if asks and spec.steering:
             raise FairleadError(
                 f"{self.reward.name} asks a person about finished pictures, and a steering would ask on the way: leave one out."
             )
