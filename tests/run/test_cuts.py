@@ -56,17 +56,35 @@ def test_drafts_cut_by_the_clock_are_still_committed(
 
     def slower(self: Mixture, x: Tensor, *rest: Any) -> Tensor:
         calls[0] += 1
-        clock.now += 0.03 if calls[0] <= 8 else 0.45 if calls[0] == 14 else 0.01 * len(x)
+        clock.now += 0.03 if calls[0] <= 8 else 1.1 if calls[0] == 14 else 0.01 * len(x)
         return predict(self, x, *rest)
 
     monkeypatch.setattr(Mixture, "predict", slower)
-    spec = small_spec(steps=8, draft=2, batch=4, budget={"seconds": 1.0, "nfe": 900})
+    spec = small_spec(steps=8, draft=2, batch=4, budget={"seconds": 2.0, "nfe": 900})
     store = engine.start(spec, tmp_path / "run")
     assert store.stopped == "budget: seconds"
     assert [c for c in store.candidates() if c.refines is not None], "the best draft is rendered fully"
     assert store.spent().seconds == pytest.approx(clock.now), "the seconds of the batch that was cut are spent as well"
     longer = engine.resume(tmp_path / "run", budget={"seconds": 5.0, "nfe": 900})
     assert longer.spent().seconds == pytest.approx(clock.now), "also in the record of a run that went on"
+
+
+def test_seconds_are_kept_for_renderings_in_a_batch_that_is_not_full(
+    clock: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One picture takes as long as four at once, as on any device that is not busy: 8 calls of 0.1 s are set aside."""
+    predict = Mixture.predict
+
+    def constant(self: Mixture, x: Tensor, *rest: Any) -> Tensor:
+        clock.now += 0.1
+        return predict(self, x, *rest)
+
+    monkeypatch.setattr(Mixture, "predict", constant)
+    spec = small_spec(steps=8, draft=2, batch=4, budget={"seconds": 6.0})
+    store = engine.start(spec, tmp_path / "run")
+    assert store.stopped == "budget: seconds"
+    assert [c for c in store.candidates() if c.refines is not None], "the best draft is rendered fully"
+    assert 5.0 < store.spent().seconds <= 6.0
 
 
 def test_seconds_end_a_resumed_run_where_they_end_an_uninterrupted_one(clock: SimpleNamespace, tmp_path: Path) -> None:

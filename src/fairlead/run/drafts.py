@@ -30,6 +30,11 @@ class Drafts:
         self._booked: set[int] = set()
         self._ranked: set[int] = set()
 
+    def seconds(self, pace: float) -> float:
+        """What to set aside of the clock, at `pace` seconds an evaluation in full batches, as if these were full too."""
+        pictures = self._spec.group * self._spec.finals
+        return pace * self.kept.nfe * -(-pictures // self._spec.batch) * self._spec.batch / pictures
+
     def rank(self, asked: Sequence[Asked], answers: Sequence[Outcome | Candidate]) -> None:
         """Keep the groups with the best drafts of those that are answered; the earlier of equals first, the failed never."""
         if not self._spec.draft:

@@ -309,7 +309,7 @@ class _Drive:
         if stop():
             raise _Stopped("stopped", "interrupted")
         pace = self._clock.per_nfe()
-        left = self._ledger.left.seconds - pace * self._drafts.kept.nfe
+        left = self._ledger.left.seconds - self._drafts.seconds(pace)
         if left <= 0 or (pace * task.grant.nfe > left and not task.refines):  # nothing else is left to do for these
             raise _Stopped("finished", "budget: seconds")
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
