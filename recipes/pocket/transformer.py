@@ -33,7 +33,7 @@ from torch.nn import functional as F
 from fairlead.pocket import world
 
 RATE, BATCH, WARM_UP, CONSTANT = 2e-3, 16, 100, 0.3
-DROPOUT, OBJECT_WEIGHT, MAP_WEIGHT, NOUN_WEIGHT = 0.1, 1.5, 0.1, 0.03
+DROPOUT, MAP_WEIGHT, NOUN_WEIGHT = 0.1, 0.1, 0.03
 AVERAGE = 0.9993
 NAMES, COLOURS = len(world.NAMES) + 1, len(world.COLOURS) + 2
 
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--noise-mean", type=float, default=1.0, help="of the logit of the noise level")
     parser.add_argument("--easy", type=float, default=0.4, help="share kept of scenes with one object")
+    parser.add_argument("--object-weight", type=float, default=1.5, help="extra weight of tokens with objects")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     torch.manual_seed(a.seed)
@@ -190,7 +191,7 @@ def main() -> None:
             said = heads.text(embeddings.gather(1, nouns[..., :1].expand(-1, -1, 128))).float()
         names, colours = pool["names"][index].long(), pool["colours"][index].long()
         error = (v.float() - (e - z)).pow(2).mean(2)
-        weight = 1 + OBJECT_WEIGHT * (names < NAMES - 1).float() * (1 - t)[:, None]
+        weight = 1 + a.object_weight * (names < NAMES - 1).float() * (1 - t)[:, None]
         maps = F.cross_entropy(seen[..., :NAMES].flatten(0, 1), names.flatten())
         maps = maps + 0.5 * F.cross_entropy(seen[..., NAMES:].flatten(0, 1), colours.flatten())
         label = torch.where(kept[:, None, None], nouns[..., 1:], -1).flatten(0, 1)
