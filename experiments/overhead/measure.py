@@ -21,6 +21,7 @@ import torch
 from fairlead.core.cost import INFINITE
 from fairlead.core.model import whole
 from fairlead.run import engine, machine, models
+from fairlead.run.clock import Clock
 from fairlead.run.executor import Local
 from fairlead.run.spec import make_spec
 from fairlead.run.store import Store
@@ -58,7 +59,7 @@ def controlled(executor, spec) -> float:
     """Seconds for the same pictures through engine, ledger, store and PNG files, as `fairlead run` does after loading."""
     with tempfile.TemporaryDirectory() as scratch:
         since = time.perf_counter()
-        drive = engine._Drive(spec, executor, engine._Clock(spec, lambda p: None))
+        drive = engine._Drive(spec, executor, Clock(spec, lambda p: None))
         drive.check_affordable()
         store = Store.create(Path(scratch) / "run", spec, machine.versions(), "now")
         with store.lock():
@@ -70,7 +71,7 @@ def controlled(executor, spec) -> float:
 
 def overhead(repeats: int) -> list[str]:
     """Ratio with its interval."""
-    spec = engine._with_dtype(
+    spec = models.with_dtype(
         make_spec(PROMPT, budget="nfe=640", batch=16, steps=20, defaults=models.defaults("pocket"))
     )
     executor = Local(spec)

@@ -48,7 +48,7 @@ class Flux(Pipeline):
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts -> T5 tokens [B, T, D] and CLIP's pooled vector; a prompt longer than the model reads is refused."""
         for prompt in prompts:
-            count = len(self._pipe.tokenizer_2(prompt).input_ids)
+            count = len(self._pipe.tokenizer_2(prompt, verbose=False).input_ids)
             if count > self._length:
                 raise FairleadError(
                     f"The prompt has {count} tokens and this model reads {self._length}: shorten {prompt!r}."

@@ -79,6 +79,7 @@ def start(
     spec = executor.worker.spec
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
+    make_search(spec, executor)  # wrong settings are refused before anything is written
     versions = machine.versions()
     if warned := models.warnings(spec):
         versions["warnings"] = as_json(warned)
