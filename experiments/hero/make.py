@@ -27,7 +27,7 @@ def main() -> None:
     chosen = options.parse_args()
     result = fairlead.run(chosen.prompt, reward=chosen.reward, budget={"nfe": 640}, seed=chosen.seed)
     folder = Path(result.folder)
-    rows = sorted(_rows(result), key=lambda row: row["index"])
+    rows = sorted(_rows(result), key=lambda row: row["candidate"])
     columns = 8
     middle = columns * (SMALL + GAP) - GAP
     width, height = 2 * BIG + middle + 4 * 24, TOP + BIG + 30
@@ -44,7 +44,7 @@ def main() -> None:
         picture = Image.open(io.BytesIO((folder / row["image"]).read_bytes())).convert("RGB")
         at = (x + (i % columns) * (SMALL + GAP), TOP + (i // columns) * (SMALL + GAP + 3))
         sheet.paste(_up(picture, SMALL), at)
-        if row["index"] == result.best.index:
+        if row["candidate"] == result.best.index:
             draw.rectangle([at[0] - 2, at[1] - 2, at[0] + SMALL + 1, at[1] + SMALL + 1], outline=GOLD, width=3)
     x += middle + 24
     draw.text((x, 8), "winner", GOLD, font)
