@@ -138,7 +138,7 @@ def test_flux(settings: dict[str, Any], tiny_flux: Callable[..., Any]) -> None:
     model_laws(tiny_flux(**settings))
 
 
-@pytest.mark.parametrize(("name", "branches"), [("pocket", 2), ("pocket-turbo", 1)])
+@pytest.mark.parametrize(("name", "branches"), [("pocket", 2), ("pocket-turbo", 1), ("pocket-unet", 2)])
 def test_pocket(name: str, branches: int) -> None:
     needs_pocket()
     from fairlead.run import models
@@ -153,7 +153,7 @@ def test_pocket(name: str, branches: int) -> None:
 
 def test_every_model_is_tested() -> None:
     """A new name in the table needs a line here."""
-    assert set(registry.table("models")) == {"mixture", "pocket", "pocket-turbo"}
+    assert set(registry.table("models")) == {"mixture", "pocket", "pocket-turbo", "pocket-unet"}
     families = {path.stem.removeprefix("test_") for path in (Path(__file__).parent / "models").glob("test_*.py")}
     for name, where in registry.table("adapters").items():
         module = where.partition(":")[0].rpartition(".")[2]

@@ -46,3 +46,7 @@ def test_turbo_draws_single_objects_for_a_tenth_of_the_rows(steps: int, floor: f
     accepted, rows = draw("pocket-turbo", steps)
     assert accepted >= floor
     assert 10 * rows <= 2 * load.defaults(load.folder())["steps"]
+
+
+def test_unet_draws_single_objects() -> None:
+    assert draw("pocket-unet", 20, 12)[0] >= 0.5

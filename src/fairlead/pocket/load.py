@@ -32,6 +32,11 @@ def turbo_folder() -> Path:
     return ASSETS / "pocket-turbo"
 
 
+def unet_folder() -> Path:
+    """The StableDiffusionPipeline folder: a U-Net that predicts eps, taught by pocket."""
+    return ASSETS / "pocket-unet"
+
+
 def clip_folder() -> Path:
     """The CLIP model with its processor, a transformers folder."""
     return ASSETS / "clip"

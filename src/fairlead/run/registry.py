@@ -22,6 +22,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "models": {
         "pocket": "fairlead.pocket.load:folder",
         "pocket-turbo": "fairlead.pocket.load:turbo_folder",
+        "pocket-unet": "fairlead.pocket.load:unet_folder",
         "mixture": "fairlead.models.mixture:Mixture",
     },
     "adapters": {
