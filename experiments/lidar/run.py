@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -313,9 +314,26 @@ def summarise(rows: Sequence[Row], out: Path, args: argparse.Namespace) -> None:
     lines += ["", "| gradient method | by | its score | lidar | ratio |", "|---|---|---|---|---|"]
     for rival in (m for m in t.methods if m.startswith(("reward_gradient", "date"))):
         lines += [speed(t, scores, rival, field) for field in ("correct", "reward")]
+    lines += ["", "## Largest banks and gradients against the others, paired", ""]
+    lines += ["| method minus the other | correct | reward | alike | seconds |", "|---|---|---|---|---|"]
+    largest = [m for m in t.methods if m.startswith("lidar") and m.endswith(("n=50", "n=100"))] + ["reward_gradient"]
+    for mine, other in itertools.product(largest, ("base", "reward_gradient", *(f"best_of {n}" for n in BEST_OF))):
+        if {mine, other} <= set(t.methods) and mine != other:
+            lines.append(f"| {mine} - {other} | {' | '.join(paired(t, scores, mine, other))} |")
     (out / "summary.md").write_text("\n".join(lines) + "\n")
     (out / "figure.svg").write_text(figure(t, scores))
     print("\n".join(lines))
+
+
+def paired(t: Table, scores: dict[str, Any], mine: str, other: str) -> list[str]:
+    """Differences of two methods with intervals from the same resamples of prompts."""
+    i, j = t.methods.index(mine), t.methods.index(other)
+    out = []
+    for field, digits in (("correct", 3), ("reward", 2), ("cosine", 3), ("seconds", 2)):
+        mean, draws = scores[field]
+        low, high = np.quantile(draws[:, i] - draws[:, j], [0.025, 0.975])
+        out.append(f"{mean[i] - mean[j]:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})")
+    return out
 
 
 def speed(t: Table, scores: dict[str, Any], rival: str, field: str) -> str:
@@ -342,30 +360,38 @@ COLOURS = {"base": "#555", "reward": "#c33", "date": "#e80", "best": "#07a", "fe
 
 def figure(t: Table, scores: dict[str, Any]) -> str:
     """Score and reward against seconds (logarithmic), one dot a method with its interval."""
-    out = ['<svg xmlns="http://www.w3.org/2000/svg" width="1120" height="420" font-family="sans-serif" font-size="10">']
+    out = [
+        '<svg xmlns="http://www.w3.org/2000/svg" width="1260" height="420" font-family="sans-serif" font-size="10">',
+        '<rect width="100%" height="100%" fill="#fff"/>',
+    ]
     seconds = np.log10(scores["seconds"][0])
     for panel, field in enumerate(("correct", "reward")):
         mean, draws = scores[field]
         low, high = np.quantile(draws, 0.025, 0), np.quantile(draws, 0.975, 0)
 
         def x(v: float, panel: int = panel) -> float:
-            return 60 + 560 * panel + 400 * (v - seconds.min()) / max(1e-9, np.ptp(seconds))
+            return 60 + 620 * panel + 400 * (v - seconds.min()) / max(1e-9, np.ptp(seconds))
 
         def y(v: float, low: Any = low, high: Any = high) -> float:
             return 370 - 330 * (v - low.min()) / max(1e-9, high.max() - low.min())
 
         title = {"correct": "GenEval score by the detector", "reward": "guiding reward"}[field]
-        out.append(f'<text x="{60 + 560 * panel}" y="20" font-size="13">{title} against seconds per prompt</text>')
+        out.append(f'<text x="{60 + 620 * panel}" y="20" font-size="13">{title} against seconds per prompt</text>')
         for v in (seconds.min(), seconds.max()):
             out.append(f'<text x="{x(v):.0f}" y="400">{10**v:.2f} s</text>')
         for v in (low.min(), high.max()):
-            out.append(f'<text x="{20 + 560 * panel}" y="{y(v):.0f}">{v:.2f}</text>')
-        for i, method in enumerate(t.methods):
+            out.append(f'<text x="{20 + 620 * panel}" y="{y(v):.0f}">{v:.2f}</text>')
+        labels: list[tuple[float, float]] = []
+        for i, method in sorted(enumerate(t.methods), key=lambda e: -mean[e[0]]):
             colour = next((c for word, c in COLOURS.items() if method.startswith(word)), "#000")
             cx, ends = x(seconds[i]), f'y1="{y(low[i]):.0f}" y2="{y(high[i]):.0f}"'
             out.append(f'<line x1="{cx:.0f}" x2="{cx:.0f}" {ends} stroke="{colour}" opacity="0.4"/>')
             out.append(f'<circle cx="{cx:.0f}" cy="{y(mean[i]):.0f}" r="4" fill="{colour}"/>')
-            out.append(f'<text x="{cx + 6:.0f}" y="{y(mean[i]) + 3:.0f}" fill="{colour}">{method}</text>')
+            cy = y(mean[i]) + 3
+            while any(abs(cx - a) < 130 and abs(cy - b) < 10 for a, b in labels):
+                cy += 2
+            labels.append((cx, cy))
+            out.append(f'<text x="{cx + 6:.0f}" y="{cy:.0f}" fill="{colour}">{method}</text>')
     return "\n".join([*out, "</svg>"])
 
 

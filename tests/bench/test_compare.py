@@ -255,6 +255,22 @@ def test_a_wrong_plan_is_one_sentence(old: str, new: str, told: str) -> None:
         plan.parse(PLAN.replace(old, new), "wrong", Path())
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('steer = ["dfs"]', 'steer = ["dfs(breath=2)"]', "setting of dfs"),
+        ('steer = ["dfs"]', 'search = "best_of(m=2)"', "setting of best_of"),
+        ('steer = ["dfs"]', 'space = "embedding(frist=1)"', "did you mean 'first'"),
+        ('steer = ["dfs"]', 'intervene = ["repulsion(strenght=1)"]', "did you mean 'strength'"),
+    ],
+)
+def test_a_misspelt_setting_costs_nothing(old: str, new: str, told: str, tmp_path: Path) -> None:
+    wrong = plan.parse(PLAN.replace(old, new), "wrong", Path())
+    with pytest.raises(FairleadError, match=told):
+        compare.run(wrong, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_prompt_counts_once(tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("one\ntwo\none\nthree\n")
     for given in ('["one", "two ", "one", "two"]', "{file = 'p.txt', count = 2}"):

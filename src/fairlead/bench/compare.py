@@ -22,7 +22,7 @@ import torch
 from fairlead.bench.plan import Cell, Plan
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
-from fairlead.run import engine, machine, models, peak
+from fairlead.run import engine, machine, models, peak, registry
 from fairlead.run.spec import Spec
 from fairlead.run.store import DATABASE, Store, write_atomically
 
@@ -159,6 +159,17 @@ def walk(plan: Plan, out: Path, watch: Watch, stop: Callable[[], bool]) -> None:
             watch(cell, bench.make(cell, stop))
 
 
+def check_settings(plan: Plan) -> None:
+    """Refuse a misspelt setting of any method before the first picture is paid for."""
+    for method in plan.methods:
+        spec = plan.spec(method, plan.prompts[0][0], plan.seeds[0])
+        parts = [("searches", spec.search, 2), ("spaces", spec.space, 1)]
+        parts += [("steerings", part, 0) for part in spec.steering]
+        parts += [("interventions", part, 0) for part in spec.interventions]
+        for kind, part, given in parts:
+            registry.known_settings(registry.resolve(kind, part.name), part.name, part.settings, given)
+
+
 def run(
     plan: Plan, out: Path, *, workers: int = 1, watch: Watch = lambda c, s: None, stop: Callable[[], bool] = lambda: False
 ) -> None:  # fmt: skip
@@ -168,6 +179,7 @@ def run(
     """
     if workers < 1:
         raise FairleadError(f"workers is {workers}: give at least 1.")
+    check_settings(plan)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -146,12 +146,17 @@ def resolve(kind: str, name: str) -> Any:
         raise FairleadError(f"{singular(kind)} {name!r} could not be imported from {path}: {error}.") from error
 
 
-def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
-    """make(*given, **settings), with an unknown setting refused by its nearest known name."""
-    accepted = list(inspect.signature(make).parameters)[len(given) :]
+def known_settings(make: Callable[..., Any], name: str, settings: Mapping[str, Any], given: int = 0) -> None:
+    """Refuse a setting that is no parameter of `make` after the first `given`, by its nearest known name."""
+    accepted = list(inspect.signature(make).parameters)[given:]
     for setting in settings:
         if setting not in accepted:
             raise unknown(f"setting of {name}", setting, accepted)
+
+
+def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
+    """make(*given, **settings), with an unknown setting refused by its nearest known name."""
+    known_settings(make, name, settings, len(given))
     try:
         return make(*given, **settings)
     except TypeError as error:
