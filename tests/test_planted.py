@@ -257,6 +257,20 @@ def asked(name: str, folder: bool = True) -> Law:
     return lambda bench: getattr(suite("steering/test_asking"), name)(*([bench.new()] if folder else []))
 
 
+def judged(name: str) -> Law:
+    """A law of the judge that compares pairs, behind its local server."""
+
+    def law(bench: Bench) -> None:
+        bench.monkeypatch.syspath_prepend(str(Path(__file__).parent / "rewards"))
+        getattr(suite("rewards/test_pairwise_judge"), name)(bench.new())
+
+    return law
+
+
+def ordering(name: str, *args: Any) -> Law:
+    return lambda bench: getattr(suite("rewards/test_ordering"), name)(*args)
+
+
 def kernel(bench: Bench) -> None:
     module = suite("steering/test_paths")
     module.test_forward_kernel_keeps_the_marginals(module.VP)
@@ -837,6 +851,26 @@ MISTAKES = {
     ),
     "one missing thing leaves half a score": Mistake(
         "fairlead.bench.compbench:spatial", "total if total >= 0.5 else 0.0", "total", scorers("test_spatial_needs_both_and_half"),
+    ),
+    # pairs
+    "the loser is the better one": Mistake(
+        "fairlead.rewards._ordering:_split", "if value[i] > 0.5", "if value[i] < 0.5",
+        ordering("test_true_answers_give_the_true_order", 8),
+    ),
+    "the known half is split again": Mistake(
+        "fairlead.rewards._ordering:_straddling", "below < half < below + size", "below <= half <= below + size",
+        ordering("test_the_published_numbers"),
+    ),
+    "who is shown second wins": Mistake(
+        "fairlead.rewards.pairwise_judge:PairwiseJudge.rank", "value if first == i else 1 - value", "value",
+        judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
+    ),
+    "a pair is another question the other way round": Mistake(
+        "fairlead.rewards.pairwise_judge:PairwiseJudge._turned", "sorted((i, j), key=lambda n: keys[n].digest)", "i, j",
+        judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
+    ),
+    "rivals are scored one by one": Mistake(
+        "fairlead.run.worker:Worker._score", ", rivals=True", "", judged("test_demon_follows_the_judge_at_the_price_named")
     ),
     "the mean of pictures instead of the mean of tasks": Mistake(
         "fairlead.bench.judging:summarise", "if tasks else statistics", "if False else statistics",

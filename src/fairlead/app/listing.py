@@ -34,6 +34,8 @@ def price(spec: Spec, as_json: bool) -> int:
                 "candidates": found.candidates,
                 **{name: cost.as_dict() for name, cost in parts.items()},
                 "budget": dict(spec.budget),
+                "questions_expected": found.asked.expected,
+                "questions_at_most": found.asked.most,
                 "dollars_at_most": found.dollars,
                 "seconds": found.seconds,
                 "memory_bytes": found.memory,
@@ -69,8 +71,10 @@ def price(spec: Spec, as_json: bool) -> int:
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
     money = f", at most ${found.dollars:.2f}" if found.dollars else ""
+    few, many = (round(n) for n in (found.asked.expected, found.asked.most))
+    asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
     room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
-    console.print(Text(f"{found.candidates} candidates{time}{money}{room}. Nothing was run or written."))
+    console.print(Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written."))
     need = found.once + found.plain + found.unit * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
