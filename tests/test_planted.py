@@ -816,6 +816,10 @@ MISTAKES = {
     "a draft is returned": Mistake(
         f"{STORE}.best", "[c for c in ranked if c.refines is not None] or ranked", "ranked", greyer
     ),
+    "runs share a model whatever its settings": Mistake(
+        "fairlead.run.models:build", "json.dumps(dict(spec.model.settings), sort_keys=True)", "''",
+        lambda bench: suite("run/test_models").test_runs_share_a_model_only_where_they_are_told_to(),
+    ),
     "a dry run forgets what is computed again": Mistake(
         "fairlead.run.price:Mirage.predict", "return x * (0 * told + torch.zeros_like(x))", "return torch.zeros_like(x)",
         draft("test_first_order_is_priced"), Exception,
