@@ -8,10 +8,8 @@ from __future__ import annotations
 import __future__ as future
 
 import importlib
-import importlib.util
 import inspect
 import math
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import pytest
 from _pytest.outcomes import Failed
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+import by_path
 import items
 import tiny_pipelines as tiny
 from fairlead.core.cost import Unmetered
@@ -45,14 +44,7 @@ from fairlead.testing.runs import answers, small_spec
 @cache
 def suite(name: str) -> Any:
     """Another test file as a module."""
-    path = Path(__file__).parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location("planted_" + name.replace("/", "_"), path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load(f"tests/{name}.py")
 
 
 @dataclass
