@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.view import View
 from fairlead.app.words import UNITS, count, duration, number, reason, shown
 from fairlead.core.errors import FairleadError
@@ -24,7 +22,7 @@ def price(spec: Spec, as_json: bool) -> int:
     """What a run would cost, as a table or JSON."""
     from fairlead.run.price import price
 
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         found = price(spec)
     parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once,
              "finals": found.finals, "total": found.total}  # fmt: skip
