@@ -8,10 +8,8 @@ from __future__ import annotations
 import __future__ as future
 
 import importlib
-import importlib.util
 import inspect
 import math
-import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ import pytest
 from _pytest.outcomes import Failed
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+import by_path
 import items
 import tiny_pipelines as tiny
 from fairlead.core.cost import Unmetered
@@ -45,14 +44,7 @@ from fairlead.testing.runs import answers, small_spec
 @cache
 def suite(name: str) -> Any:
     """Another test file as a module."""
-    path = Path(__file__).parent / f"{name}.py"
-    spec = importlib.util.spec_from_file_location("planted_" + name.replace("/", "_"), path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load(f"tests/{name}.py")
 
 
 @dataclass
@@ -255,6 +247,20 @@ def demon(name: str, *args: Any) -> Law:
 
 def asked(name: str, folder: bool = True) -> Law:
     return lambda bench: getattr(suite("steering/test_asking"), name)(*([bench.new()] if folder else []))
+
+
+def judged(name: str) -> Law:
+    """A law of the judge that compares pairs, behind its local server."""
+
+    def law(bench: Bench) -> None:
+        bench.monkeypatch.syspath_prepend(str(Path(__file__).parent / "rewards"))
+        getattr(suite("rewards/test_pairwise_judge"), name)(bench.new())
+
+    return law
+
+
+def ordering(name: str, *args: Any) -> Law:
+    return lambda bench: getattr(suite("rewards/test_ordering"), name)(*args)
 
 
 def kernel(bench: Bench) -> None:
@@ -802,6 +808,10 @@ MISTAKES = {
     "a draft is returned": Mistake(
         f"{STORE}.best", "[c for c in ranked if c.refines is not None] or ranked", "ranked", greyer
     ),
+    "runs share a model whatever its settings": Mistake(
+        "fairlead.run.models:build", "json.dumps(dict(spec.model.settings), sort_keys=True)", "''",
+        lambda bench: suite("run/test_models").test_runs_share_a_model_only_where_they_are_told_to(),
+    ),
     "a dry run forgets what is computed again": Mistake(
         "fairlead.run.price:Mirage.predict", "return x * (0 * told + torch.zeros_like(x))", "return torch.zeros_like(x)",
         draft("test_first_order_is_priced"), Exception,
@@ -837,6 +847,26 @@ MISTAKES = {
     ),
     "one missing thing leaves half a score": Mistake(
         "fairlead.bench.compbench:spatial", "total if total >= 0.5 else 0.0", "total", scorers("test_spatial_needs_both_and_half"),
+    ),
+    # pairs
+    "the loser is the better one": Mistake(
+        "fairlead.rewards._ordering:_split", "if value[i] > 0.5", "if value[i] < 0.5",
+        ordering("test_true_answers_give_the_true_order", 8),
+    ),
+    "the known half is split again": Mistake(
+        "fairlead.rewards._ordering:_straddling", "below < half < below + size", "below <= half <= below + size",
+        ordering("test_the_published_numbers"),
+    ),
+    "who is shown second wins": Mistake(
+        "fairlead.rewards.pairwise_judge:PairwiseJudge.rank", "value if first == i else 1 - value", "value",
+        judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
+    ),
+    "a pair is another question the other way round": Mistake(
+        "fairlead.rewards.pairwise_judge:PairwiseJudge._turned", "sorted((i, j), key=lambda n: keys[n].digest)", "i, j",
+        judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
+    ),
+    "rivals are scored one by one": Mistake(
+        "fairlead.run.worker:Worker._score", ", rivals=True", "", judged("test_demon_follows_the_judge_at_the_price_named")
     ),
     "the mean of pictures instead of the mean of tasks": Mistake(
         "fairlead.bench.judging:summarise", "if tasks else statistics", "if False else statistics",

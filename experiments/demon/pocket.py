@@ -61,19 +61,6 @@ class Job:
     pool: tuple[float, ...] = ()
 
 
-def share_models() -> None:
-    """Many runs in one process: load each model once."""
-    load, loaded = models.build, {}
-
-    def once(spec: Spec, **where: str) -> Any:
-        name = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), *sorted(where.items()))
-        if name not in loaded:
-            loaded[name] = load(spec, **where)
-        return loaded[name]
-
-    models.build = once
-
-
 class Bench:
     """Specs and runs of one call."""
 
@@ -220,10 +207,10 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     return o
 
 
+@models.shared()
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then the tables."""
     o = options(argv)
-    share_models()
     bench, path = Bench(o), o.out / "rows.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
     done = {tuple("" if "NFE" in r[f] else r[f] for f in ("model", "part", "method", "setting", "prompt", "seed")) for r in rows}

@@ -134,19 +134,6 @@ def _parts(formula: str) -> list[Part]:
     return reward_parts(parse_reward(formula))
 
 
-def share_models() -> None:
-    """Many runs in one process: load each model once."""
-    load, loaded = models.build, {}
-
-    def once(spec: Spec, **where: str) -> Any:
-        name = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), *sorted(where.items()))
-        if name not in loaded:
-            loaded[name] = load(spec, **where)
-        return loaded[name]
-
-    models.build = once
-
-
 def finished(spec: Spec, folder: Path) -> Store:
     """The run, started or continued."""
     if (folder / "run.sqlite").is_file():
@@ -501,18 +488,10 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     return o
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Make what is missing, then write what it says."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    o = options(given)
-    if o.measure:
-        method, _, batch = o.measure.partition(":")
-        print(json.dumps(measure(o, method, int(batch))))
-        return
-    torch.set_num_threads(o.threads)
-    o.out.mkdir(parents=True, exist_ok=True)
-    share_models()
-    look, path = Evaluator(o), o.out / "rows.jsonl"
+@models.shared()
+def make(o: argparse.Namespace, path: Path) -> None:
+    """The rows that are missing."""
+    look = Evaluator(o)
     done = {(r["prompt"], r["w"]) for r in map(json.loads, path.read_text().splitlines())} if path.exists() else set()
     for number, (category, prompt) in enumerate(prompts_of(o.prompts, o.count)):
         for w in map(float, o.weights.split(",")):
@@ -524,6 +503,20 @@ def main(argv: Sequence[str] | None = None) -> None:
             shutil.rmtree(o.out / "work", ignore_errors=True)
             short = {m: round(v["objective"], 4) for m, v in row["methods"].items()}
             print(f"{number} {prompt!r} w={w:g}: baseline {row['baseline']['objective']:.4f}, {short}", flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write what it says."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    o = options(given)
+    if o.measure:
+        method, _, batch = o.measure.partition(":")
+        print(json.dumps(measure(o, method, int(batch))))
+        return
+    torch.set_num_threads(o.threads)
+    o.out.mkdir(parents=True, exist_ok=True)
+    path = o.out / "rows.jsonl"
+    make(o, path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     used_path = o.out / "resources.json"
     if not used_path.exists():

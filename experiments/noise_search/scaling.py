@@ -36,7 +36,7 @@ from fairlead.core.reward import Reward
 from fairlead.run import engine, models, registry
 from fairlead.run.price import price
 from fairlead.run.records import Candidate
-from fairlead.run.spec import Part, Spec, make_spec, parse_reward, reward_parts
+from fairlead.run.spec import Part, make_spec, parse_reward, reward_parts
 from fairlead.run.store import Store
 from fairlead.run.worker import build_reward
 
@@ -79,19 +79,6 @@ def leaf(part: Part) -> Reward:
     if repr(part) not in _LEAVES:
         _LEAVES[repr(part)] = registry.build("rewards", part)
     return _LEAVES[repr(part)]
-
-
-def share_models() -> None:
-    """Hundreds of runs in one process: load each model once."""
-    load, loaded = models.build, {}
-
-    def once(spec: Spec, **where: str) -> Any:
-        name = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), *sorted(where.items()))
-        if name not in loaded:
-            loaded[name] = load(spec, **where)
-        return loaded[name]
-
-    models.build = once
 
 
 def pictures(folder: Path, chosen: Sequence[Candidate]) -> Tensor:
@@ -316,11 +303,11 @@ def said(o: argparse.Namespace) -> str:
     return f"{o.model} at {o.steps} steps{other}. Verifiers: {verifiers}. Oracle, which knows the answer: {o.judge}."
 
 
+@models.shared()
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then write what it says."""
     o = options(argv)
     o.out.mkdir(parents=True, exist_ok=True)
-    share_models()
     if not o.report:
         make(o)
     say.write(o.out, read(o.out), list(o.verifiers), list(o.metrics), said(o))

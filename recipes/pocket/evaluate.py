@@ -1,7 +1,7 @@
 """Scores for the model card: ``python evaluate.py --prompts .../evaluation_metadata.jsonl``.
 
-Prints the autoencoder's PSNR, the judge's accuracy on rendered scenes and on damaged ones, and the GenEval
-table of the pocket model, four pictures per prompt.  Without ``--prompts`` a generated split is used.
+Prints the autoencoder's PSNR, the judge's accuracy on rendered scenes and on damaged ones, the GenEval table of the
+pocket model, four pictures per prompt, and what is wrong in them.  Without ``--prompts`` a generated split is used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import json
 import math
 import random
 import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +38,42 @@ def rendered(count: int, seed: int) -> tuple[list[world.Scene], torch.Tensor]:
     scenes = [world.sample(rng) for _ in range(count)]
     stack = np.stack([world.render(scene) for scene in scenes])
     return scenes, torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255
+
+
+def failures(judged: Iterable[tuple[geneval.Prompt, Sequence[geneval.Found]]]) -> dict[str, Any]:
+    """Of pictures and what the judge found in them: how many objects came for a number, where two objects were lost.
+
+    `counting` has per number asked for the pictures with 0 to 5 of it, 5 for more too. The tasks of two objects have the
+    `pictures`, those with `both` classes, those that are `right`, and those whose two colours are `exchanged`.
+    """
+    counts: dict[int, Counter[int]] = {}
+    tasks: dict[str, Counter[str]] = {}
+    for prompt, found in judged:
+        seen = geneval.by_class(found, prompt.tag)
+        if prompt.tag == "counting":
+            wanted = prompt.include[0]
+            counts.setdefault(wanted.count, Counter())[min(5, len(seen.get(wanted.name, [])))] += 1
+        elif len(prompt.include) == 2:
+            task = tasks.setdefault(prompt.tag, Counter({"pictures": 0, "both": 0, "right": 0}))
+            both = all(wanted.name in seen for wanted in prompt.include)
+            task.update(pictures=1, both=both, right=geneval.correct(prompt, found))
+            if prompt.tag == "color_attr":
+                a, b = prompt.include
+                colours = [seen[wanted.name][0].colour for wanted in (b, a)] if both else None
+                task["exchanged"] += colours == [a.colour, b.colour]
+    return {"counting": {n: dict(sorted(c.items())) for n, c in sorted(counts.items())}, **{t: dict(c) for t, c in tasks.items()}}
+
+
+class Remembering:
+    """A judge that keeps what it found, picture by picture."""
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector, self.found = detector, list[Sequence[geneval.Found]]()
+
+    def detect(self, images: torch.Tensor) -> Sequence[Sequence[geneval.Found]]:
+        found = self._detector.detect(images)
+        self.found += found
+        return found
 
 
 def main() -> None:
@@ -86,9 +126,13 @@ def main() -> None:
         return made
 
     start = time.time()
-    table = geneval.evaluate(render, detector, prompts, a.images, 48)
+    judge = Remembering(detector)
+    table = geneval.evaluate(render, judge, prompts, a.images, 48)
+    wrong = failures(zip(cycle(prompts), judge.found, strict=False))
     print(f"{table.images} pictures, {steps} steps, guidance {guidance}, {time.time() - start:.0f} s")
     print(table.markdown())
+    for task, numbers in wrong.items():
+        print(f"{task}: {numbers}")
     if a.json:
         report = {
             "psnr": psnr,
@@ -97,6 +141,7 @@ def main() -> None:
             "steps": steps,
             "guidance_scale": guidance,
             "geneval": table.as_dict(),
+            "failures": wrong,
         }
         a.json.write_text(json.dumps(report, indent=1) + "\n")
     if a.sheet:

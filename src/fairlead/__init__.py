@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fairlead.rewards.image_reward import ImageReward as ImageReward
     from fairlead.rewards.jpeg_size import JpegSize as JpegSize
     from fairlead.rewards.judge import Judge as Judge
+    from fairlead.rewards.pairwise_judge import PairwiseJudge as PairwiseJudge
     from fairlead.rewards.pick_score import PickScore as PickScore
     from fairlead.rewards.self_verifier import SelfVerifier as SelfVerifier
     from fairlead.rewards.vqa_score import VqaScore as VqaScore
@@ -42,6 +43,7 @@ _WHERE = {
     "Human": "fairlead.rewards.human",
     "ImageReward": "fairlead.rewards.image_reward",
     "Judge": "fairlead.rewards.judge",
+    "PairwiseJudge": "fairlead.rewards.pairwise_judge",
     "PickScore": "fairlead.rewards.pick_score",
     "SelfVerifier": "fairlead.rewards.self_verifier",
     "VqaScore": "fairlead.rewards.vqa_score",
@@ -51,8 +53,8 @@ _WHERE = {
     "zscore": "fairlead.core.algebra",
 }
 __all__ = [
-    "Aesthetic", "Brightness", "ClipScore", "FairleadError", "Hps", "Human", "ImageReward", "JpegSize", "Judge", "PickScore",
-    "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "score", "veto", "zscore",
+    "Aesthetic", "Brightness", "ClipScore", "FairleadError", "Hps", "Human", "ImageReward", "JpegSize", "Judge", "PairwiseJudge",
+    "PickScore", "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "score", "veto", "zscore",
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import string
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import by_path
 from fairlead.bench import blip_vqa, compbench, mask2former, open_detector, phrases
 from fairlead.bench.geneval import COLOURS
 from fairlead.bench.prompts import Asked
@@ -20,13 +20,7 @@ from fairlead.core.key import Key
 
 
 def tiny() -> ModuleType:
-    path = Path(__file__).parents[1] / "rewards" / "tiny.py"
-    spec = importlib.util.spec_from_file_location("tiny_for_bench", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load("tests/rewards/tiny.py")
 
 
 # GenEval's detector

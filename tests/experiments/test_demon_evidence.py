@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
-import sys
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "demon"
+import by_path
 
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"experiments_demon_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+FOLDER = by_path.ROOT / "experiments" / "demon"
 
 
 @pytest.fixture(scope="module")
-def pocket() -> Iterator[ModuleType]:
-    from fairlead.run import models
-
-    build = models.build
-    yield script("pocket")
-    models.build = build
+def pocket() -> ModuleType:
+    return by_path.load("experiments/demon/pocket.py")
 
 
 def test_networks(pocket: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

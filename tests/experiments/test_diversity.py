@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+import by_path
 from fairlead.run import registry
-
-PATH = Path(__file__).parents[2] / "experiments" / "diversity" / "run.py"
 
 
 @pytest.fixture(scope="module")
 def run() -> Any:
-    spec = importlib.util.spec_from_file_location("diversity_run", PATH)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load("experiments/diversity/run.py")
 
 
 def rows() -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -12,20 +11,12 @@ from types import ModuleType
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "embedding_search" / "run.py"
+import by_path
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    from fairlead.run import models
-
-    spec = importlib.util.spec_from_file_location("embedding_search", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module, build = importlib.util.module_from_spec(spec), models.build
-    spec.loader.exec_module(module)
-    yield module
-    models.build = build
+    return by_path.load("experiments/embedding_search/run.py")
 
 
 def test_the_36_prompts_are_those_of_the_paper(script: ModuleType) -> None:

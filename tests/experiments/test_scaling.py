@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import by_path
 from fairlead.core.key import Key
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "noise_search" / "scaling.py"
 
 
 @pytest.fixture(scope="module")
 def scaling() -> ModuleType:
-    from fairlead.run import models
-
-    spec = importlib.util.spec_from_file_location("scaling", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module, build = importlib.util.module_from_spec(spec), models.build
-    spec.loader.exec_module(module)
-    yield module
-    models.build = build
+    return by_path.load("experiments/noise_search/scaling.py")
 
 
 def test_tiny_run(scaling: ModuleType, tmp_path: Path) -> None:

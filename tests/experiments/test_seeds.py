@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+import by_path
 from fairlead.bench.statistics import Mean
-
-SCRIPT = Path(__file__).parents[2] / "experiments" / "seeds" / "run.py"
 
 
 @pytest.fixture(scope="module")
 def seeds() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("five_systems", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load("experiments/seeds/run.py")
 
 
 def test_verdicts(seeds: ModuleType) -> None:

@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "experiments" / "full_size" / "run.py"
+import by_path
 
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    if not SCRIPT.is_file():
-        pytest.skip("experiments are not part of this source tree")
-    spec = importlib.util.spec_from_file_location("full_size", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load("experiments/full_size/run.py")
 
 
 @pytest.mark.parametrize("variant", ["rows of 1", "eager"])

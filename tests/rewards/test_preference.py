@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import by_path
 import fairlead
 from fairlead.pocket import world
 from fairlead.rewards.image_reward import MEAN, STD, ImageReward
@@ -18,15 +19,9 @@ from fairlead.run.store import Store
 
 
 @pytest.fixture
-def recipe(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "recipes" / "pocket"))
-    before = set(sys.modules)
-    import preference
-
-    yield preference
-    for name in set(sys.modules) - before:
-        if name in ("preference", "clip", "common", "damage", "export", "latents", "transformer"):
-            del sys.modules[name]
+def recipe() -> Iterator[ModuleType]:
+    with by_path.recipe("preference") as module:
+        yield module
 
 
 def test_the_rule_counts_conditions(recipe: ModuleType) -> None:

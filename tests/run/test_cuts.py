@@ -22,7 +22,7 @@ from fairlead.run.executor import Local
 from fairlead.run.spec import Part
 from fairlead.run.store import Store
 from fairlead.run.worker import Worker
-from fairlead.testing.runs import small_spec, some_tasks
+from fairlead.testing.runs import after, small_spec, some_tasks
 
 
 @pytest.fixture
@@ -35,17 +35,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def asked(store: Store) -> list[tuple[int, str, int, int | None]]:
     return [(c.index, c.key, c.steps, c.refines) for c in store.candidates()]
-
-
-def after(n: int) -> Callable[[], bool]:
-    """Stops before batch n, counted from 0."""
-    seen = [0]
-
-    def stop() -> bool:
-        seen[0] += 1
-        return seen[0] > n
-
-    return stop
 
 
 def test_drafts_cut_by_the_clock_are_still_committed(

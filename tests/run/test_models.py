@@ -113,3 +113,18 @@ def test_what_steering_cannot_do_here_is_said(words: dict[str, Any], said: str) 
     spec = small_spec(**words)
     found = [w for w in models.warnings(spec) if "steer" in str(words) and ("acts between" in w or "noise levels" in w)]
     assert [said in w for w in found] == ([True] if said else [])
+
+
+def test_runs_share_a_model_only_where_they_are_told_to() -> None:
+    def built(**settings: Any) -> Any:
+        spec = make_spec("a", model=Part("mixture", settings), reward="brightness")
+        return models.build(spec, device="cpu", dtype="float32")
+
+    with models.shared():
+        one, other = built(), built(seed=1)
+        assert built() is one
+        assert built(seed=1) is other is not one
+        with models.shared():
+            assert built() is not one
+        assert built() is one
+    assert built() is not one

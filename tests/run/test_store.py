@@ -11,7 +11,6 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -27,18 +26,7 @@ from fairlead.run.executor import Local
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store, as_json, write_atomically
-from fairlead.testing.runs import answers, small_spec, some_tasks
-
-
-def after(n: int) -> Callable[[], bool]:
-    """Stops before batch n."""
-    asked = [0]
-
-    def stop() -> bool:
-        asked[0] += 1
-        return asked[0] > n
-
-    return stop
+from fairlead.testing.runs import after, answers, small_spec, some_tasks
 
 
 @pytest.fixture

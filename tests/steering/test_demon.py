@@ -18,7 +18,7 @@ from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, level_at
+from fairlead.core.model import Level, level_at
 from fairlead.core.sampling import Chain, Steering, ancestral, euler, sample
 from fairlead.core.sde import LOW, Sde, arrive, at_ratios, karras, ratio
 from fairlead.models.mixture import Gaussians, Mixture
@@ -33,6 +33,7 @@ from fairlead.steering.dfs import DepthFirst
 from fairlead.steering.paths import Paths
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
+from steered import steered
 
 ROOT = Key.root(31)
 ONE = torch.ones(1, dtype=torch.float64)
@@ -63,24 +64,11 @@ def linear(z: Tensor) -> Tensor:
 
 def run(
     steering: Steering, *, model: Any = None, n: int = 4, steps: int = 31, sampler: Any = euler,
-    score: Callable[[Tensor], Tensor] = linear, seed: int = 0, x: Tensor | None = None,
+    score: Callable[[Tensor], Tensor] = linear, **more: Any,
 ) -> tuple[Tensor, Cost]:  # fmt: skip
     """n samples, with what they cost."""
     model = gaussian(16) if model is None else model
-    meter = Meter()
-    model.meter(meter)
-    own = tuple(Key.root(seed).fold(i) for i in range(n))
-    x = normals(tuple(k.fold("init") for k in own), *model.latent) if x is None else x
-
-    def scored(z: Tensor, cond: Conditioning) -> Tensor:
-        meter.charge(Cost(scores=len(z)))
-        return score(z)
-
-    with torch.no_grad(), meter.grant(INFINITE):
-        out = sample(
-            model, sampler, x, model.encode(["x"] * n), model.levels(steps), own, meter, steering=steering, score=scored
-        )
-    return out, replace(meter.spent, seconds=0.0)
+    return steered(steering, model=model, n=n, steps=steps, sampler=sampler, score=score, **more)
 
 
 def adaptive(values: Tensor, kind: str = "tanh") -> Tensor:

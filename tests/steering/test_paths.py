@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from fairlead.core.cost import INFINITE, Cost, Meter
+from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
-from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, level_at, moves, renoise, stretch
-from fairlead.core.sampling import Chain, Steering, ancestral, dpmpp_2m, euler, sample
+from fairlead.core.key import Key
+from fairlead.core.model import Level, level_at, moves, renoise, stretch
+from fairlead.core.sampling import Chain, Steering, ancestral, dpmpp_2m, euler
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run.price import Mirage
 from fairlead.steering.dfs import DepthFirst
 from fairlead.steering.paths import Paths, levels
+from steered import steered
 
 ROOT = Key.root(12)
 MEAN, SPREAD = 0.4, 0.5
@@ -35,25 +35,11 @@ def gaussian(size: int = 1) -> Mixture:
 
 def run(
     steering: Steering, *, model: Any = None, n: int = 8, group: int = 4, steps: int = 10, sampler: Any = euler,
-    score: Callable[[Tensor], Tensor] = lambda z: z.flatten(1).sum(1), seed: int = 0, x: Tensor | None = None,
+    score: Callable[[Tensor], Tensor] = lambda z: z.flatten(1).sum(1), **more: Any,
 ) -> tuple[Tensor, Cost]:  # fmt: skip
     """n samples in groups, with what they cost."""
     model = gaussian() if model is None else model
-    meter = Meter()
-    model.meter(meter)
-    own = tuple(Key.root(seed).fold(i) for i in range(n))
-    x = normals(tuple(k.fold("init") for k in own), *model.latent) if x is None else x
-
-    def scored(z: Tensor, cond: Conditioning) -> Tensor:
-        meter.charge(Cost(scores=len(z)))
-        return score(z)
-
-    with torch.no_grad(), meter.grant(INFINITE):
-        out = sample(
-            model, sampler, x, model.encode(["x"] * n), model.levels(steps), own, meter,
-            steering=Chain((steering,)), groups=torch.arange(n) // group, score=scored,
-        )  # fmt: skip
-    return out, replace(meter.spent, seconds=0.0)
+    return steered(steering, model=model, n=n, group=group, steps=steps, sampler=sampler, score=score, **more)
 
 
 def test_default_levels() -> None:

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.errors import FairleadError
-from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning
-from fairlead.core.sampling import Chain, Sampler, ancestral, dpmpp_2m, euler, sample
+from fairlead.core.key import Key
+from fairlead.core.sampling import Sampler, ancestral, dpmpp_2m, euler, sample
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine, memory, price
 from fairlead.run.executor import Local
@@ -28,6 +27,7 @@ from fairlead.steering.reward_gradient import RewardGradient
 from fairlead.steering.svdd import ValueDecoding
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
+from steered import steered
 
 THREE = Gaussians(torch.tensor([[-3.0, 0.0], [2.0, 2.0], [2.0, -2.0]]), torch.tensor([0.5, 0.3, 0.2]), 0.55)
 SLOPE = torch.tensor([0.25, 0.5])
@@ -39,27 +39,14 @@ def linear(z: Tensor) -> Tensor:
 
 
 def run(
-    *parts: Any, gaussians: Gaussians = THREE, n: int = 64, group: int = 1, steps: int = 20, sampler: Sampler = ancestral,
-    score: Callable[[Tensor], Tensor] = linear, dry: bool = False, notes: dict[str, Tensor] | None = None, seed: int = 0,
+    *parts: Any, gaussians: Gaussians = THREE, n: int = 64, steps: int = 20, sampler: Sampler = ancestral,
+    score: Callable[[Tensor], Tensor] = linear, dry: bool = False, **more: Any,
 ) -> tuple[Tensor, Cost]:  # fmt: skip
     """n samples [n, d] in groups, with what they cost."""
     model: Any = Mixture(gaussians=gaussians)
     model = Mirage(model) if dry else model
-    meter = Meter()
-    model.meter(meter)
-    own = tuple(Key.root(seed).fold(i) for i in range(n))
-    x = normals(tuple(k.fold("init") for k in own), *model.latent)
-
-    def scored(z: Tensor, cond: Conditioning) -> Tensor:
-        meter.charge(Cost(scores=len(z)))
-        return score(z)
-
-    with torch.no_grad(), meter.grant(INFINITE):
-        out = sample(
-            model, sampler, x, model.encode(["x"] * n), model.levels(steps), own, meter, steering=Chain(parts),
-            groups=torch.arange(n) // group, score=scored, notes=notes,
-        )  # fmt: skip
-    return out.flatten(1), replace(meter.spent, seconds=0.0)
+    out, cost = steered(*parts, model=model, n=n, steps=steps, sampler=sampler, score=score, **more)
+    return out.flatten(1), cost
 
 
 @pytest.mark.parametrize(

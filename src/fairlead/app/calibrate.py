@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.options import AsJson, Batch, Model, Reward, Sampler, Seed, Steps
 from fairlead.app.words import count
 from fairlead.core.errors import FairleadError
@@ -35,7 +33,7 @@ def calibrate(
         prompts[0], model=model, reward=reward, sampler=sampler, steps=steps, batch=batch, seed=seed,
         defaults=models.defaults(model),
     )  # fmt: skip
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         found = measure(spec, prompts, tried, candidates)
     if as_json:
         print_json({"prompts": len(prompts), "candidates": candidates, "drafts": [asdict(row) for row in found]})

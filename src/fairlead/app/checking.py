@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app.console import print_json, stdout
+from fairlead.app.console import print_json, quiet, stdout
 from fairlead.app.options import AsJson
 from fairlead.core.errors import FairleadError
 
@@ -32,7 +30,7 @@ def doctor(
 
     if (pictures or reference) and not rewards:
         raise FairleadError("--pictures and --reference are for --rewards: add it.")
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         if rewards:
             from fairlead.run import proof
 

@@ -18,7 +18,7 @@ from rich.text import Text
 
 from fairlead.app import answering, bench, calibrate, catalogue, checking, compare, heldout, kept, repelling, scoring
 from fairlead.app.comparison import write_comparison
-from fairlead.app.console import one_line_warnings, pairs, print_json, say, stderr, stdout
+from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
 from fairlead.app.model_options import model_flags
@@ -70,8 +70,7 @@ app = typer.Typer(
 def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
     """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
     console = stderr()
-    quiet = contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
-    with quiet, Interrupt(announce=not console.is_terminal) as stop, Watch(console, stop) as watch:
+    with quiet(as_json), Interrupt(announce=not console.is_terminal) as stop, Watch(console, stop) as watch:
         yield watch, stop
 
 
@@ -156,7 +155,7 @@ def replay(
         raise FairleadError(f"{out} exists already: give another --out.")
     from fairlead.run import engine
 
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         again = engine.replay(run, index, alone=alone)
     if out is not None:
         write_atomically(out, again.image)

@@ -50,6 +50,11 @@ def one_line_warnings() -> Iterator[None]:
         yield
 
 
+def quiet(as_json: bool) -> contextlib.AbstractContextManager[object]:
+    """No foreign line on stdout before the JSON object, if one is asked for: it goes to stderr."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
+
+
 def print_json(value: Any) -> None:
     """One JSON object on one line of stdout."""
     print(to_json(value), flush=True)

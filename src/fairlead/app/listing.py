@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.view import View
 from fairlead.app.words import UNITS, count, duration, number, reason, shown
 from fairlead.core.errors import FairleadError
@@ -24,7 +22,7 @@ def price(spec: Spec, as_json: bool) -> int:
     """What a run would cost, as a table or JSON."""
     from fairlead.run.price import price
 
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         found = price(spec)
     parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once,
              "finals": found.finals, "total": found.total}  # fmt: skip
@@ -34,6 +32,8 @@ def price(spec: Spec, as_json: bool) -> int:
                 "candidates": found.candidates,
                 **{name: cost.as_dict() for name, cost in parts.items()},
                 "budget": dict(spec.budget),
+                "questions_expected": found.asked.expected,
+                "questions_at_most": found.asked.most,
                 "dollars_at_most": found.dollars,
                 "seconds": found.seconds,
                 "memory_bytes": found.memory,
@@ -69,8 +69,10 @@ def price(spec: Spec, as_json: bool) -> int:
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
     money = f", at most ${found.dollars:.2f}" if found.dollars else ""
+    few, many = (round(n) for n in (found.asked.expected, found.asked.most))
+    asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
     room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
-    console.print(Text(f"{found.candidates} candidates{time}{money}{room}. Nothing was run or written."))
+    console.print(Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written."))
     need = found.once + found.plain + found.unit * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)

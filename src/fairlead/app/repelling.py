@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.options import AsJson, Model, Reward, Sampler, Seed, Steps
 from fairlead.core.errors import FairleadError
 from fairlead.run.spec import make_spec
@@ -37,7 +35,7 @@ def calibrate_repulsion(
         prompts[0], model=model, reward=reward, sampler=sampler, steps=steps, seed=seed, group=group, batch=group,
         defaults=models.defaults(model),
     )  # fmt: skip
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         found = calibrate(models.with_dtype(spec), prompts, tried, likeness=likeness)
     best = chosen(found, loss)
     if keep:

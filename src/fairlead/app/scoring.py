@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from fairlead.app.console import plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.options import AsJson, Reward
 from fairlead.app.words import number
 from fairlead.core.errors import FairleadError
@@ -52,7 +50,7 @@ def score(
     from fairlead.run import scoring
 
     found = scoring.collect(pictures, prompt, prompts)
-    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+    with quiet(as_json):
         from fairlead.run.worker import build_reward, reward_leaf
 
         scores = scoring.score(found, build_reward(tree, reward_leaf), batch=batch)

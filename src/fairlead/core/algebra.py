@@ -161,12 +161,12 @@ class Watched(Sum):
         return self.target.combine(values)
 
     def __call__(
-        self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
+        self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The target's total and terms, and a term per watched formula; only the target's leaves keep a graph."""
         own, images = self.target.leaves(), as_float(images)
         known = {id(leaf) for leaf in own}
-        values = {id(leaf): checked(leaf, images, prompts, early) for leaf in own}
+        values = {id(leaf): checked(leaf, images, prompts, early, rivals) for leaf in own}
         with torch.no_grad():
             plain = images.detach()
             others = [leaf for leaf in self.leaves() if id(leaf) not in known]

@@ -33,6 +33,8 @@ class Reward(ABC):
     asks: ClassVar[bool] = False
     """True if people give the term: `score` is NaN, the driver calls `decide` on recorded pictures, and the worker
     `choose` on previews where a steering asks for rewards on the way."""
+    orders: bool = False
+    """True if pictures that compete inside a steering are ordered together by `rank` instead of scored one by one."""
     level: float | None = None
     """Share of noise sigma/(alpha + sigma) whose clean prediction `compare` reads beside the finished picture."""
 
@@ -54,6 +56,10 @@ class Reward(ABC):
     def choose(self, names: Sequence[str], prompt: str, ask: Ask) -> list[float]:
         """Only for a reward that `asks`: names of previews that compete inside a steering -> their terms, or `Enough`."""
         raise NotImplementedError(f"{self.name} asks nobody")
+
+    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Only for a reward that `orders`: all pictures that compete, [K, 3, H, W] in [0, 1], and their prompts -> [K]."""
+        raise NotImplementedError(f"{self.name} orders nothing")
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -86,11 +92,15 @@ class Reward(ABC):
     def meter(self, meter: Meter) -> None:
         """From now on a leaf of this reward cannot see an image without being charged for it."""
         for leaf in self.leaves():
-            for word in ("score", "compare"):
+            for word in ("score", "compare", "rank"):
                 setattr(leaf, word, _metered(getattr(leaf, word), meter.charge))
             leaf.metered(meter.charge)
 
-    def dollars(self, prompt: str) -> float:
+    def questions(self, rivals: int = 1) -> tuple[float, float]:
+        """Questions to a server for one picture that competes as one of `rivals`: expected, and at most if all are answered."""
+        return 0.0, 0.0
+
+    def dollars(self, prompt: str, rivals: int = 1) -> float:
         """The most that one picture may cost in US dollars, said before anything is asked."""
         return 0.0
 
@@ -108,15 +118,16 @@ class Reward(ABC):
         return out
 
     def __call__(
-        self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
+        self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Images [B, 3, H, W] in [0, 1] -> total [B] and every leaf's [B] by name.
 
         `early` holds decoded clean predictions [B, 3, H, W] by `level`; without it a reward that compares is NaN.
+        `rivals` says that these are all pictures of a choice inside a steering, which some rewards order as a whole.
         """
         leaves = self.leaves()
         images = as_float(images)
-        values = {id(leaf): checked(leaf, images, prompts, early) for leaf in leaves}
+        values = {id(leaf): checked(leaf, images, prompts, early, rivals) for leaf in leaves}
         terms = {label: values[id(leaf)] for label, leaf in zip(self.labels(), leaves, strict=True)}
         return without_infinity(self.combine(values)), terms
 
@@ -270,14 +281,19 @@ def without_infinity(values: Tensor) -> Tensor:
     return values.masked_fill(values == math.inf, math.nan)
 
 
-def checked(leaf: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None) -> Tensor:
+def checked(
+    leaf: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
+) -> Tensor:
     """One leaf on one batch -> [B] float32, whatever it returned; wrong images and wrong answers are refused."""
     check_images(images, prompts)
     if len(images) == 0:
         return torch.zeros(0, device=images.device)
     compares = leaf.level is not None and early is not None and leaf.level in early
     version = images._version
-    value = leaf.compare(images, early[leaf.level], prompts) if compares else leaf.score(images, prompts)  # type: ignore[index]
+    if compares:
+        value = leaf.compare(images, early[leaf.level], prompts)  # type: ignore[index]
+    else:
+        value = leaf.rank(images, prompts) if rivals and leaf.orders else leaf.score(images, prompts)
     if images._version != version:
         raise RewardError(f"Reward {leaf.name!r} wrote to its images: let it work on images.clone().")
     if not isinstance(value, Tensor) or value.shape != (len(images),):

@@ -35,6 +35,14 @@ class Reply:
     dollars: float = 0.0
 
 
+class NoAnswer(RewardError):
+    """The server was busy, broken, slow or away as often as it was asked."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"{why}: check the server, then resume; what was judged is kept.")
+        self.why = why
+
+
 class Client:
     """Questions in, replies out, in the order of the questions whatever the order of the answers.
 
@@ -59,12 +67,17 @@ class Client:
         self.model, self._where = model, base_url or "the default server"
         self._retries, self._pause, self._threads = retries, pause, max(1, concurrency)
         self._prices, self._cap, self.spent = prices, cap, 0.0
+        self.lost = 0
+        """Questions that a patient `ask` went on without."""
         self._cache = None if cache is False else _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
         self.charge: Callable[[Cost], None] = lambda cost: None
         self.models: set[str] = set()
 
-    def ask(self, questions: Sequence[Mapping[str, Any]]) -> list[Reply]:
-        """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again."""
+    def ask(self, questions: Sequence[Mapping[str, Any]], patient: bool = False) -> list[Reply]:
+        """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again.
+
+        `patient`: where the server gave no answer, the reply is a refusal that says so, not an error.
+        """
         names = [sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest() for q in questions]
         known = {n: r for n in set(names) if self._cache and (r := self._cache.get(n)) is not None}
         new = {n: q for n, q in zip(names, questions, strict=True) if n not in known}
@@ -84,7 +97,10 @@ class Client:
                     try:
                         reply = known[name] = future.result()
                     except Exception as error:
-                        failed = failed or error
+                        if patient and isinstance(error, NoAnswer):
+                            known[name], self.lost = Reply(refusal=error.why), self.lost + 1
+                        else:
+                            failed = failed or error
                         continue
                     paid += reply.dollars
                     self.models.add(reply.model)
@@ -138,10 +154,7 @@ class Client:
                 ) from error
             except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
                 return Reply(refusal=f"unreadable reply: {type(error).__name__}")
-        raise RewardError(
-            f"{self._where} gave no answer in {self._retries + 1} tries ({_brief(why)}): check the server, then resume; "
-            "what was judged is kept."
-        ) from why
+        raise NoAnswer(f"{self._where} gave no answer in {self._retries + 1} tries ({_brief(why)})") from why
 
     def _read(self, reply: Any) -> Reply:
         usage = getattr(reply, "usage", None)

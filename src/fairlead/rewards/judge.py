@@ -87,7 +87,7 @@ class Judge(Reward):
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
-        shots = [_url(png(image)) for image in images]
+        shots = [shot_of(image) for image in images]
         ask, read, orders = self._way()
         questions = [ask(shot, prompt, turned) for turned in orders for shot, prompt in zip(shots, prompts, strict=True)]
         found = self._read(questions, read)
@@ -100,22 +100,29 @@ class Judge(Reward):
     def _way(self) -> tuple[Callable[[str, str, bool], dict[str, Any]], Callable[[Reply], float], tuple[bool, ...]]:
         """How this mode asks, reads, and in which orders it shows."""
         ask, read = {
-            "rubric": (self._rubric, self._mean), "yes_no": (self._yes_no, _probability), "pairwise": (self._pair, _outcome),
+            "rubric": (self._rubric, self._mean), "yes_no": (self._yes_no, _probability), "pairwise": (self._pair, outcome),
         }[self._mode]  # fmt: skip
         return ask, read, (False, True) if self._mode == "pairwise" else (False,)
 
-    def dollars(self, prompt: str) -> float:
+    def questions(self, rivals: int = 1) -> tuple[float, float]:
+        """One a picture, or one an order."""
+        n = float(len(self._way()[2]))
+        return n, n
+
+    def dollars(self, prompt: str, rivals: int = 1) -> float:
         """Every order of a picture asked twice, because what cannot be read is asked for again."""
         ask, _, orders = self._way()
         return 2 * len(orders) * self.client.dearest(ask("", prompt, False))
 
-    def _read(self, questions: list[dict[str, Any]], read: Callable[[Reply], float]) -> list[tuple[float, str]]:
-        """Values and reasons; unreadable replies are asked for once more."""
+    def _read(
+        self, questions: list[dict[str, Any]], read: Callable[[Reply], float], patient: bool = False
+    ) -> list[tuple[float, str]]:
+        """Values and reasons; unreadable replies are asked for once more. `patient` as in `Client.ask`."""
         out: list[tuple[float, str]] = [(math.nan, "")] * len(questions)
         todo = list(range(len(questions)))
         for last in (False, True):
             again = []
-            for i, reply in zip(todo, self.client.ask([questions[i] for i in todo]), strict=True):
+            for i, reply in zip(todo, self.client.ask([questions[i] for i in todo], patient), strict=True):
                 try:
                     out[i] = (math.nan, reply.refusal) if reply.refusal else (read(reply), "")
                 except ValueError as error:
@@ -152,13 +159,17 @@ class Judge(Reward):
         return {**body, "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 
     def _pair(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
-        text = (
-            f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with the "
-            "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
-            "sentences, then `winner`, one of `first`, `second`, `tie`."
-        )
-        shots = [self._reference, shot] if turned else [shot, self._reference]
-        return _structured(text, shots, {"winner": {"type": "string", "enum": ["first", "second", "tie"]}})
+        return pair(prompt, *((self._reference, shot) if turned else (shot, self._reference)))
+
+
+def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
+    """The question which of two pictures (as `shot_of` gives them) is better; `outcome` reads its reply."""
+    text = (
+        f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with the "
+        "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
+        "sentences, then `winner`, one of `first`, `second`, `tie`."
+    )
+    return _structured(text, [first, second], {"winner": {"type": "string", "enum": ["first", "second", "tie"]}})
 
 
 def _probability(reply: Reply) -> float:
@@ -176,7 +187,8 @@ def _probability(reply: Reply) -> float:
     return yes / (yes + no)
 
 
-def _outcome(reply: Reply) -> float:
+def outcome(reply: Reply) -> float:
+    """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError where that is not said."""
     winner = _object(reply.text).get("winner")
     if winner not in ("first", "second", "tie"):
         raise ValueError(f"winner is {winner!r}")
@@ -193,6 +205,11 @@ def _object(text: str) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"no JSON object in {text[:60]!r}")
     return data
+
+
+def shot_of(image: Tensor) -> str:
+    """Image [3, H, W] in [0, 1] -> how it stands in a question; equal pixels give equal text."""
+    return _url(png(image))
 
 
 def _url(data: bytes) -> str:

@@ -12,7 +12,8 @@ import inspect
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fairlead.run.spec import Part, Spec
 
 LIVE = "python"
 """The name of a live pipeline in a record."""
+_kept: dict[tuple[str, ...], Any] | None = None
 
 
 def folder(name: str) -> Path | None:
@@ -137,8 +139,28 @@ def check(spec: Spec) -> None:
         )
 
 
+@contextmanager
+def shared() -> Iterator[None]:
+    """Many runs in one process: within, `build` loads a model once and gives the same adapter again."""
+    global _kept
+    before, _kept = _kept, {}
+    try:
+        yield
+    finally:
+        _kept = before
+
+
 def build(spec: Spec, *, device: str, dtype: str) -> Any:
-    """The adapter of the run's model, loaded."""
+    """The adapter of the run's model, loaded; see `shared`."""
+    if _kept is None:
+        return _load(spec, device, dtype)
+    key = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), device, dtype)
+    if key not in _kept:
+        _kept[key] = _load(spec, device, dtype)
+    return _kept[key]
+
+
+def _load(spec: Spec, device: str, dtype: str) -> Any:
     name, settings = spec.model.name, dict(spec.model.settings)
     entries = registry.table("models")
     if name == LIVE:

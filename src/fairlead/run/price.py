@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -75,7 +77,9 @@ class _Leaf(Reward):
     differentiable = True
 
     def __init__(self, like: Reward) -> None:
-        self.name, self.level = like.name, like.level
+        self.name, self.level, self.orders, self.like = like.name, like.level, like.orders, like
+        self.seen = Counter[int]()
+        """Pictures by how many compete at once; those that stand alone at 1."""
 
     def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
         """Zeros [B]."""
@@ -83,7 +87,39 @@ class _Leaf(Reward):
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """The same low number for every image, [B]."""
+        self.seen[1] += len(images)
         return LOWEST + 0 * images.mean(dim=(1, 2, 3))
+
+    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The same, remembered as rivals."""
+        self.seen[len(images)] += len(images)
+        return LOWEST + 0 * images.mean(dim=(1, 2, 3))
+
+
+class Asked(NamedTuple):
+    """What rewards ask of servers that judge pictures."""
+
+    expected: float = 0.0
+    """questions"""
+    most: float = 0.0
+    """if every answer can be read"""
+    dollars: float = 0.0
+    """at most, unreadable answers asked again"""
+
+    def plus(self, other: Asked, times: float = 1.0) -> Asked:
+        """With `other` so many times."""
+        return Asked(*(a + b * times for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Asked()
+
+
+class _Dry(NamedTuple):
+    once: Cost
+    cost: Cost
+    worker: Worker
+    asked_once: Asked
+    asked: Asked
 
 
 @dataclass(frozen=True)
@@ -104,21 +140,26 @@ class Price:
     memory: int | None = None
     """Bytes with the run's batch, weights included; None where the model cannot be traced."""
     batch: int = 1
-    dollars: float = 0.0
-    """The most that rewards with a price may cost; what is spent is charged as it happens."""
+    asked: Asked = NOTHING
+    """Of servers that judge pictures, in all. What is spent is charged as it happens."""
     seconds: float | None = None
     """Not known before something was timed on this machine."""
+
+    @property
+    def dollars(self) -> float:
+        """The most that rewards with a price may cost."""
+        return self.asked.dollars
 
 
 def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
     """(once, unit): what preparation and one candidate cost, counted by running them on nothing."""
-    once, cost, _ = _dry(worker, steps, plain)
+    once, cost, *_ = _dry(worker, steps, plain)
     return replace(once, seconds=0.0), replace(cost * (1 / (1 if plain else worker.spec.group)), seconds=0.0)
 
 
 def footprint(worker: Worker) -> memory.Footprint | None:
     """Memory of a run: its model and siblings, each with the most that the steering asks of it at once, and gradients."""
-    _, _, dry = _dry(worker, None, False)
+    dry = _dry(worker, None, False).worker
     asked = [(worker.model, dry.model), *((kin.model, dry.siblings[name].model) for name, kin in worker.siblings.items())]
     weights, picture = {}, 0
     for model, seen in asked:
@@ -131,8 +172,8 @@ def footprint(worker: Worker) -> memory.Footprint | None:
     return memory.Footprint(sum(weights.values()), picture)
 
 
-def _dry(worker: Worker, steps: int | None, plain: bool) -> tuple[Cost, Cost, Worker]:
-    """Preparation and one group (one picture if `plain`) on nothing: both costs, and the worker with what it saw."""
+def _dry(worker: Worker, steps: int | None, plain: bool) -> _Dry:
+    """Preparation and one group (one picture if `plain`) on nothing: what both cost, and the worker with what it saw."""
     spec = replace(worker.spec, watch=(), batch=worker.spec.batch or worker.spec.group)
     siblings = {name: Mirage(kin.model, kin.cond) for name, kin in worker.siblings.items()}
     dry = Worker(
@@ -140,6 +181,7 @@ def _dry(worker: Worker, steps: int | None, plain: bool) -> tuple[Cost, Cost, Wo
         want_gradient=worker.wants_gradient,
     )  # fmt: skip
     ready, once = dry.prepare(INFINITE)
+    asked_once = _asked(dry.reward, spec.prompt)
     for seen in (dry.model, *(kin.model for kin in dry.siblings.values())):
         seen.rows = seen.decodes = 0  # type: ignore[attr-defined]
     group = 1 if plain else spec.group
@@ -147,7 +189,18 @@ def _dry(worker: Worker, steps: int | None, plain: bool) -> tuple[Cost, Cost, Wo
     proposals = tuple(Proposal(dry.space.draw(key), key, steps) for key in keys)
     task = Task(tuple(range(group)), proposals, (0,) * group, INFINITE, plain)
     _, cost = dry.evaluate(task, ready)
-    return once, cost, dry
+    return _Dry(once, cost, dry, asked_once, _asked(dry.reward, spec.prompt))
+
+
+def _asked(reward: Reward, prompt: str) -> Asked:
+    """What the pictures seen since the last time would have asked."""
+    out = NOTHING
+    for leaf in reward.leaves():
+        assert isinstance(leaf, _Leaf)
+        for rivals, n in leaf.seen.items():
+            out = out.plus(Asked(*leaf.like.questions(rivals), leaf.like.dollars(prompt, rivals)), n)
+        leaf.seen.clear()
+    return out
 
 
 def _counting(reward: Reward) -> Reward:
@@ -189,7 +242,18 @@ def price(spec: Spec) -> Price:
     finals = full * again
     ledger.settle(Cost(), finals)
     bytes_ = None if need is None else need.at(min(spec.batch, max(n, 1)))
-    leaves = executor.worker.reward.leaves()
-    each_picture = sum(leaf.dollars(spec.prompt) for leaf in leaves) / max(1, len(leaves))
-    dollars = min(each_picture * ledger.spent.scores, spec.limit.dollars)
-    return Price(each, plain, once, finals, n + again, ledger.spent, bytes_, spec.batch, dollars)
+    asked = NOTHING
+    if any(leaf.questions()[1] or leaf.dollars(spec.prompt) for leaf in executor.worker.reward.leaves()):
+        asked = _all_asked(executor.worker, n, again)
+        asked = asked._replace(dollars=min(asked.dollars, spec.limit.dollars))
+    return Price(each, plain, once, finals, n + again, ledger.spent, bytes_, spec.batch, asked)
+
+
+def _all_asked(worker: Worker, n: int, again: int) -> Asked:
+    """Of n candidates, `again` of them rendered a second time, of preparation and baseline."""
+    spec = worker.spec
+    first = _dry(worker, spec.draft, False)
+    asked = first.asked_once.plus(first.asked, n / spec.group)
+    if again:
+        asked = asked.plus(_dry(worker, None, False).asked, again / spec.group)
+    return asked.plus(_dry(worker, None, True).asked) if spec.own_baseline else asked

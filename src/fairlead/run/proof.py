@@ -83,7 +83,7 @@ def checks(pictures: Path | None = None, references: Path | None = None) -> list
 def _present(name: str) -> Check:
     kind = registry.resolve("rewards", name)
     told = f"{kind.unit}; {'differentiable' if kind.differentiable else 'no gradient'}; {kind.licence}"
-    if name == "judge":
+    if name in ("judge", "pairwise_judge"):
         try:
             import openai
 

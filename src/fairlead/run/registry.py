@@ -51,6 +51,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "image_reward": "fairlead.rewards.image_reward:ImageReward",
         "jpeg_size": "fairlead.rewards.jpeg_size:JpegSize",
         "judge": "fairlead.rewards.judge:Judge",
+        "pairwise_judge": "fairlead.rewards.pairwise_judge:PairwiseJudge",
         "pick_score": "fairlead.rewards.pick_score:PickScore",
         "self_verifier": "fairlead.rewards.self_verifier:SelfVerifier",
         "vqa_score": "fairlead.rewards.vqa_score:VqaScore",

@@ -129,6 +129,11 @@ class Worker:
                     f"{self.reward.name} ranks the candidates of a run, and a {alone} asks for the reward of one picture: "
                     "use zscore(...) of its parts instead."
                 )
+        if alone_on_the_way and (ordering := [leaf.name for leaf in self.reward.optimised.leaves() if leaf.orders]):
+            raise FairleadError(
+                f"{ordering[0]} orders candidates that compete inside a steering, and this one asks for the reward of one "
+                "picture: use judge(...), or steer by demon or paths."
+            )
         if self.reward.relative and spec.draft:
             raise FairleadError(
                 f"{self.reward.name} ranks the candidates of a run, and drafts do not compare with full pictures: use "
@@ -321,7 +326,7 @@ class Worker:
                 "on the way: choose another reward or no steering."
             )
         reward, images = self.reward.optimised, self.model.decode(z)
-        total, terms = self._judge(reward, images, prompts)
+        total, terms = self._judge(reward, images, prompts, rivals=True)
         if any(leaf.asks for leaf in reward.leaves()):
             if self.asking is None:
                 raise FairleadError(f"{reward.name} asks a person, and there is no record to ask through: start a run.")
@@ -330,10 +335,11 @@ class Worker:
         return total.to(z.device)
 
     def _judge(
-        self, reward: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self, reward: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None,
+        rivals: bool = False,
+    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
         try:
-            found = reward(images, prompts, early)
+            found = reward(images, prompts, early, rivals)
             for leaf in reward.leaves():
                 for why in dict.fromkeys(filter(None, leaf.reasons)):
                     warnings.warn(f"{leaf.name} gave no number: {why}.", stacklevel=2)

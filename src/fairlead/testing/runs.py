@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from fairlead.core.cost import INFINITE, Cost
@@ -144,6 +145,12 @@ def answers(store: Store) -> list[tuple[int, str, bytes]]:
     return [(c.index, repr(c.reward), (store.folder / c.image).read_bytes()) for c in every]
 
 
+def after(n: int) -> Callable[[], bool]:
+    """For `stop=`: interrupts a run before batch n, counted from 0; the baseline is a batch."""
+    asked = count()
+    return lambda: next(asked) >= n
+
+
 def resume_laws(spec: Spec, folder: Path, *, reward: Reward | None = None) -> None:
     """Interrupted after any number of batches and resumed, a run is the uninterrupted one, bit for bit."""
     whole = engine.start(spec, folder / "whole", reward=reward)
@@ -152,8 +159,7 @@ def resume_laws(spec: Spec, folder: Path, *, reward: Reward | None = None) -> No
     batches = len({c.task for c in whole.candidates()}) + int(spec.controlled)
     for k in range(batches):
         part = folder / f"after_{k}"
-        asked = iter(range(batches + 1))
-        stopped = engine.start(spec, part, reward=reward, stop=lambda asked=asked, k=k: next(asked) >= k)  # type: ignore[misc]
+        stopped = engine.start(spec, part, reward=reward, stop=after(k))
         law(stopped.status == "stopped", f"Interrupted after {k} batches, the run says {stopped.status!r}.")
         law(len(answers(stopped)) < len(expected), "The interruption came too late to mean anything.")
         recorded = answers(stopped)
