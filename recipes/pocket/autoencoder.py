@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Run, autoencoder, dense_scene, step_random, to_pixels, to_tensor
+from common import Loop, Run, autoencoder, dense_scene, fall, to_pixels, to_tensor
 from PIL import Image
 from torch.nn import functional as F
 
@@ -54,12 +54,11 @@ def main() -> None:
     elif a.decoder_only:
         model.load_state_dict(torch.load(a.folder / "autoencoder.pt")["model"])
     held_out = to_tensor(world.batch(random.Random(999_999), 96)[0])
-    run.begin()
-    saved = run.seconds
-    while (done := run.done) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, (run.step + 1) / 200) * min(1, (1 - done) / 0.5 + 0.005)
-        rng, noise = step_random(a.seed, run.step)
+    z = torch.zeros(())
+    loop = Loop(run, optimiser, trained, rate, 200, fall(0.5, 0.005), a.seed)
+
+    def step(rng: random.Random, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal z
         scenes = [dense_scene(rng) if rng.random() < 0.6 else world.sample(rng) for _ in range(BATCH)]
         x = to_tensor(np.stack([world.render(scene) for scene in scenes]))
         objects = torch.from_numpy(np.stack([world.object_map(scene) for scene in scenes])).float()
@@ -71,19 +70,17 @@ def main() -> None:
         d = (y - x) * weight
         edges = sum((p - q).abs().mean() for p, q in zip(differences(y), differences(x), strict=True))
         loss = d.abs().mean() + (d * d).mean() + 0.5 * edges + 1e-3 * z.float().pow(2).mean()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        run.step += 1
-        run.samples += BATCH
-        if run.step % 250 == 0:
-            run.log(loss=loss.item(), psnr=psnr(model, held_out), latent_std=z.float().std().item())
-        if run.seconds - saved > 240:
-            run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
-            saved = run.seconds
-    run.log(loss=loss.item(), psnr=psnr(model, held_out), latent_std=z.float().std().item())
-    run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+        return loss, loss
+
+    def log() -> None:
+        run.log(loss=loop.mean, psnr=psnr(model, held_out), latent_std=z.float().std().item())
+
+    def save() -> None:
+        run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+
+    loop.go(step, BATCH, log, lambda n: n % 250 == 0, [(240, save)])
+    log()
+    save()
     with torch.no_grad():
         back = model.decode(model.encode(held_out[:32]).latent_dist.mode()).sample
     both = np.concatenate([to_pixels(held_out[:32]), to_pixels(back)])

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Run, step_random, to_tensor
+from common import Loop, Run, fall, to_tensor
 from damage import RUINED, draw
 from latents import noun_tokens, token_maps
 from safetensors.torch import save_file
@@ -271,30 +271,21 @@ def main() -> None:
             ruined_lower=refused,
         )
 
-    run.begin()
-    saved = run.seconds
-    while (done := run.done) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = group["scale"] * RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
-        rng, _ = step_random(a.seed + 9, run.step)
+    def step(rng: random.Random, _: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         batch = make_batch(rng, GROUPS, RUINS)
         with torch.autocast("cpu", torch.bfloat16):
             losses, _ = forward(model, aids, batch)
         aid = MAP_WEIGHT * losses["map"] + NOUN_WEIGHT * losses["noun"]
         loss = losses["contrast"] + aid + AESTHETIC_WEIGHT * losses["aesthetic"]
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        run.step += 1
-        run.samples += len(batch["images"])
-        if run.step % 200 == 0:
-            report()
-        if run.seconds - saved > 120:
-            run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
-            saved = run.seconds
+        return loss, loss
+
+    def keep() -> None:
+        run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
+
+    loop = Loop(run, optimiser, trained, RATE, 100, fall(0.7, 0.003), a.seed + 9)
+    loop.go(step, 4 * GROUPS + RUINS, report, lambda n: n % 200 == 0, [(120, keep)])
     report()
-    run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
+    keep()
     if a.out:
         model.eval()
         save(model, aids, a.out)

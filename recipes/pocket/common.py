@@ -8,6 +8,8 @@ import os
 import platform
 import random
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,16 @@ def unpack(tokens: torch.Tensor) -> torch.Tensor:
     return tokens.view(count, 8, 8, LATENT, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(count, LATENT, 16, 16)
 
 
+def frozen(path: Path) -> tuple[tuple[Any, ...], float, float]:
+    """Averaged transformer and text encoders of a checkpoint, not to be trained, with the latents' shift and scale."""
+    state = torch.load(path)
+    nets = (transformer(), t5_encoder(), clip_encoder())
+    for net, weights in zip(nets, state["averaged"], strict=True):
+        net.load_state_dict(weights)
+        net.eval().requires_grad_(False)
+    return nets, state["shift"], state["scale"]
+
+
 def step_random(seed: int, step: int) -> tuple[random.Random, torch.Generator]:
     """Random sources of one step; a resumed run draws what an uninterrupted one would have drawn."""
     return random.Random(seed * 1_000_003 + step), torch.Generator().manual_seed(seed * 1_000_003 + step)
@@ -202,6 +214,75 @@ class Run:
             " ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()),
             flush=True,
         )
+
+
+def fall(over: float, end: float) -> Callable[[float], float]:
+    """Of the fraction done: 1, then linearly down to `end` in the last `over` of the schedule."""
+    return lambda done: min(1.0, (1 - done) / over + end)
+
+
+@dataclass
+class Loop:
+    """The steps of a stage: gradients clipped to norm 1, `rate` after a linear warm-up, times `decay` of the fraction done."""
+
+    run: Run
+    optimiser: torch.optim.Optimizer
+    trained: Sequence[torch.nn.Parameter]
+    rate: float
+    warm_up: int
+    decay: Callable[[float], float]
+    seed: int
+    smooth: float = 1.0
+    """Weight of the newest error in `mean`."""
+    averaged: Sequence[torch.nn.Parameter] = ()
+    source: Sequence[torch.nn.Parameter] = ()
+    average: float = 0.0
+    """Share of itself that `averaged` keeps at every step, less at first; the rest comes from `source`."""
+    mean: float = 0.0
+    now: float = 0.0
+    """The rate of the last step."""
+
+    def go(
+        self,
+        losses: Callable[[random.Random, torch.Generator], tuple[torch.Tensor, torch.Tensor]],
+        batch: int,
+        log: Callable[[], None],
+        due: Callable[[int], bool],
+        every: Sequence[tuple[float, Callable[[], None]]],
+    ) -> None:
+        """Train until the schedule ends; `losses` draws a batch and gives what to descend and the error to show.
+
+        `log` is called after the steps that are `due`, a callable in `every` when its seconds have gone by.
+        """
+        run = self.run
+        run.begin()
+        last = [run.seconds] * len(every)
+        while (done := run.done) < 1:
+            warm = min(1, (run.step + 1) / self.warm_up)
+            for group in self.optimiser.param_groups:
+                group["lr"] = self.now = group.get("scale", 1.0) * self.rate * warm * self.decay(done)
+            loss, error = losses(*step_random(self.seed, run.step))
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.trained, 1.0)
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+            run.step += 1
+            run.samples += batch
+            self._follow(error.item())
+            if due(run.step):
+                log()
+            for index, (seconds, call) in enumerate(every):
+                if run.seconds - last[index] > seconds:
+                    call()
+                    last[index] = run.seconds
+
+    @torch.no_grad()
+    def _follow(self, error: float) -> None:
+        """The running means: of the error and of the weights."""
+        self.mean = error if self.mean == 0 else (1 - self.smooth) * self.mean + self.smooth * error
+        if self.averaged:
+            share = min(self.average, (self.run.step + 1) / (self.run.step + 10))
+            torch._foreach_lerp_(self.averaged, self.source, 1 - share)
 
 
 def processor() -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Run, autoencoder, dense_scene, step_random, to_tensor
+from common import Loop, Run, autoencoder, dense_scene, fall, to_tensor
 from damage import RUINED, draw
 from torch.nn import functional as F
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
@@ -137,22 +137,17 @@ def main() -> None:
     ruined = np.stack([draw(s, [ruined_rng.choice(RUINED) for _ in s.items], ruined_rng) for s in scenes])
     refused = torch.from_numpy(ruined).permute(0, 3, 1, 2) / 255
     objects = sum(len(scene.items) for scene in scenes)
-    run.begin()
-    saved = run.seconds
-    loss = torch.zeros(())
+    trained = list(model.parameters())
+    loop = Loop(run, optimiser, trained, RATE, 100, fall(0.7, 0.003), a.seed + 5)
 
     def report() -> None:
         detector = Detector(model)
         named, coloured, extra = accuracy(detector, scenes, held_out)
         wrong = sum(one.score > 0.3 for found in detector.detect(refused) for one in found) / objects
-        run.log(loss=loss.item(), named=named, coloured=coloured, extra=extra, damaged_accepted=wrong)
+        run.log(loss=loop.mean, named=named, coloured=coloured, extra=extra, damaged_accepted=wrong)
         model.train()
 
-    model.train()
-    while (done := run.done) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
-        rng, noise = step_random(a.seed + 5, run.step)
+    def step(rng: random.Random, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         x, label, weight = make_batch(rng, BATCH)
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             z = vae.encode(x[: BATCH // 4]).latent_dist.mode()
@@ -161,19 +156,15 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(pixel_values=x).logits
         loss = (F.cross_entropy(logits.float(), label, reduction="none") * weight).sum() / weight.sum()
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
-        run.step += 1
-        run.samples += BATCH
-        if run.step % 250 == 0:
-            report()
-        if run.seconds - saved > 120:
-            run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
-            saved = run.seconds
+        return loss, loss
+
+    def save() -> None:
+        run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+
+    model.train()
+    loop.go(step, BATCH, report, lambda n: n % 250 == 0, [(120, save)])
     report()
-    run.save(model=model.state_dict(), optimiser=optimiser.state_dict())
+    save()
     if a.out:
         model.eval().half().save_pretrained(a.out)
 

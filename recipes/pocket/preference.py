@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip import COLOURS, NAMES, Plan, aesthetic_target, holds, plan, variant
-from common import Run, step_random
+from common import Loop, Run, fall
 from damage import RUINED, draw
 from latents import noun_tokens, token_maps
 from safetensors.torch import save_file
@@ -275,31 +275,22 @@ def main() -> None:
         helped = {k: v.item() for k, v in aids(seen, said, held_out).items()}
         run.log(loss=loss.item(), pairs_right=right.item(), **helped)
 
-    run.begin()
-    saved = run.seconds
-    while (done := run.done) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (run.step + 1) / 100) * min(1, (1 - done) / 0.7 + 0.003)
-        rng, _ = step_random(a.seed + 21, run.step)
+    def step(rng: random.Random, _: torch.Generator) -> tuple[Tensor, Tensor]:
         batch = make_batch(rng, GROUPS)
         with torch.autocast("cpu", torch.bfloat16):
             raw, seen, said = model.states(batch["images"], batch["ids"])
             helped = aids(seen, said, batch)
         loss = loss_of(raw.float(), batch["values"])[0] + MAP_WEIGHT * helped["map"]
         loss = loss + NOUN_WEIGHT * helped["noun"] + HOLDS_WEIGHT * helped["holds"]
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        run.step += 1
-        run.samples += len(batch["images"])
-        if run.step % 200 == 0:
-            report()
-        if run.seconds - saved > 120:
-            run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
-            saved = run.seconds
+        return loss, loss
+
+    def save() -> None:
+        run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
+
+    loop = Loop(run, optimiser, trained, RATE, 100, fall(0.7, 0.003), a.seed + 21)
+    loop.go(step, SHOTS * GROUPS, report, lambda n: n % 200 == 0, [(120, save)])
     report()
-    run.save(model=model.state_dict(), aids=aids.state_dict(), optimiser=optimiser.state_dict())
+    save()
     if a.out:
         write(model, a.out)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 from common import (
     WIDTH,
+    Loop,
     Run,
     autoencoder,
     clip_encoder,
-    step_random,
+    fall,
     t5_encoder,
     to_pixels,
     transformer,
@@ -153,7 +155,6 @@ def main() -> None:
     a = parser.parse_args()
     torch.manual_seed(a.seed)
     F.scaled_dot_product_attention = plain_attention
-    torch.nn.functional.scaled_dot_product_attention = plain_attention
     pool, held_out = torch.load(a.folder / "pool.pt"), torch.load(a.folder / "held_out.pt")
     shift, scale, count = pool["shift"], pool["scale"], len(pool["z"])
     decoder = autoencoder().eval()
@@ -243,35 +244,19 @@ def main() -> None:
             images = decoder.decode(latents).sample
         world.grid(to_pixels(images)).save(a.folder / f"grid_{int(run.seconds / 60):03d}.png")
 
+    decay = fall(1 - CONSTANT, 0.01)
+    loop = Loop(run, optimiser, trained, RATE, WARM_UP, decay, a.seed, 0.01, target, source, AVERAGE)
+
+    def step(rng: random.Random, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return losses(torch.tensor(rng.choices(range(count), cum_weights=chances, k=BATCH)), noise)
+
+    def log() -> None:
+        run.log(loss=loop.mean, held_out=validate(), rate=loop.now)
+
     losses(torch.arange(BATCH), torch.Generator())[0].backward()
     optimiser.zero_grad()
-    run.begin()
-    saved = shown = run.seconds
-    mean = 0.0
-    while (done := run.done) < 1:
-        rate = RATE * min(1, (run.step + 1) / WARM_UP) * min(1.0, (1 - done) / (1 - CONSTANT) + 0.01)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        rng, noise = step_random(a.seed, run.step)
-        loss, error = losses(torch.tensor(rng.choices(range(count), cum_weights=chances, k=BATCH)), noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        run.step += 1
-        run.samples += BATCH
-        mean = error.item() if mean == 0 else 0.99 * mean + 0.01 * error.item()
-        with torch.no_grad():
-            torch._foreach_lerp_(target, source, 1 - min(AVERAGE, (run.step + 1) / (run.step + 10)))
-        if run.step % 1000 == 0 or run.step in (50, 200, 500):
-            run.log(loss=mean, held_out=validate(), rate=rate)
-        if run.seconds - saved > 300:
-            save()
-            saved = run.seconds
-        if run.seconds - shown > 600:
-            show()
-            shown = run.seconds
-    run.log(loss=mean, held_out=validate(), rate=rate)
+    loop.go(step, BATCH, log, lambda n: n % 1000 == 0 or n in (50, 200, 500), [(300, save), (600, show)])
+    log()
     save()
     show()
 

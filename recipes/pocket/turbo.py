@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import Run, autoencoder, clip_encoder, step_random, t5_encoder, to_pixels, transformer, unpack
+from common import Loop, Run, autoencoder, frozen, to_pixels, unpack
 from torch.nn import functional as F
 from transformer import EMPTY, POSITIONS, PROMPTS, generate, plain_attention, predict, read
 
@@ -38,16 +38,6 @@ SHARES = (0.4, 0.2, 0.2, 0.2)
 def levels(steps: int) -> list[float]:
     """Noise levels of `steps` Euler steps under the shift, ending in 0, as FlowMatchEulerDiscreteScheduler gives."""
     return [SHIFT * s / (1 + (SHIFT - 1) * s) for s in np.linspace(1.0, 1 / steps, steps).tolist()] + [0.0]
-
-
-def nets_from(path: Path) -> tuple[tuple, float, float]:
-    """Averaged networks of a checkpoint with the latent shift and scale."""
-    state = torch.load(path)
-    nets = (transformer(), t5_encoder(), clip_encoder())
-    for net, weights in zip(nets, state["averaged"], strict=True):
-        net.load_state_dict(weights)
-        net.eval().requires_grad_(False)
-    return nets, state["shift"], state["scale"]
 
 
 @torch.no_grad()
@@ -73,8 +63,7 @@ def start(seed: int, chunk: int) -> torch.Tensor:
 def pairs(folder: Path, minutes: float, seed: int) -> None:
     """Write captions and the teacher's trajectories; their noise is drawn again when it is needed."""
     F.scaled_dot_product_attention = plain_attention
-    torch.nn.functional.scaled_dot_product_attention = plain_attention
-    nets, _, _ = nets_from(folder / "transformer.pt")
+    nets, _, _ = frozen(folder / "transformer.pt")
     path, since = folder / f"pairs_{seed}.pt", time.time()
     kept = torch.load(path) if path.exists() else {"ids": [], "z": []}
     ids, ends = list(kept["ids"]), list(kept["z"])
@@ -104,8 +93,7 @@ def gather(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 def train(folder: Path, minutes: float, until: str | None, seed: int) -> None:
     """The student, started from the teacher."""
     F.scaled_dot_product_attention = plain_attention
-    torch.nn.functional.scaled_dot_product_attention = plain_attention
-    nets, shift, scale = nets_from(folder / "transformer.pt")
+    nets, shift, scale = frozen(folder / "transformer.pt")
     ids, points = gather(folder)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         texts = [[x.bfloat16() for x in read(nets[1], nets[2], part)] for part in ids.split(256)]
@@ -144,31 +132,23 @@ def train(folder: Path, minutes: float, until: str | None, seed: int) -> None:
             schedule_shift=SHIFT,
         )
 
-    errors(torch.arange(BATCH), student, torch.zeros(BATCH, dtype=torch.long)).mean().backward()
-    optimiser.zero_grad()
-    run.begin()
-    saved, mean = run.seconds, 0.0
-    while (done := run.done) < 1:
-        for group in optimiser.param_groups:
-            group["lr"] = RATE * min(1, (run.step + 1) / WARM_UP) * (1 - done + 0.01)
-        rng, draw = step_random(seed, run.step)
+    loop = Loop(
+        run, optimiser, source, RATE, WARM_UP, lambda done: 1 - done + 0.01, seed, 0.02, target, source, AVERAGE
+    )
+
+    def step(rng: random.Random, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         which = torch.tensor(rng.sample(range(len(ids) - len(held)), BATCH))
         loss = errors(which, student, torch.multinomial(shares, BATCH, replacement=True, generator=draw)).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(source, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        run.step, run.samples = run.step + 1, run.samples + BATCH
-        mean = loss.item() if mean == 0 else 0.98 * mean + 0.02 * loss.item()
-        with torch.no_grad():
-            torch._foreach_lerp_(target, source, 1 - min(AVERAGE, (run.step + 1) / (run.step + 10)))
-        if run.step % 500 == 0 or run.step == 100:
-            with torch.no_grad():
-                outside = {f"held_{k}": errors(held, averaged, torch.full((256,), k)).mean().item() for k in range(4)}
-            run.log(loss=mean, **outside)
-        if run.seconds - saved > 120:
-            save()
-            saved = run.seconds
+        return loss, loss
+
+    @torch.no_grad()
+    def log() -> None:
+        outside = {f"held_{k}": errors(held, averaged, torch.full((256,), k)).mean().item() for k in range(4)}
+        run.log(loss=loop.mean, **outside)
+
+    errors(torch.arange(BATCH), student, torch.zeros(BATCH, dtype=torch.long)).mean().backward()
+    optimiser.zero_grad()
+    loop.go(step, BATCH, log, lambda n: n % 500 == 0 or n == 100, [(120, save)])
     save()
     show(folder, (averaged, nets[1], nets[2]), shift, scale)
 

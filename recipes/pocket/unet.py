@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import argparse
 import copy
+import random
 from pathlib import Path
 from typing import Any
 
 import torch
-from common import Run, autoencoder, clip_encoder, step_random, t5_encoder, to_pixels, transformer, unpack
+from common import Loop, Run, autoencoder, fall, frozen, to_pixels, unpack
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from latents import NO_ROLE
 from torch import nn
@@ -117,16 +118,6 @@ def sample(
     return z
 
 
-def teacher(path: Path) -> tuple[tuple[Any, ...], float, float]:
-    """Pocket's averaged networks, frozen, with its shift and scale."""
-    state = torch.load(path)
-    nets = (transformer(), t5_encoder(), clip_encoder())
-    for net, weights in zip(nets, state["averaged"], strict=True):
-        net.load_state_dict(weights)
-        net.eval().requires_grad_(False)
-    return nets, state["shift"], state["scale"]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True)
@@ -139,10 +130,9 @@ def main() -> None:
     a = parser.parse_args()
     torch.manual_seed(a.seed)
     F.scaled_dot_product_attention = plain_attention
-    torch.nn.functional.scaled_dot_product_attention = plain_attention
     pool = torch.load(a.folder / "pool.pt", mmap=True)
     held_out = torch.load(a.folder / "held_out.pt")
-    pocket, shift, scale = teacher(a.teacher or a.folder / "transformer.pt")
+    pocket, shift, scale = frozen(a.teacher or a.folder / "transformer.pt")
     rope = pocket[0].pos_embed(POSITIONS)
     nets = (unet().to(memory_format=torch.channels_last), text_encoder())
     tower = torch.load(a.folder / "clip.pt")["model"]
@@ -239,35 +229,19 @@ def main() -> None:
             images = decoder.decode(sample(averaged, PROMPTS) / scale).sample
         world.grid(to_pixels(images)).save(a.folder / f"unet_{int(run.seconds / 60):03d}.png")
 
+    decay = fall(1 - CONSTANT, 0.01)
+    loop = Loop(run, optimiser, trained, RATE, WARM_UP, decay, a.seed, 0.01, target, source, AVERAGE)
+
+    def step(rng: random.Random, noise: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        return losses(torch.tensor(rng.choices(range(count), cum_weights=chances, k=BATCH)), noise)
+
+    def log() -> None:
+        run.log(loss=loop.mean, held_out=validate(), rate=loop.now)
+
     losses(torch.arange(BATCH), torch.Generator())[0].backward()
     optimiser.zero_grad()
-    run.begin()
-    saved = shown = run.seconds
-    mean = 0.0
-    while (done := run.done) < 1:
-        rate = RATE * min(1, (run.step + 1) / WARM_UP) * min(1.0, (1 - done) / (1 - CONSTANT) + 0.01)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        rng, noise = step_random(a.seed, run.step)
-        loss, error = losses(torch.tensor(rng.choices(range(count), cum_weights=chances, k=BATCH)), noise)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimiser.step()
-        optimiser.zero_grad()
-        run.step += 1
-        run.samples += BATCH
-        mean = error.item() if mean == 0 else 0.99 * mean + 0.01 * error.item()
-        with torch.no_grad():
-            torch._foreach_lerp_(target, source, 1 - min(AVERAGE, (run.step + 1) / (run.step + 10)))
-        if run.step % 500 == 0 or run.step in (20, 100, 200):
-            run.log(loss=mean, held_out=validate(), rate=rate)
-        if run.seconds - saved > 300:
-            save()
-            saved = run.seconds
-        if run.seconds - shown > 900:
-            show()
-            shown = run.seconds
-    run.log(loss=mean, held_out=validate(), rate=rate)
+    loop.go(step, BATCH, log, lambda n: n % 500 == 0 or n in (20, 100, 200), [(300, save), (900, show)])
+    log()
     save()
     show()
 

@@ -15,6 +15,7 @@ import fairlead
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import Reward
 from fairlead.run import engine
+from fairlead.run.executor import Local
 from fairlead.run.store import Store
 
 
@@ -72,6 +73,9 @@ def test_a_reward_may_read_the_early_prediction_at_one_more_decode_and_no_evalua
     assert (result.candidates.reward < 0).all()
     assert result.cost.nfe == plain.cost.nfe == 100
     assert result.cost.decodes == 2 * plain.cost.decodes
+    _, unit = Local(result.spec, reward=Drift()).price()
+    assert (unit.scores, unit.decodes) == (1, 2), "the price is the bill"
+    assert result.cost.scores == len(result.candidates)
     assert Drift()(torch.zeros(1, 3, 4, 4), [""])[0].isnan().all()
 
 
