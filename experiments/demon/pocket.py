@@ -20,7 +20,7 @@ import json
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,16 @@ class Bench:
         """The four ways of looking ahead, and none."""
         ways: list[dict[str, Any]] = [{"estimate": "ode"}, {"estimate": "few", "look": 4}, {"estimate": "clean"}]
         if model in self.o.sibling:
-            ways.append({"estimate": "sibling", "sibling": self.o.sibling[model]})
+            distilled = {"estimate": "sibling", "sibling": self.o.sibling[model]}
+            smaller = ((self.o.k // 2, 2), (self.o.k // 2, 4), (self.o.k * 7 // 8, 2))
+            ways += [distilled, *({**distilled, "k": k, "look": look} for k, look in smaller)]
         yield Job(model, "estimates", "plain SDE", "", {"k": 1}, self.o.steps)
         for way in ways:
-            yield Job(model, "estimates", way["estimate"], "", {"k": self.o.k, **way}, self.o.steps)
+            setting = f"k={way['k']}, look={way['look']}" if "k" in way else ""
+            yield Job(model, "estimates", way["estimate"], setting, {"k": self.o.k, **way}, self.o.steps)
+        if model in self.o.sibling:  # two small ones in place of a large one
+            small = Job(model, "estimates", "", "", {**distilled, "k": self.o.k * 3 // 8, "look": 2}, self.o.steps)
+            yield replace(small, method=f"best of 2, sibling, k={self.o.k * 3 // 8}, look=2", pool=(2 * self.unit(small)[0],))
 
     def rows(self, job: Job, prompt: str, seed: int) -> Iterator[dict[str, Any]]:
         """One row, or one per mark of a pool."""
@@ -169,7 +175,23 @@ def table(rows: Sequence[dict[str, str]], pictures: Path) -> str:
             values = [_cell([float(np.mean([json.loads(r["terms"])[t] for r in p])) for p in by.values()]) for t in terms]
             away = _cell([spread([pictures / r["picture"] for r in p]) for p in by.values()])
             lines.append(f"| {method} | {setting} | {' | '.join([*costs, *values, away])} |")
+        lines += gaps(own) if part == "estimates" else []
     return "\n".join([*lines, ""])
+
+
+def gaps(own: dict[tuple[str, str], list[dict[str, str]]]) -> list[str]:
+    """Lines: the optimised reward minus that of the full rollout, prompt by prompt, and the share of its network rows."""
+    full = own.get(("ode", ""), [])
+    theirs = {(r["prompt"], r["seed"]): r for r in full}
+    lines = ["", "| method | setting | reward minus that of `ode`, paired | of its rows |", "|---|---|---|---|"]
+    for (method, setting), some in own.items():
+        both = [(r, theirs[r["prompt"], r["seed"]]) for r in some if (r["prompt"], r["seed"]) in theirs]
+        by: dict[str, list[float]] = defaultdict(list)
+        for mine, other in both:
+            by[mine["prompt"]].append(float(mine["reward"]) - float(other["reward"]))
+        share = sum(float(o["forwards"]) for _, o in both) / max(1e-9, sum(float(m["forwards"]) for m, _ in both))
+        lines.append(f"| {method} | {setting} | {_cell([float(np.mean(v)) for v in by.values()])} | 1/{share:.3g} |")
+    return lines if full else []
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
 """The central claim of each of five systems, tried on the embedded model, and every method at equal seconds.
 
-    python experiments/seeds/run.py --out experiments/seeds/pocket               # about nine minutes on two idle cores
+    python experiments/seeds/run.py --out experiments/seeds/pocket               # about half an hour on one core
     python experiments/seeds/run.py --smoke --out /tmp/seeds                     # two prompts, tiny budgets: plumbing only
     python experiments/seeds/run.py --scale 4 --out experiments/seeds/pocket     # four times the prompts, goes on from there
 
@@ -107,6 +107,9 @@ def watched(o: argparse.Namespace) -> str:
 def claims(o: argparse.Namespace) -> list[Claim]:
     """The four that are comparisons; repulsion is apart."""
     n, steps, few = o.nfe, o.steps, o.few_steps
+    sibling = {} if o.few == o.model else {"model": o.few}
+    look = 1 if sibling else few
+    bank = ", ".join(f"{k}={v!r}" for k, v in {"n": o.bank, "steps": look, **sibling}.items())
     common = {"model": o.model, "steps": steps, "reward": o.reward, "watch": o.watch, "prompts": {"generate": o.prompts}}
     return [
         Claim(
@@ -127,7 +130,8 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             "On the prompt embedding of a few-step model sep-CMA-ES reaches a higher objective than Adam.",
             {**common, "model": o.few, "steps": few, "reward": o.objective, "budget": {"nfe": few * o.evaluations},
              "reference": "adam", "watch": [w for w in o.watch if w not in o.objective],
-             "methods": {"adam": {"space": "embedding", "search": "adam"}, "sep_cma": {"space": "embedding", "search": "sep_cma"},
+             "methods": {"adam": {"space": "embedding", "search": "adam(rate=0.3)"},
+                         "sep_cma": {"space": "embedding", "search": "sep_cma(sigma=2, population=20)"},
                          "random": {"search": "best_of"}}},
             (
                 Part("sep-CMA-ES over Adam at equal evaluations", difference("sep_cma", "adam")),
@@ -150,11 +154,12 @@ def claims(o: argparse.Namespace) -> list[Claim]:
         Claim(
             "LiDAR", "Kim et al. 2026, arXiv 2602.03211",
             "A bank of few-step samples guides sampling to higher reward without gradients, at the price of the bank.",
-            {**common, "budget": {"nfe": steps + o.bank * few}, "methods": {
+            {**common, "budget": {"nfe": steps + o.bank * look}, "methods": {
                 "random": {"search": "best_of"},
-                "lidar": {"steer": [f"lidar(n={o.bank}, steps={few})"], "search": "best_of(n=1)"}}},
+                "lidar": {"steer": [f"lidar({bank})"], "search": "best_of(n=1)"}}},
             (
                 Part("over the plain sample", difference("lidar", PLAIN)),
+                Part(f"over the plain sample, {watched(o)} (held out)", difference("lidar", PLAIN, watched(o))),
                 Part("over best of N at equal evaluations", difference("lidar", "random")),
             ),
             "`fairlead compare` with SDXL, `lidar(preset='sdxl')` and `image_reward`",
@@ -246,7 +251,8 @@ def try_repulsion(o: argparse.Namespace) -> list[Finding]:
     strength = 0.1
     try:
         module = diversity()
-        path = EVIDENCE / "diversity" / o.model / "rows.csv"
+        paths = [EVIDENCE / "diversity" / model / "rows.csv" for model in (o.model, o.few)]
+        path = next((p for p in paths if p.is_file()), paths[0])
         rewards, name, since = ["clip_score", watched(o)], f"q={strength:g}", time.perf_counter()
         own = o.out / "repulsion.csv"
         rows = [r for r in module.read(path) if not r["setting"] or r["setting"] == name] if not o.smoke else []
@@ -303,7 +309,7 @@ def table(findings: list[Finding]) -> str:
         mine = [f for f in findings if f.claim.name == name]
         claim = mine[0].claim
         found = sorted((EVIDENCE / claim.larger).glob("**/*.md")) if (EVIDENCE / claim.larger).is_dir() else []
-        results = [f for f in found if f.stem in ("results", "tables")]
+        results = [f for f in found if f.stem in ("results", "tables", "summary")]
         larger = f" Larger: {', '.join(str(f.relative_to(EVIDENCE)) for f in results)}." if results else ""
         lines.append(
             f"| **{name}**, {claim.paper} | {claim.claim} |  | **{verdict([f.mean for f in mine])}** | {duration(mine[0].seconds)} "
@@ -345,13 +351,13 @@ def _cell(m: statistics.Mean) -> str:
 
 @dataclass
 class _Sizes:
-    """Of a run of all on two cores in about eight minutes; `smoke` is for plumbing."""
+    """Of a run of all in about half an hour; `smoke` is for plumbing."""
 
     prompts: int = 8
     nfe: int = 320
-    evaluations: int = 24
-    bank: int = 16
-    seconds: float = 2.5
+    evaluations: int = 61
+    bank: int = 50
+    seconds: float = 8.0
     seeds: int = 2
     demon: str = "demon(k=4, estimate='clean')"
     smoke: dict[str, Any] = field(
@@ -372,12 +378,14 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--steps", type=int, help="[the model's own]")
     p.add_argument("--scale", type=float, default=1.0, help="times the prompts")
     p.add_argument("--only", default="", help="claims between commas: noise search,embedding search,Demon,LiDAR,repulsion,league")
+    p.add_argument("--seconds", type=float, help="of every method in the league, the slowest draws one batch in it")
     p.add_argument("--methods", default="", help="of the league, between commas")
     p.add_argument("--smoke", action="store_true")
     p.add_argument("--out", type=Path, required=True)
     o = p.parse_args(argv)
     for name in ("prompts", "nfe", "evaluations", "bank", "seconds", "seeds", "demon"):
-        setattr(o, name, size.smoke[name] if o.smoke else getattr(size, name))
+        if getattr(o, name, None) is None:
+            setattr(o, name, size.smoke[name] if o.smoke else getattr(size, name))
     o.prompts = max(2, round(o.prompts * o.scale))
     o.few = o.few or ("pocket-turbo" if "pocket-turbo" in registry.table("models") and o.model == "pocket" else o.model)
     o.watch = o.watch or ["detector", "aesthetic"]

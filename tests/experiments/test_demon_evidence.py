@@ -27,11 +27,13 @@ def test_networks(pocket: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixt
     pocket.main(words)
     rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
     assert {r["part"] for r in rows} == {"curve", "settings", "estimates"}
-    nfe = {r["method"]: float(r["nfe"]) for r in rows if r["part"] == "estimates"}
+    nfe = {r["method"]: float(r["nfe"]) for r in rows if r["part"] == "estimates" and not r["setting"]}
     assert nfe["ode"] > nfe["few"] > nfe["sibling"] == nfe["clean"] > nfe["plain SDE"]
     marks = [r for r in rows if r["method"].startswith("best of N")]
     assert all(float(r["nfe"]) <= float(r["setting"].split()[0]) for r in marks)
-    assert "| sibling |" in (tmp_path / "results.md").read_text()
+    said = (tmp_path / "results.md").read_text()
+    assert "| sibling |" in said
+    assert "| ode |  | 0 " in said, "paired with itself"
     capsys.readouterr()
     pocket.main(words)
     assert len(capsys.readouterr().out.splitlines()) == 1, "a second call makes nothing"

@@ -36,7 +36,7 @@ def test_tiny_run(seeds: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     with (tmp_path / "claims.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    assert [r["system"] for r in rows] == ["noise search"] * 3 + ["LiDAR"] * 2
+    assert [r["system"] for r in rows] == ["noise search"] * 3 + ["LiDAR"] * 3
     assert all(math.isfinite(float(r["mean"])) for r in rows), [r["reason"] for r in rows]
     grown = next(r for r in rows if "quarter" in r["part"])
     assert float(grown["mean"]) >= 0, "more search is never worse on what it searches for"
