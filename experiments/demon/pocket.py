@@ -165,16 +165,17 @@ def table(rows: Sequence[dict[str, str]], pictures: Path) -> str:
     lines = ["# Demon", "", said]
     for (model, part), own in cells.items():
         terms = sorted({t for some in own.values() for r in some for t in json.loads(r["terms"])})
-        lines += ["", f"## {model}: {part}", "", f"| method | setting | {' | '.join([*COSTS, *terms, 'spread'])} |"]
-        lines.append("|---" * (3 + len(COSTS) + len(terms)) + "|")
+        several = ["spread"] if len({r["seed"] for some in own.values() for r in some}) > 1 else []
+        lines += ["", f"## {model}: {part}", "", f"| method | setting | {' | '.join([*COSTS, *terms, *several])} |"]
+        lines.append("|---" * (2 + len(COSTS) + len(terms) + len(several)) + "|")
         for (method, setting), some in own.items():
             by: dict[str, list[dict[str, str]]] = defaultdict(list)
             for r in some:
                 by[r["prompt"]].append(r)
             costs = [f"{np.mean([float(r[c]) for r in some]):.4g}" for c in COSTS]
             values = [_cell([float(np.mean([json.loads(r["terms"])[t] for r in p])) for p in by.values()]) for t in terms]
-            away = _cell([spread([pictures / r["picture"] for r in p]) for p in by.values()])
-            lines.append(f"| {method} | {setting} | {' | '.join([*costs, *values, away])} |")
+            away = [_cell([spread([pictures / r["picture"] for r in p]) for p in by.values()])] if several else []
+            lines.append(f"| {method} | {setting} | {' | '.join([*costs, *values, *away])} |")
         lines += gaps(own) if part == "estimates" else []
     return "\n".join([*lines, ""])
 
