@@ -87,3 +87,11 @@ def test_wrong_words(run: Path) -> None:
         keep(run, 10_000)
     with pytest.raises(FairleadError, match="finite number"):
         keep(run, 2, weight=-1)
+
+
+def test_a_run_without_pictures_has_nothing_to_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    engine.start(small_spec(), folder, stop=lambda: True).close()
+    assert main(["keep", str(folder), "4"]) == 2
+    told = f"{folder} has no pictures yet, so there is nothing to keep: continue it with 'fairlead resume {folder}'."
+    assert told in capsys.readouterr().err

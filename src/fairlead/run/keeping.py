@@ -43,6 +43,9 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
         every, name = store.candidates(), store.spec.model.name
     finally:
         store.close()
+    if not every:
+        why = f"{folder} has no pictures yet, so there is nothing to keep"
+        raise FairleadError(f"{why}: continue it with 'fairlead resume {folder}'.")
     models.quiet()
     full = [c for c in every if c.refines is not None] or every
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
