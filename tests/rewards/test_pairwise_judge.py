@@ -231,3 +231,21 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert json.loads(capsys.readouterr().out)["best"] is not None
         assert main(["list", "rewards"]) == 0
         assert "pairwise_judge" in capsys.readouterr().out
+
+
+def test_a_price_needs_no_server_and_a_run_refuses_before_its_first_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    line = ["a dog", "--model", "mixture", "--steps", "3", "--budget", "nfe=12"]
+    for judge in ("judge(model='x', cache=False)", "judge(model='x', cache=False) + 0.1*brightness"):
+        assert main(["price", *line, "--reward", judge]) == 0
+        assert "questions to the judge" in capsys.readouterr().out
+        assert main(["run", *line, "--reward", judge, "--out", str(tmp_path / "run")]) == 2
+        assert "no base_url and OPENAI_API_KEY is not set" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+    steered = ["--reward", "pairwise_judge(model='x', cache=False)", "--steer", "demon(k=4, tau=0)"]
+    assert main(["price", *line, *steered]) == 0
+    alone = PairwiseJudge("x", cache=False)
+    with pytest.raises(FairleadError, match="OPENAI_API_KEY is not set"):
+        ranked(alone, 1, 2)

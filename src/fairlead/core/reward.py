@@ -108,6 +108,10 @@ class Reward(ABC):
         """Called once on a leaf that is metered, for rewards with costs of their own (money)."""
         return None
 
+    def ready(self) -> None:
+        """Called on every leaf before a run begins, not before a price: raises where no picture could be scored."""
+        return None
+
     def labels(self) -> list[str]:
         """A name per leaf, numbered where two leaves share one."""
         seen: dict[str, int] = {}

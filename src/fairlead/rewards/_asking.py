@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,7 @@ class Client:
             import openai
         except ImportError as error:
             raise FairleadError("The reward judge needs the openai client: pip install 'fairlead[judge]'.") from error
-        key = os.environ.get("OPENAI_API_KEY") or ("none" if base_url else "")
-        if not key:
-            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
-        self._openai = openai
-        self._client = openai.OpenAI(base_url=base_url, api_key=key, timeout=timeout, max_retries=0)
+        self._openai, self._base_url, self._timeout = openai, base_url, timeout
         self.model, self._where = model, base_url or "the default server"
         self._retries, self._pause, self._threads = retries, pause, max(1, concurrency)
         self._prices, self._cap, self.spent = prices, cap, 0.0
@@ -73,6 +70,17 @@ class Client:
         self.charge: Callable[[Cost], None] = lambda cost: None
         self.models: set[str] = set()
 
+    @cached_property
+    def _client(self) -> Any:
+        key = os.environ.get("OPENAI_API_KEY") or ("none" if self._base_url else "")
+        if not key:
+            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
+        return self._openai.OpenAI(base_url=self._base_url, api_key=key, timeout=self._timeout, max_retries=0)
+
+    def ready(self) -> None:
+        """Refuse what nobody could answer. Not when it is built: a price asks nothing and needs no server."""
+        _ = self._client
+
     def ask(self, questions: Sequence[Mapping[str, Any]], patient: bool = False) -> list[Reply]:
         """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again.
 
@@ -81,6 +89,8 @@ class Client:
         names = [sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest() for q in questions]
         known = {n: r for n in set(names) if self._cache and (r := self._cache.get(n)) is not None}
         new = {n: q for n, q in zip(names, questions, strict=True) if n not in known}
+        if new:
+            self.ready()
         dearest = sum(self.dearest(q) for q in new.values())
         if self._cap is not None and self.spent + dearest > self._cap + 1e-12:
             raise RewardError(

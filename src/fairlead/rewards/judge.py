@@ -85,6 +85,10 @@ class Judge(Reward):
         """Dollars are charged at their highest before asking and settled after."""
         self.client.charge = charge
 
+    def ready(self) -> None:
+        """Whether there is a server to ask."""
+        self.client.ready()
+
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
         shots = [shot_of(image) for image in images]

@@ -83,6 +83,8 @@ def start(
     spec = models.with_dtype(spec)
     executor = _local(spec, reward, model, siblings)
     spec = executor.worker.spec
+    for leaf in executor.worker.reward.leaves():
+        leaf.ready()
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
     make_search(spec, executor)  # wrong settings are refused before anything is written
