@@ -17,6 +17,7 @@ from torch import Tensor
 from fairlead.core.algebra import RankMean, make, ranks
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.reward import Constant, Function, Reward
+from fairlead.run import registry
 from fairlead.run.formula import Part, parse_reward, reward_text
 from fairlead.run.spec import Spec, make_spec
 from fairlead.run.worker import build_reward
@@ -254,3 +255,26 @@ def test_a_named_formula_is_what_it_stands_for(text: str, stands_for: str) -> No
 def test_a_named_formula_refuses_wrong_settings(text: str, said: str) -> None:
     with pytest.raises(FairleadError, match=said):
         parse_reward(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("pairwise_judge", "pairwise_judge needs `model`: write pairwise_judge(model=...)."),
+        ("judge", "judge needs `model`: write judge(model=...)."),
+        ("http", "http needs `url`: write http(url=...)."),
+    ],
+)
+def test_a_setting_that_has_to_be_given_is_named(name: str, told: str) -> None:
+    with pytest.raises(FairleadError) as error:
+        registry.build("rewards", Part(name))
+    assert str(error.value) == told
+
+
+def test_all_settings_that_lack_are_named() -> None:
+    def make(given: int, a: int, b: int, c: int = 1, *rest: int, **more: int) -> int:
+        return given + a + b + c
+
+    with pytest.raises(FairleadError, match=r"it needs `a` and `b`: write it\(a=\.\.\., b=\.\.\.\)\."):
+        registry.call(make, "it", {}, 1)
+    assert registry.call(make, "it", {"a": 1, "b": 2}, 1) == 5

@@ -158,6 +158,12 @@ def known_settings(make: Callable[..., Any], name: str, settings: Mapping[str, A
 def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
     """make(*given, **settings), with an unknown setting refused by its nearest known name."""
     known_settings(make, name, settings, len(given))
+    expected = list(inspect.signature(make).parameters.values())[len(given) :]
+    free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    lacking = [p.name for p in expected if p.default is p.empty and p.kind not in free and p.name not in settings]
+    if lacking:
+        told, written = " and ".join(f"`{one}`" for one in lacking), ", ".join(f"{one}=..." for one in lacking)
+        raise FairleadError(f"{name} needs {told}: write {name}({written}).")
     try:
         return make(*given, **settings)
     except TypeError as error:
