@@ -122,8 +122,16 @@ def test_latents_that_mean_something_else_are_refused() -> None:
         def autoencoder(self) -> dict[str, Any]:
             return {"class": "affine", "scaling_factor": 0.18}
 
-    with pytest.raises(FairleadError, match=r"scaling_factor 0\.18"):
+    class Other(Mixture):
+        @property
+        def autoencoder(self) -> dict[str, Any]:
+            return {"class": "another", "shift_factor": 0.1}
+
+    with pytest.raises(FairleadError, match=r"scaling_factor 0\.18.*scaled differently.*leave `model` out") as error:
         check_related(Mixture(), Scaled(), "scaled")
+    assert "shares the autoencoder" not in str(error.value)
+    with pytest.raises(FairleadError, match=r"class 'another'.*give a sibling that shares the autoencoder"):
+        check_related(Mixture(), Other(), "other")
 
 
 def test_labels_tell_settings_apart() -> None:

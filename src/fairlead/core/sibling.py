@@ -19,6 +19,8 @@ Named = str | Mapping[str, Any]
 """A model in a steering's settings: its name, or {"name": ..., and settings of its adapter}."""
 CURVE = 10
 """Steps of the schedules that are compared."""
+SCALING = {"scaling_factor", "shift_factor"}
+"""What two autoencoders of one kind may do differently."""
 
 
 def label(model: Named) -> str:
@@ -76,9 +78,13 @@ def check_related(model: Model, other: Model, name: str) -> None:
             "picture size and autoencoder."
         )
     mine, its = model.autoencoder, other.autoencoder
-    for key in sorted({*mine, *its}):
-        if mine.get(key) != its.get(key):
-            raise FairleadError(
-                f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with {mine.get(key)!r}: give "
-                "a sibling that shares the autoencoder."
+    if unlike := [key for key in sorted({*mine, *its}) if mine.get(key) != its.get(key)]:
+        key, advice = unlike[0], "give a sibling that shares the autoencoder."
+        if {*unlike} <= SCALING:
+            advice = (
+                "their latents are scaled differently, so one cannot look ahead for the other; leave `model` out to use the "
+                "run's own model in few steps."
             )
+        raise FairleadError(
+            f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with {mine.get(key)!r}: {advice}"
+        )
