@@ -49,3 +49,11 @@ def test_wrong_words() -> None:
     assert main(["calibrate-repulsion", "a dog", "--strengths", "x"]) == 2
     with pytest.raises(FairleadError, match="is not a folder"):
         write("mixture", Strength(0.1, 1.0, 1.0), [])
+
+
+def test_a_model_without_joint_attention_is_refused_before_it_is_loaded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "build", lambda *given, **named: pytest.fail("the model was loaded"))
+    assert main(["calibrate-repulsion", "a dog", "--model", "pocket-unet", "--reward", "brightness"]) == 2
+    assert "repulsion has nothing to edit in 'pocket-unet'" in capsys.readouterr().err

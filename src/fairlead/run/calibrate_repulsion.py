@@ -39,6 +39,7 @@ def calibrate(
     """Groups of `spec.group` pictures of every prompt, plain and at every strength, of the same seeds."""
     if spec.group < 2 or not prompts:
         raise FairleadError(f"{len(prompts)} prompts and groups of {spec.group}: give a prompt and groups of at least 2.")
+    models.check(replace(spec, interventions=(Part("repulsion"),)))
     encode: Callable[[Tensor], Tensor] = registry.build("features", Part(likeness))
     model, table = None, dict[float, list[tuple[float, float]]]()
     for prompt in prompts:
