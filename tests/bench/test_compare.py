@@ -238,7 +238,7 @@ def test_intervals() -> None:
         ("steps = 2", "seeds = [1, 1]", "each once"),
         ("steps = 2", 'seeds = ["a"]', "A seed is 'a'"),
         ("steps = 2", 'diversity = ["vendii"]', "did you mean 'vendi'"),
-        ('["one", "two", "three"]', "3", "prompts is 3"),
+        ('["one", "two", "three"]', "3", r"prompts is 3: give text in quotes, a list of it, or \{generate = 12\}\."),
         ('["one", "two", "three"]', "{}", "name a file"),
         ('["one", "two", "three"]', "{generate = -1}", "generate is -1"),
         ('["one", "two", "three"]', "{generate = 100000}", "ask for fewer"),

@@ -217,10 +217,10 @@ def _typed(words: Mapping[str, Any], whose: str) -> None:
         raise FairleadError(f"settings of {whose} is {own!r}: give a table per part, like {{zero_order = {{neighbours = 8}}}}.")
 
 
-def _listed(value: Any, what: str = "The entry") -> list[str]:
+def _listed(value: Any, what: str = "The entry", advice: str = "give text in quotes, or a list of it") -> list[str]:
     many = [value] if isinstance(value, str) else value
     if not isinstance(many, list | tuple) or not all(isinstance(v, str) for v in many):
-        raise FairleadError(f"{what} is {value!r}: give text in quotes, or a list of it.")
+        raise FairleadError(f"{what} is {value!r}: {advice}.")
     return list(many)
 
 
@@ -258,7 +258,8 @@ def _one(budget: Any) -> tuple[str, float]:
 def _prompts(given: Any, folder: Path) -> list[tuple[str, str]]:
     """Texts with their categories, each text once: the prompt is the unit of every interval."""
     if not isinstance(given, dict):
-        return list({text.strip(): (text.strip(), "") for text in _listed(given, "prompts")}.values())
+        texts = _listed(given, "prompts", "give text in quotes, a list of it, or {generate = 12}")
+        return list({text.strip(): (text.strip(), "") for text in texts}.values())
     _known(given, ("file", "count", "generate", "seed"), "entry of prompts")
     if "generate" in given:
         return generated(_whole(given["generate"], "prompts.generate"), _whole(given.get("seed", 44), "prompts.seed", 0))

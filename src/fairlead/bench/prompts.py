@@ -41,6 +41,8 @@ def read(path: Path) -> list[Asked]:
 
     TSV is read without quoting (PartiPrompts has bare quotation marks), outer blanks are stripped.
     """
+    if not path.exists():
+        raise FairleadError(f"{path} does not exist: give a text file with a prompt a line.")
     try:
         raw = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
