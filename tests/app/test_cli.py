@@ -260,6 +260,35 @@ def test_methods_are_listed_with_source_settings_and_cost(capsys: pytest.Capture
     assert main(["list", "steerings", "demon", "--json"]) == 0
     assert "2410.05760" in json.loads(capsys.readouterr().out)["about"]
 
+def test_settings_that_have_to_be_given_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, setting in (("judge", "model"), ("pairwise_judge", "model"), ("http", "url")):
+        assert main(["list", "rewards", name]) == 0
+        assert f"{setting} (required), " in " ".join(capsys.readouterr().out.split())
+    assert main(["list", "rewards", "judge", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["settings"]["model"] is None
+    assert main(["list", "spaces"]) == 0
+    assert "required" not in capsys.readouterr().out, "the run gives a space its shape"
+
+
+def test_a_model_is_described_with_its_card_and_its_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, family, can in (("pocket-unet", "StableDiffusion", "gradients"), ("pocket", "Flux", "joint sites")):
+        assert main(["list", "models", name]) == 0
+        told = capsys.readouterr().out
+        assert all(word in told for word in (family, " MB", "64x64", "guidance", can, "MODEL_CARD.md", "airplane, "))
+        assert "<unk>" not in told
+        assert main(["list", "models", name, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert Path(found["card"]).is_file()
+        assert {"dog", "two"} < set(found["words"])
+    assert main(["list", "models", "mixture"]) == 0
+    assert "closed form" in (told := capsys.readouterr().out)
+    assert "no others" not in told
+
+
+def test_resume_promises_no_budget_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["resume", "--help"]) == 0
+    assert "[default: what the run had]" in (told := " ".join(capsys.readouterr().out.replace("│", " ").split()))
+    assert "nfe=640" not in told
 
 
 def test_list_runs(

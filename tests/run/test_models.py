@@ -71,6 +71,9 @@ def test_words_the_model_does_not_know_are_named(folder: str) -> None:
     assert "'purple'" in sentence
     assert "'fire'" in sentence
     assert "'dog'" not in sentence
+    assert "tokenizer/tokenizer.json" in sentence
+    [sentence] = models.warnings(make_spec("a mauve dog", model="pocket-unet", reward="brightness"))
+    assert sentence.endswith("Its words are listed by 'fairlead list models pocket-unet'.")
     assert models.warnings(spec_for(folder)) == []
 
 

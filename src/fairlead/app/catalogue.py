@@ -19,8 +19,8 @@ class Item:
     name: str
     what: str
     """One line: of a method that of its file, with the source, of others that of its docstring; empty if unreadable."""
-    settings: tuple[tuple[str, str], ...]
-    """Name and default of what `--set name.setting=value` accepts."""
+    settings: tuple[tuple[str, str | None], ...]
+    """Name and default of what `--set name.setting=value` accepts; None for what has to be given."""
     package: str
     about: str = ""
     """All that its file and its docstring say."""
@@ -29,13 +29,16 @@ class Item:
 METHODS = {"searches", "steerings", "interventions"}
 """Kinds of which every file holds one item and begins with what it is and where it was published."""
 
+GIVEN = {"rewards"}
+"""Kinds to which the run gives no argument: what has no default is asked of the person."""
+
 
 def items(kind: str) -> list[Item]:
     """Everything registered as `kind`, built-ins and third parties alike, without importing any of it."""
-    return [_item(name, entry, kind in METHODS) for name, entry in sorted(registry.table(kind).items())]
+    return [_item(name, entry, kind in METHODS, kind in GIVEN) for name, entry in sorted(registry.table(kind).items())]
 
 
-def _item(name: str, entry: str, method: bool) -> Item:
+def _item(name: str, entry: str, method: bool, given: bool) -> Item:
     module, _, attribute = entry.partition(":")
     tree = _tree(module)
     found = None if tree is None else _definition(tree, attribute)
@@ -44,7 +47,8 @@ def _item(name: str, entry: str, method: bool) -> Item:
     doc, file = ast.get_docstring(found) or "", ast.get_docstring(tree) or ""
     sentence = file.partition("\n")[0] if method and file else doc.partition("\n\n")[0].replace("\n", " ").strip()
     about = f"{file}\n\n{doc}" if method else doc
-    return Item(name, sentence, tuple(_settings(found, _constants(tree))), module.partition(".")[0], about.strip())
+    settings = [*(_required(found) if given else ()), *_settings(found, _constants(tree))]
+    return Item(name, sentence, tuple(settings), module.partition(".")[0], about.strip())
 
 
 def _tree(module: str) -> ast.Module | None:
@@ -87,6 +91,16 @@ def _source(module: str) -> Path | None:
             if candidate.is_file():
                 return candidate
     return None
+
+
+def _required(node: ast.ClassDef | ast.FunctionDef) -> list[tuple[str, None]]:
+    """Arguments of `__init__` without a default."""
+    init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
+    if init is None:
+        return []
+    first = init.args.args[1 : len(init.args.args) - len(init.args.defaults)]
+    named = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
+    return [(a.arg, None) for a in [*first, *(a for a, default in named if default is None)]]
 
 
 def _settings(node: ast.ClassDef | ast.FunctionDef, constants: Mapping[str, str]) -> list[tuple[str, str]]:

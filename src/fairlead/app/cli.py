@@ -32,6 +32,7 @@ from fairlead.app.options import (
     Folder,
     Group,
     Intervene,
+    Larger,
     Model,
     Out,
     Prompt,
@@ -126,7 +127,7 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: Budget = None, as_json: AsJson = False) -> int:
+def resume(run: Folder, budget: Larger = None, as_json: AsJson = False) -> int:
     """Continue a run where it ended, with a larger --budget if one is given."""
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import plain_table, print_json, quiet, say, stdout
+from fairlead.app.console import pairs, plain_table, print_json, quiet, say, stdout
 from fairlead.app.view import View
 from fairlead.app.words import UNITS, count, duration, number, reason, shown
 from fairlead.core.errors import FairleadError
@@ -134,7 +134,7 @@ def item_table(kind: str) -> Table:
     table = plain_table("name", "what it is", "settings")
     for item in catalogue.items(kind):
         what = item.what if item.package == "fairlead" else f"{item.what} [{item.package}]".strip()
-        settings = ", ".join(f"{name}={default}" for name, default in item.settings)
+        settings = ", ".join(_setting(*one) for one in item.settings)
         table.add_row(Text(item.name, style="bold cyan"), Text(what), Text(settings, style="dim"))
     if not table.rows:
         table.add_row(Text("none yet", style="dim"))
@@ -146,14 +146,44 @@ def describe(kind: str, name: str, as_json: bool) -> int:
     registry.check(kind, name)
     item = next(item for item in catalogue.items(kind) if item.name == name)
     if as_json:
-        print_json({**item_object(kind, item), "about": item.about})
+        words = {"words": _words(name)} if kind == "models" else {}
+        print_json({**item_object(kind, item), "about": item.about, **words})
         return 0
-    console, pairs = stdout(), [f"{setting}={default}" for setting, default in item.settings]
+    console, settings = stdout(), [_setting(*one) for one in item.settings]
     for i, part in enumerate((item.about or item.what or f"{name} says nothing of itself.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
-    if pairs:
-        console.print(Text("\n" + ", ".join(pairs), style="dim"))
+    if settings:
+        console.print(Text("\n" + ", ".join(settings), style="dim"))
+    if kind == "models":
+        _model_facts(name)
     return 0
+
+
+def _setting(name: str, default: str | None) -> str:
+    return f"{name} (required)" if default is None else f"{name}={default}"
+
+
+def _words(name: str) -> list[str]:
+    from fairlead.run import models
+
+    return models.words(name)
+
+
+def _model_facts(name: str) -> None:
+    """What the table of models says, where the model card is, and the words of a model that knows no others."""
+    facts, console = model_facts(name), stdout()
+    if "error" in facts:
+        console.print(Text(f"\nnot usable here: {facts['error']}", style="yellow"))
+        return
+    megabytes, words = facts["megabytes"], _words(name)
+    told = {
+        "family": facts["family"], "size": f"{megabytes:.0f} MB" if megabytes else "", "steps": facts["steps"],
+        "picture": facts["size"], "guidance": facts.get("guidance"), "can": facts.get("able"), "model card": facts.get("card"),
+    }  # fmt: skip
+    print()
+    console.print(pairs([(what, str(value)) for what, value in told.items() if value]))
+    if words:
+        console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
 def list_runs(as_json: bool) -> int:

@@ -69,6 +69,10 @@ Budget = Annotated[
         metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
     ),
 ]
+Larger = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="LIMITS", help="New limits like nfe=2000.  [default: what the run had]"),
+]
 Sampler = Annotated[
     str | None,
     typer.Option(

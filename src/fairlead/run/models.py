@@ -249,22 +249,37 @@ def describe(name: str) -> dict[str, Any]:
         "megabytes": weights / 1e6,
         "steps": own.get("steps"),
         "size": size,
+        "card": next((str(path) for path in _cards(name, where) if path.is_file()), None),
         **facts,
     }
+
+
+def _cards(name: str, where: Path) -> list[Path]:
+    """Where a model card may be; models that come together may share one beside their folders."""
+    beside = [where.parent / "MODEL_CARD.md"] if name in registry.table("models") else []
+    return [where / "MODEL_CARD.md", where / "README.md", *beside]
+
+
+def words(name: str) -> list[str]:
+    """The words of a model that reads no others, sorted; none of a model that reads any text."""
+    where = folder(name)
+    if where is None or defaults(name).get("vocabulary") != "words":
+        return []
+    known = json.loads((where / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"]
+    return sorted(word for word in known if not re.fullmatch(r"<\w+>", word))
 
 
 def warnings(spec: Spec) -> list[str]:
     """Sentences the user should read before trusting the picture."""
     where = folder(spec.model.name)
     out: list[str] = []
-    if where is not None and defaults(spec.model.name).get("vocabulary") == "words":
-        known = set(json.loads((where / "tokenizer" / "tokenizer.json").read_text())["model"]["vocab"])
+    if known := words(spec.model.name):
         lost = [w for w in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", spec.prompt.lower())) if w not in known]
         if lost:
-            words = ", ".join(repr(w) for w in lost)
-            out.append(
-                f"{spec.model.name} does not know {words}: the picture cannot show it. Its words are in its model card."
-            )
+            registered = spec.model.name in registry.table("models")
+            listed = f"listed by 'fairlead list models {spec.model.name}'" if registered else "in its tokenizer/tokenizer.json"
+            told = ", ".join(repr(w) for w in lost)
+            out.append(f"{spec.model.name} does not know {told}: the picture cannot show it. Its words are {listed}.")
     settings = spec.model.settings
     able = abilities(spec.model.name, settings.get("revision")) if where is not None else None
     if able is not None and able.few_step and spec.steps > 8:
