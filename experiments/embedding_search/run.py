@@ -380,6 +380,20 @@ def levels(rows: Sequence[Row]) -> Iterator[Row]:
             yield entry
 
 
+def halves(rows: Sequence[Row]) -> Iterator[list[str]]:
+    """What every method adds, apart for the poorer and the better half of the plain pictures."""
+    for w in sorted({r["w"] for r in rows}, reverse=True):
+        own = sorted((r for r in rows if r["w"] == w), key=lambda r: r["baseline"]["objective"])
+        for half, some in (("poorer", own[: len(own) // 2]), ("better", own[len(own) // 2 :])):
+            for method in own[0]["methods"] if some else ():
+                cells = []
+                for name in ("objective", "judge"):
+                    gains = [r["methods"][method][name] - r["baseline"][name] for r in some]
+                    mean, low, high = bootstrap(gains, Key.root(0).fold("half", half, method, name), lambda x: x.mean(1))
+                    cells.append(f"{mean:+.4f} ({low:+.4f} to {high:+.4f})")
+                yield [f"{w:g}", half, method, str(len(some)), *cells]
+
+
 def chosen(rows: Sequence[Row], w: float) -> str | None:
     """Adam's best rate over the prompts of a weighting."""
     rates = [m for m in rows[0]["methods"] if m.startswith("adam@")]
@@ -451,6 +465,8 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
 
     said += ["", f"## Levels (judge: {o.judge}; distance and SSIM to the baseline)"]
     said += table(["w", "method", *names, "seconds", "evaluations"], map(shown, entries))
+    said += ["", "## Gain over the baseline where it was poor and where it was good (halves by its objective)"]
+    said += table(["w", "half", "method", "prompts", "objective", "judge"], halves(rows))
     said += ["", "## Resources of one batch"]
     said += table(
         ["method", "batch", "device", "loaded MB", "above it MB", "seconds a picture"],
