@@ -167,7 +167,8 @@ def check_settings(plan: Plan) -> None:
         parts += [("steerings", part, 0) for part in spec.steering]
         parts += [("interventions", part, 0) for part in spec.interventions]
         for kind, part, given in parts:
-            registry.known_settings(registry.resolve(kind, part.name), part.name, part.settings, given)
+            accepted = registry.parameters(registry.resolve(kind, part.name), given)
+            registry.known_settings(part.name, part.settings, [p.name for p in accepted])
 
 
 def run(

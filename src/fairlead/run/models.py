@@ -8,7 +8,6 @@ tokenizer knows whole words only, so that unknown ones can be named to the user.
 
 from __future__ import annotations
 
-import inspect
 import json
 import logging
 import re
@@ -200,12 +199,9 @@ def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
 
 def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
-    _, *parameters = inspect.signature(make).parameters.values()
-    own = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
     accepted = {*own, *getattr(make, "loading", ())}
-    for setting in wanted:
-        if setting not in accepted:
-            raise unknown(f"setting of {name}", setting, accepted)
+    registry.known_settings(name, wanted, accepted)
     try:
         return make(source, **wanted)
     except TypeError as error:

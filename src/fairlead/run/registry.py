@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -147,9 +147,13 @@ def resolve(kind: str, name: str) -> Any:
         raise FairleadError(f"{singular(kind)} {name!r} could not be imported from {path}: {error}.") from error
 
 
-def known_settings(make: Callable[..., Any], name: str, settings: Mapping[str, Any], given: int = 0) -> None:
-    """Refuse a setting that is no parameter of `make` after the first `given`, by its nearest known name."""
-    accepted = list(inspect.signature(make).parameters)[given:]
+def parameters(make: Callable[..., Any], given: int = 0) -> list[inspect.Parameter]:
+    """What `make` takes after the first `given`."""
+    return list(inspect.signature(make).parameters.values())[given:]
+
+
+def known_settings(name: str, settings: Mapping[str, Any], accepted: Collection[str]) -> None:
+    """Refuse a setting that is not accepted, by its nearest known name."""
     for setting in settings:
         if setting not in accepted:
             raise unknown(f"setting of {name}", setting, accepted)
@@ -157,8 +161,8 @@ def known_settings(make: Callable[..., Any], name: str, settings: Mapping[str, A
 
 def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
     """make(*given, **settings), with an unknown setting refused by its nearest known name."""
-    known_settings(make, name, settings, len(given))
-    expected = list(inspect.signature(make).parameters.values())[len(given) :]
+    expected = parameters(make, len(given))
+    known_settings(name, settings, [p.name for p in expected])
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     lacking = [p.name for p in expected if p.default is p.empty and p.kind not in free and p.name not in settings]
     if lacking:
