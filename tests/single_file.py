@@ -12,28 +12,49 @@ from torch import Tensor
 
 NAMES = {
     "unet": {
-        r"time_embedding\.linear_1": "time_embed.0", r"time_embedding\.linear_2": "time_embed.2",
-        r"add_embedding\.linear_1": "label_emb.0.0", r"add_embedding\.linear_2": "label_emb.0.2",
-        r"conv_in\.": "input_blocks.0.0.", r"conv_norm_out": "out.0", r"conv_out": "out.2",
-        r"mid_block\.resnets\.0": "middle_block.0", r"mid_block\.attentions\.0": "middle_block.1",
+        r"time_embedding\.linear_1": "time_embed.0",
+        r"time_embedding\.linear_2": "time_embed.2",
+        r"add_embedding\.linear_1": "label_emb.0.0",
+        r"add_embedding\.linear_2": "label_emb.0.2",
+        r"conv_in\.": "input_blocks.0.0.",
+        r"conv_norm_out": "out.0",
+        r"conv_out": "out.2",
+        r"mid_block\.resnets\.0": "middle_block.0",
+        r"mid_block\.attentions\.0": "middle_block.1",
         r"mid_block\.resnets\.1": "middle_block.2",
     },
     "vae": {
-        r"(en|de)coder\.conv_norm_out": r"\1coder.norm_out", r"mid_block\.resnets\.0": "mid.block_1",
-        r"mid_block\.resnets\.1": "mid.block_2", r"mid_block\.attentions\.0": "mid.attn_1",
-        r"(attn_1\.)group_norm": r"\1norm", r"(attn_1\.)to_out\.0": r"\1proj_out", r"(attn_1\.)to_([qkv])": r"\1\2",
-        r"down_blocks\.(\d)\.resnets": r"down.\1.block", r"down_blocks\.(\d)\.downsamplers\.0": r"down.\1.downsample",
+        r"(en|de)coder\.conv_norm_out": r"\1coder.norm_out",
+        r"mid_block\.resnets\.0": "mid.block_1",
+        r"mid_block\.resnets\.1": "mid.block_2",
+        r"mid_block\.attentions\.0": "mid.attn_1",
+        r"(attn_1\.)group_norm": r"\1norm",
+        r"(attn_1\.)to_out\.0": r"\1proj_out",
+        r"(attn_1\.)to_([qkv])": r"\1\2",
+        r"down_blocks\.(\d)\.resnets": r"down.\1.block",
+        r"down_blocks\.(\d)\.downsamplers\.0": r"down.\1.downsample",
         "conv_shortcut": "nin_shortcut",
     },
     "open": {
-        r"^text_model\.encoder\.layers": "transformer.resblocks", r"^text_model\.final_layer_norm": "ln_final",
+        r"^text_model\.encoder\.layers": "transformer.resblocks",
+        r"^text_model\.final_layer_norm": "ln_final",
         r"^text_model\.embeddings\.position_embedding\.weight": "positional_embedding",
-        r"^text_model\.embeddings\.token_embedding": "token_embedding", "layer_norm": "ln_",
-        r"\.fc1": ".c_fc", r"\.fc2": ".c_proj", "self_attn": "attn", r"^text_projection\.weight": "text_projection",
+        r"^text_model\.embeddings\.token_embedding": "token_embedding",
+        "layer_norm": "ln_",
+        r"\.fc1": ".c_fc",
+        r"\.fc2": ".c_proj",
+        "self_attn": "attn",
+        r"^text_projection\.weight": "text_projection",
     },
-}  # fmt: skip
-RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0", "conv2": "out_layers.3",
-          "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection"}  # fmt: skip
+}
+RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "time_emb_proj": "emb_layers.1",
+    "conv_shortcut": "skip_connection",
+}
 
 
 def _named(key: str, names: dict[str, str]) -> str:

@@ -16,9 +16,17 @@ from fairlead.core.sampling import Chain, Sampler, Steering, sample
 
 
 def steered(
-    *parts: Steering, model: Any, n: int, steps: int, sampler: Sampler, score: Callable[[Tensor], Tensor], group: int = 1,
-    seed: int = 0, x: Tensor | None = None, notes: dict[str, Tensor] | None = None,
-) -> tuple[Tensor, Cost]:  # fmt: skip
+    *parts: Steering,
+    model: Any,
+    n: int,
+    steps: int,
+    sampler: Sampler,
+    score: Callable[[Tensor], Tensor],
+    group: int = 1,
+    seed: int = 0,
+    x: Tensor | None = None,
+    notes: dict[str, Tensor] | None = None,
+) -> tuple[Tensor, Cost]:
     """n samples in groups from the noise x, or that of the seed; `score` of n clean samples is charged as n scores."""
     meter = Meter()
     model.meter(meter)
@@ -31,7 +39,16 @@ def steered(
 
     with torch.no_grad(), meter.grant(INFINITE):
         out = sample(
-            model, sampler, x, model.encode(["x"] * n), model.levels(steps), own, meter, steering=Chain(parts),
-            groups=torch.arange(n) // group, score=scored, notes=notes,
-        )  # fmt: skip
+            model,
+            sampler,
+            x,
+            model.encode(["x"] * n),
+            model.levels(steps),
+            own,
+            meter,
+            steering=Chain(parts),
+            groups=torch.arange(n) // group,
+            score=scored,
+            notes=notes,
+        )
     return out, replace(meter.spent, seconds=0.0)

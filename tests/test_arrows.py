@@ -15,8 +15,15 @@ import fairlead
 PACKAGE = Path(fairlead.__file__).parent
 AXES = {"models", "rewards", "spaces", "searches", "steering", "interventions", "metrics"}
 APP_READS = {
-    "run.spec", "run.store", "run.records", "run.registry", "run.desk", "core.cost", "core.errors", "core.people",
-}  # fmt: skip
+    "run.spec",
+    "run.store",
+    "run.records",
+    "run.registry",
+    "run.desk",
+    "core.cost",
+    "core.errors",
+    "core.people",
+}
 """What the application may import as a module loads; what computes is imported inside the command that computes."""
 GRANTED = {
     ("run", "api"): "called, the package is the function of its name: importing the one hides the other",
@@ -37,7 +44,7 @@ FILES = {name_of(p): p for p in sorted(PACKAGE.rglob("*.py"))}
 def imports(tree: ast.AST, top: bool) -> Iterator[str]:
     """Modules of ours that a tree imports, without `fairlead.`; `top`: only where the module loads, not inside functions
     and not for type checkers.
-    """  # fmt: skip
+    """
     for node in ast.iter_child_nodes(tree):
         if top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             continue
@@ -107,9 +114,15 @@ def test_the_test_sees_a_wrong_arrow() -> None:
 
 
 LIGHT = [
-    "fairlead", "fairlead.run", "fairlead.run.desk", "fairlead.core.people", "fairlead.run.spec",
-    "fairlead.run.store", "fairlead.run.records", "fairlead.core.cost",
-]  # fmt: skip
+    "fairlead",
+    "fairlead.run",
+    "fairlead.run.desk",
+    "fairlead.core.people",
+    "fairlead.run.spec",
+    "fairlead.run.store",
+    "fairlead.run.records",
+    "fairlead.core.cost",
+]
 
 
 @pytest.mark.parametrize("module", LIGHT)

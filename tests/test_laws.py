@@ -37,8 +37,17 @@ from items import pocket_ready
 
 NEEDS_POCKET = {"aesthetic", "clip_score", "detector"}
 IN_TESTS_REWARDS = {
-    "file", "hps", "http", "human", "image_reward", "judge", "pairwise_judge", "pick_score", "self_verifier", "vqa_score",
-}  # fmt: skip
+    "file",
+    "hps",
+    "http",
+    "human",
+    "image_reward",
+    "judge",
+    "pairwise_judge",
+    "pick_score",
+    "self_verifier",
+    "vqa_score",
+}
 """Rewards without a default that is here; tests/rewards applies the laws to tiny ones."""
 NEEDS_PACKAGE = {"bayes_opt": "botorch"}
 OFF: dict[str, dict[str, Any]] = {

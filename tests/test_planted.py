@@ -105,7 +105,10 @@ def pipeline(bench: Bench) -> None:
 def skipping(name: str) -> Law:
     def law(bench: Bench) -> None:
         bench.monkeypatch.syspath_prepend(str(Path(__file__).parent / "models"))
-        levels, more = FlowMatchEulerDiscreteScheduler(shift=3.0), bench.new() if name.endswith("priced") else bench.monkeypatch
+        levels, more = (
+            FlowMatchEulerDiscreteScheduler(shift=3.0),
+            bench.new() if name.endswith("priced") else bench.monkeypatch,
+        )
         getattr(suite("models/test_sd3"), name)(lambda **net: tiny.saved(bench.new(), tiny.sd3, levels, **net), more)
 
     return law
@@ -408,7 +411,9 @@ MISTAKES = {
         core_test("test_rows_tell_whose_row_is_whose"),
     ),
     "the halves of guidance are exchanged": Mistake(
-        "fairlead.core.model:Rows.doubled", "torch.cat([off, self.conditional])", "torch.cat([self.conditional, off])",
+        "fairlead.core.model:Rows.doubled",
+        "torch.cat([off, self.conditional])",
+        "torch.cat([self.conditional, off])",
         lambda bench: suite("models/test_flux").test_edits_see_the_rows_of_both_branches(3.0, bench.flux),
     ),
     "replicas mix": Mistake(DAMP, "rows.replica,", "0 * rows.replica,", damping),
@@ -419,63 +424,97 @@ MISTAKES = {
     ),
     # skip-layer guidance and sequences of both streams
     "blocks are skipped in every step": Mistake(
-        "fairlead.models.sd3:StableDiffusion3._skips", "start * rows.steps < rows.step < stop * rows.steps", "True",
+        "fairlead.models.sd3:StableDiffusion3._skips",
+        "start * rows.steps < rows.step < stop * rows.steps",
+        "True",
         skipping("test_skip_layer_guidance"),
     ),
     "skip-layer guidance pulls": Mistake(
-        "fairlead.models.sd3:StableDiffusion3._besides", "positive - again()", "again() - positive",
+        "fairlead.models.sd3:StableDiffusion3._besides",
+        "positive - again()",
+        "again() - positive",
         skipping("test_skip_layer_guidance"),
     ),
     "the price forgets the third row": Mistake(
-        "fairlead.run.price:Mirage.predict", 'self._model.rows_each(rows) if hasattr(self._model, "rows_each") else ', "",
-        skipping("test_skip_layer_guidance_is_priced"), Exception,
+        "fairlead.run.price:Mirage.predict",
+        'self._model.rows_each(rows) if hasattr(self._model, "rows_each") else ',
+        "",
+        skipping("test_skip_layer_guidance_is_priced"),
+        Exception,
     ),
     "the picture's filling is text": Mistake(
-        "fairlead.models.z_image:ZImage._edited", "[n, -n % ROUNDED, output.shape[1] - n - -n % ROUNDED]",
-        "[n, 0, output.shape[1] - n]", z_image,
+        "fairlead.models.z_image:ZImage._edited",
+        "[n, -n % ROUNDED, output.shape[1] - n - -n % ROUNDED]",
+        "[n, 0, output.shape[1] - n]",
+        z_image,
     ),
     "padding of short captions is live": Mistake(
-        "fairlead.models.z_image:ZImage._edited", "< live", "< live.max()", z_image,
+        "fairlead.models.z_image:ZImage._edited",
+        "< live",
+        "< live.max()",
+        z_image,
     ),
     # repulsion
     "repulsion attracts": Mistake(
-        "fairlead.interventions._gram:_slope", "-(vectors * np.log(", "(vectors * np.log(", repelling("test_diversity_rises")
+        "fairlead.interventions._gram:_slope",
+        "-(vectors * np.log(",
+        "(vectors * np.log(",
+        repelling("test_diversity_rises"),
     ),
     "repulsion lengthens": Mistake(
-        "fairlead.interventions._gram:moves", " - eye * (s * k).sum(-1)[:, :, None]", "",
+        "fairlead.interventions._gram:moves",
+        " - eye * (s * k).sum(-1)[:, :, None]",
+        "",
         repelling("test_the_gradient_is_the_objectives", "vendi"),
     ),
     "the kernel of the start is kept": Mistake(
-        "fairlead.interventions._gram:moves", "g = a @ g @ a.swapaxes(1, 2)", "pass",
+        "fairlead.interventions._gram:moves",
+        "g = a @ g @ a.swapaxes(1, 2)",
+        "pass",
         repelling("test_the_gram_loop_is_the_loop_over_tokens", 1.0, 10),
     ),
     "branches repel each other": Mistake(
-        "fairlead.interventions.repulsion:Repulsion._groups", 'if self.cfg == "joint" else rows.conditional', "",
+        "fairlead.interventions.repulsion:Repulsion._groups",
+        'if self.cfg == "joint" else rows.conditional',
+        "",
         repelling("test_branches_have_their_own_kernels"),
     ),
     "padding is repelled": Mistake(
-        "fairlead.interventions.repulsion:Repulsion.__call__", "streams[0] * tokens.mask[..., None].to(streams[0])",
-        "streams[0]", repelling("test_padding_is_left_out"),
+        "fairlead.interventions.repulsion:Repulsion.__call__",
+        "streams[0] * tokens.mask[..., None].to(streams[0])",
+        "streams[0]",
+        repelling("test_padding_is_left_out"),
     ),
     "the window never closes": Mistake(
-        "fairlead.interventions.repulsion:Repulsion.wants", "rows.step < first and ", "",
+        "fairlead.interventions.repulsion:Repulsion.wants",
+        "rows.step < first and ",
+        "",
         repelling("test_the_window", 20, 3),
     ),
     "kept ones may be alike": Mistake(
-        "fairlead.core.diverse:pick", "rest = rest - row.square()", "pass",
+        "fairlead.core.diverse:pick",
+        "rest = rest - row.square()",
+        "pass",
         lambda bench: suite("metrics/test_metrics").test_pick_is_the_greedy_determinant(),
     ),
     "particles attract": Mistake(
-        "fairlead.steering.particle_guidance:force", "k.sum(1, keepdim=True) * z - k @ z", "k @ z - k.sum(1, keepdim=True) * z",
+        "fairlead.steering.particle_guidance:force",
+        "k.sum(1, keepdim=True) * z - k @ z",
+        "k @ z - k.sum(1, keepdim=True) * z",
         lambda bench: suite("steering/test_particle_guidance").test_groups_and_pairs(),
     ),
     "a noisy prompt changes its spread": Mistake(
-        "fairlead.interventions.cads:Cads.__call__", "* _std(text) + _mean(text)", "+ _mean(text)",
+        "fairlead.interventions.cads:Cads.__call__",
+        "* _std(text) + _mean(text)",
+        "+ _mean(text)",
         lambda bench: suite("interventions/test_cads").test_annealing_and_statistics(),
     ),
     "prompts share a group": Mistake(
-        "fairlead.core.intervention:one_prompt_a_group", "!= prompt", "is None",
-        lambda bench: repelling("test_prompts_of_a_batch_do_not_meet", bench.flux)(bench), Exception,
+        "fairlead.core.intervention:one_prompt_a_group",
+        "!= prompt",
+        "is None",
+        lambda bench: repelling("test_prompts_of_a_batch_do_not_meet", bench.flux)(bench),
+        Exception,
     ),
     # models
     "guidance the wrong way round": Mistake(
@@ -484,9 +523,7 @@ MISTAKES = {
         "positive + self._cfg * (positive - negative)",
         pipeline,
     ),
-    "an edit stays installed": Mistake(
-        f"{PIPELINE}.edit", "            unhook()\n", "            pass\n", damping
-    ),
+    "an edit stays installed": Mistake(f"{PIPELINE}.edit", "            unhook()\n", "            pass\n", damping),
     "an edit stays installed after an exception": Mistake(
         "fairlead.core.intervention:installed",
         "        yield\n",
@@ -539,10 +576,14 @@ MISTAKES = {
         the_store,
     ),
     "infinity ranks first": Mistake(
-        "fairlead.core.reward:without_infinity", "values == math.inf", "values == -math.inf",
+        "fairlead.core.reward:without_infinity",
+        "values == math.inf",
+        "values == -math.inf",
         lambda bench: suite("run/test_engine").test_nan_never_wins(math.inf, bench.go()),
     ),
-    "the question is not compared": Mistake(f"{STORE}.recall", "if asked != question(task, position):", "if False:", the_store),
+    "the question is not compared": Mistake(
+        f"{STORE}.recall", "if asked != question(task, position):", "if False:", the_store
+    ),
     "the question forgets its key": Mistake("fairlead.run.store:question", "p.key.digest + ", "", the_store),
     "a gradient is forgotten": Mistake(f"{STORE}.recall", "_tensor(slope)", "None", resuming_gradients),
     "recorded before the pictures are written": Mistake(
@@ -561,38 +602,54 @@ MISTAKES = {
     ),
     # noise search
     "a neighbour at another angle": Mistake(
-        "fairlead.searches.zero_order:angular", "math.sqrt(1 - cosine**2) * g", "(1 - cosine) * g",
+        "fairlead.searches.zero_order:angular",
+        "math.sqrt(1 - cosine**2) * g",
+        "(1 - cosine) * g",
         noise("test_angular_neighbour_keeps_norm_and_angle"),
     ),
     "the pivot moves to a worse neighbour": Mistake(
-        "fairlead.searches.zero_order:ZeroOrder.learn", "best.value > self._score", "best.value < self._score",
+        "fairlead.searches.zero_order:ZeroOrder.learn",
+        "best.value > self._score",
+        "best.value < self._score",
         noise("test_zero_order_pivot_never_gets_worse"),
     ),
     "the pivot is rendered every round": Mistake(
-        "fairlead.searches.zero_order:ZeroOrder.propose", "if self._score is None else []", "",
+        "fairlead.searches.zero_order:ZeroOrder.propose",
+        "if self._score is None else []",
+        "",
         noise("test_zero_order_costs_its_pivot_once"),
     ),
     "a piece of a generation moves the search": Mistake(
         "fairlead.core.search:Generations.tell", "if self._told and not self._queue:", "if self._told:", pieces
     ),
     "children of evolution shrink": Mistake(
-        "fairlead.searches.evolution:Evolution._child", "math.sqrt(1 - self._beta**2)", "(1 - self._beta)",
+        "fairlead.searches.evolution:Evolution._child",
+        "math.sqrt(1 - self._beta**2)",
+        "(1 - self._beta)",
         noise("test_evolution_keeps_elites_and_renders_only_children"),
     ),
     "elites die": Mistake(
-        "fairlead.searches.evolution:Evolution.learn", "*self._people[: self._elites], ", "",
+        "fairlead.searches.evolution:Evolution.learn",
+        "*self._people[: self._elites], ",
+        "",
         noise("test_evolution_elites_outlive_worse_children"),
     ),
     "an empty mask": Mistake(
-        "fairlead.searches.trust_region:TrustRegion._inside", "not bool(mask.any())", "False",
+        "fairlead.searches.trust_region:TrustRegion._inside",
+        "not bool(mask.any())",
+        "False",
         noise("test_trust_region_moves_at_least_one_coordinate_inside_its_box"),
     ),
     "regions stay on the last round": Mistake(
-        "fairlead.searches.trust_region:TrustRegion.learn", "[*self._best, *generation]", "generation",
+        "fairlead.searches.trust_region:TrustRegion.learn",
+        "[*self._best, *generation]",
+        "generation",
         noise("test_trust_region_moves_at_least_one_coordinate_inside_its_box"),
     ),
     "gradient steps inflate the noise": Mistake(
-        "fairlead.searches.first_order:tangent", "moved * p.norm() / moved.norm()", "moved",
+        "fairlead.searches.first_order:tangent",
+        "moved * p.norm() / moved.norm()",
+        "moved",
         noise("test_first_order_step_is_tangent_and_keeps_the_norm"),
     ),
     # embedding search
@@ -610,90 +667,132 @@ MISTAKES = {
         told("test_tokens_come_first_row_by_row_then_the_pooled_vector"),
     ),
     "padding moves": Mistake(
-        "fairlead.spaces.embedding:_positions", "rows if mask is None else rows[mask[0, first:end].cpu() != 0]", "rows",
+        "fairlead.spaces.embedding:_positions",
+        "rows if mask is None else rows[mask[0, first:end].cpu() != 0]",
+        "rows",
         told("test_what_is_left_out_does_not_move"),
     ),
     "a trust region of the largest entry": Mistake(
-        f"{EMBEDDING}.move", "shift.square().mean(1, keepdim=True)", "shift.square().amax(1, keepdim=True)",
+        f"{EMBEDDING}.move",
+        "shift.square().mean(1, keepdim=True)",
+        "shift.square().amax(1, keepdim=True)",
         told("test_the_trust_region_holds_and_leaves_what_is_inside"),
     ),
     "noise leaves the shell": Mistake(
-        "fairlead.spaces.product:Product.place", "if self._sphere:", "if False:",
+        "fairlead.spaces.product:Product.place",
+        "if self._sphere:",
+        "if False:",
         told("test_product_is_the_plain_sample_at_its_draw_and_stays_on_the_shell"),
     ),
     "the embedding's gradient is not computed again": Mistake(
         f"{SAMPLING}:_asking", "(y.requires_grad or cond.moves)", "y.requires_grad", bill("adam")
     ),
     "the worse half is not used": Mistake(
-        "fairlead.searches.sep_cma:weights", "-worse / worse.sum() * size", "0 * worse", embedding("test_published_constants")
+        "fairlead.searches.sep_cma:weights",
+        "-worse / worse.sum() * size",
+        "0 * worse",
+        embedding("test_published_constants"),
     ),
     "the line turned round": Mistake(
-        "fairlead.searches.sep_cma:SepCma._two_points", "better[1] - better[0]", "better[0] - better[1]",
+        "fairlead.searches.sep_cma:SepCma._two_points",
+        "better[1] - better[0]",
+        "better[0] - better[1]",
         embedding("test_the_step_grows_where_it_is_too_small", "tpa"),
     ),
     "the path forgets how much selection averages": Mistake(
-        "fairlead.searches.sep_cma:SepCma.update", "math.sqrt(cs * (2 - cs) * self._mueff)", "math.sqrt(cs * (2 - cs))",
+        "fairlead.searches.sep_cma:SepCma.update",
+        "math.sqrt(cs * (2 - cs) * self._mueff)",
+        "math.sqrt(cs * (2 - cs))",
         embedding("test_the_step_grows_where_it_is_too_small", "csa"),
     ),
     "scales learn from the worst": Mistake(
-        "fairlead.searches.sep_cma:SepCma.update", "squares += ", "squares -= ",
+        "fairlead.searches.sep_cma:SepCma.update",
+        "squares += ",
+        "squares -= ",
         embedding("test_scales_are_learnt_where_there_are_few"),
     ),
     "failed samples are ranked by luck": Mistake(
         "fairlead.searches._population:Anchor.value", "else -math.inf", "else 0.0", failing("SepCma")
     ),
     "a search has a state of its own": Mistake(
-        "fairlead.searches._population:Population.propose", "self._key.fold(", "Key.root(id(self)).fold(", resuming_sep_cma,
+        "fairlead.searches._population:Population.propose",
+        "self._key.fold(",
+        "Key.root(id(self)).fold(",
+        resuming_sep_cma,
         Exception,
     ),
     "adam forgets its bias": Mistake(
-        "fairlead.searches.adam:Adam.learn", "self._first / (1 - b1**self._steps)", "self._first",
+        "fairlead.searches.adam:Adam.learn",
+        "self._first / (1 - b1**self._steps)",
+        "self._first",
         embedding("test_the_first_adam_step_is_the_rate_in_the_sign_of_the_gradient"),
     ),
     "adam walks on from what failed": Mistake(
-        "fairlead.searches.adam:Adam.learn", "self._stepped(self._good)", "self._stepped(self._x)",
+        "fairlead.searches.adam:Adam.learn",
+        "self._stepped(self._good)",
+        "self._stepped(self._x)",
         embedding("test_adam_goes_back_from_what_is_not_finite_with_half_the_rate"),
     ),
     "renos regulariser pulls to zero": Mistake(
-        "fairlead.searches.reno:Reno.learn", "(1 - (d - 1) / float(z.square().sum()))", "1.0",
+        "fairlead.searches.reno:Reno.learn",
+        "(1 - (d - 1) / float(z.square().sum()))",
+        "1.0",
         embedding("test_renos_regulariser_keeps_the_norm_of_normal_noise"),
     ),
     "snes moves against its ranks": Mistake(
-        "fairlead.searches.snes:Snes.update", "self._rate * self._spread * shift", "-self._rate * self._spread * shift",
+        "fairlead.searches.snes:Snes.update",
+        "self._rate * self._spread * shift",
+        "-self._rate * self._spread * shift",
         embedding("test_snes_learns_scales_and_converges"),
     ),
     "the wrong forward kernel": Mistake(
         "fairlead.core.model:renoise", "(c * at.sigma) ** 2", "c * at.sigma**2", kernel
     ),
     "a residue makes a fifth round": Mistake(
-        "fairlead.steering.paths:levels", "round(low + delta_f - delta_b, 12)", "low + delta_f - delta_b",
+        "fairlead.steering.paths:levels",
+        "round(low + delta_f - delta_b, 12)",
+        "low + delta_f - delta_b",
         path("test_default_levels"),
     ),
     "the worst children survive": Mistake(
-        "fairlead.steering.paths:Paths._choose", "descending=True", "descending=False",
+        "fairlead.steering.paths:Paths._choose",
+        "descending=True",
+        "descending=False",
         path("test_keeps_the_best_of_the_group_or_one_of_each_parent"),
     ),
     "the rest of the grid is paid for": Mistake(
-        "fairlead.steering.paths:Paths.__call__", ", last=True", "",
-        path("test_cost_is_the_formula_and_the_price", 4, 3, 5, 10), Exception,
+        "fairlead.steering.paths:Paths.__call__",
+        ", last=True",
+        "",
+        path("test_cost_is_the_formula_and_the_price", 4, 3, 5, 10),
+        Exception,
     ),
     "retries are kept where they are worse": Mistake(
-        "fairlead.steering.dfs:DepthFirst._search", "new > value[rows]", "new < value[rows]",
+        "fairlead.steering.dfs:DepthFirst._search",
+        "new > value[rows]",
+        "new < value[rows]",
         path("test_dfs_spends_only_where_the_score_asks_for_it"),
     ),
     "a sibling works for nothing": Mistake(
-        "fairlead.run.worker:Worker.__init__", "(self.model, *(kin.model for kin in self.siblings.values()))",
-        "(self.model,)", beside("test_its_work_is_in_the_same_bill"), Exception,
+        "fairlead.run.worker:Worker.__init__",
+        "(self.model, *(kin.model for kin in self.siblings.values()))",
+        "(self.model,)",
+        beside("test_its_work_is_in_the_same_bill"),
+        Exception,
     ),
     "a sibling of another family is asked at the run's own level": Mistake(
         "fairlead.core.sibling:Sibling.predict", "if self._alike:", "if True:", cousin
     ),
     "the worst noise is added": Mistake(
-        "fairlead.steering._synthesis:weights", "torch.tanh((values - mean) / tau)", "torch.tanh((mean - values) / tau)",
+        "fairlead.steering._synthesis:weights",
+        "torch.tanh((values - mean) / tau)",
+        "torch.tanh((mean - values) / tau)",
         demon("test_weights_of_the_specification"),
     ),
     "scores are not centred": Mistake(
-        "fairlead.steering._synthesis:weights", "torch.tanh((values - mean) / tau)", "torch.tanh(values / tau)",
+        "fairlead.steering._synthesis:weights",
+        "torch.tanh((values - mean) / tau)",
+        "torch.tanh(values / tau)",
         demon("test_weights_obey_the_rules", "tanh"),
     ),
     "one norm for the batch": Mistake(
@@ -703,181 +802,279 @@ MISTAKES = {
         demon("test_noise_lies_on_the_sphere_and_follows_rotations"),
     ),
     "the first temperature stays": Mistake(
-        f"{DEMON}:Demon._tau", 'if self.tau == "adaptive":', 'if self.tau == "never":',
+        f"{DEMON}:Demon._tau",
+        'if self.tau == "adaptive":',
+        'if self.tau == "never":',
         demon("test_first_temperature_is_kept_only_where_asked"),
     ),
     "a missing score is the best": Mistake(
-        f"{DEMON}:Demon._scores", "if len(known) == 0 or", "if", demon("test_candidates_without_a_number", float("nan")), Exception,
+        f"{DEMON}:Demon._scores",
+        "if len(known) == 0 or",
+        "if",
+        demon("test_candidates_without_a_number", float("nan")),
+        Exception,
     ),
     "the drift forgets the noise level": Mistake(
-        "fairlead.core.sde:Sde.__call__", "(1 + beta * a) * (start - x0) / a", "(1 + beta) * (start - x0) / a",
+        "fairlead.core.sde:Sde.__call__",
+        "(1 + beta * a) * (start - x0) / a",
+        "(1 + beta) * (start - x0) / a",
         demon("test_the_sde_keeps_the_marginals", 0.5, 64, 0.993),
     ),
     "the noise of the corrector is that of the start": Mistake(
-        "fairlead.core.sde:Sde.__call__", "0.5 * (a + b) * kick", "a * kick",
+        "fairlead.core.sde:Sde.__call__",
+        "0.5 * (a + b) * kick",
+        "a * kick",
         demon("test_the_sde_keeps_the_marginals", 0.5, 64, 0.993),
     ),
     "the sample keeps its alpha": Mistake(
-        f"{DEMON}:Demon.__call__", "lambda x: x / alpha", "lambda x: x * alpha", demon("test_all_families_walk_the_same_way"),
+        f"{DEMON}:Demon.__call__",
+        "lambda x: x / alpha",
+        "lambda x: x * alpha",
+        demon("test_all_families_walk_the_same_way"),
     ),
     "candidates are looked at in the ratio's own coordinate": Mistake(
-        "fairlead.core.sde:Sde.__call__", "denoise(near * to.alpha, to)", "denoise(near, to)",
+        "fairlead.core.sde:Sde.__call__",
+        "denoise(near * to.alpha, to)",
+        "denoise(near, to)",
         demon("test_all_families_walk_the_same_way"),
     ),
     "a dislike is a like": Mistake(
-        "fairlead.rewards.human:Human.choose", "- float(~i in said)", "+ float(~i in said)",
+        "fairlead.rewards.human:Human.choose",
+        "- float(~i in said)",
+        "+ float(~i in said)",
         asked("test_likes_and_dislikes_are_read", False),
     ),
     "enough is not enough": Mistake(
-        f"{DEMON}:Demon._steered", "done[b] = True", "done[b] = False", asked("test_enough_is_the_ode_from_there"),
+        f"{DEMON}:Demon._steered",
+        "done[b] = True",
+        "done[b] = False",
+        asked("test_enough_is_the_ode_from_there"),
     ),
     "thinking is paid for": Mistake(
-        "fairlead.core.cost:Meter.paused", "self._since += time.perf_counter() - since", "self._since += 0",
+        "fairlead.core.cost:Meter.paused",
+        "self._since += time.perf_counter() - since",
+        "self._since += 0",
         asked("test_waiting_spends_no_seconds"),
     ),
     "a rollout more than the price": Mistake(
-        "fairlead.steering._rollout:look_ahead", "look or 20", "(look or 20) + 1",
+        "fairlead.steering._rollout:look_ahead",
+        "look or 20",
+        "(look or 20) + 1",
         demon("test_cost_is_the_formula_and_the_price", {}, FULL),
     ),
     "gradients are free": Mistake(
         f"{SAMPLING}:_slope", "meter.charge(Cost(backwards=(meter.spent - before).forwards))", "pass", rival_cost
     ),
     "the gradient's strength forgets the level": Mistake(
-        "fairlead.steering.reward_gradient:RewardGradient.__call__", "self.scale * at.sigma**2 / at.alpha * slope",
-        "self.scale * at.sigma**2 * slope", rival("test_gradient_through_the_network_is_that_of_finite_differences"),
+        "fairlead.steering.reward_gradient:RewardGradient.__call__",
+        "self.scale * at.sigma**2 / at.alpha * slope",
+        "self.scale * at.sigma**2 * slope",
+        rival("test_gradient_through_the_network_is_that_of_finite_differences"),
     ),
     "embeddings wander": Mistake(
-        "fairlead.steering.date:AdaptiveEmbedding.__call__", "original = step.told", "original = step.cond",
+        "fairlead.steering.date:AdaptiveEmbedding.__call__",
+        "original = step.told",
+        "original = step.cond",
         rival("test_embeddings_stay_in_their_ball_and_samples_apart"),
     ),
     "the potentials are never corrected": Mistake(
-        "fairlead.steering.feynman_kac:FeynmanKac.__call__", "gain if step.index + 1 < step.steps else", "gain if True else",
+        "fairlead.steering.feynman_kac:FeynmanKac.__call__",
+        "gain if step.index + 1 < step.steps else",
+        "gain if True else",
         rival("test_particles_reach_the_tilted_distribution", "add"),
     ),
     "particles of two groups compete": Mistake(
-        "fairlead.steering.feynman_kac:FeynmanKac._resampled", "(step.groups == g)", "(step.groups == step.groups)",
+        "fairlead.steering.feynman_kac:FeynmanKac._resampled",
+        "(step.groups == g)",
+        "(step.groups == step.groups)",
         rival("test_particles_of_other_groups_do_not_matter_and_failed_ones_die"),
     ),
     "the worst child goes on": Mistake(
-        "fairlead.steering.svdd:ValueDecoding._best", "value.argmax(1)", "value.argmin(1)",
+        "fairlead.steering.svdd:ValueDecoding._best",
+        "value.argmax(1)",
+        "value.argmin(1)",
         rival("test_children_raise_the_reward", 1),
     ),
     "a child's prediction is bought twice": Mistake(
-        "fairlead.steering.svdd:ValueDecoding.__call__", 'after, step.memory["svdd_x0"] = plan.pop(0)', "after, _ = plan.pop(0)",
+        "fairlead.steering.svdd:ValueDecoding.__call__",
+        'after, step.memory["svdd_x0"] = plan.pop(0)',
+        "after, _ = plan.pop(0)",
         rival_cost,
     ),
     "the bank forgets its own lengths": Mistake(
-        "fairlead.steering._displacement:displacement", " - at.alpha**2 * half", "",
+        "fairlead.steering._displacement:displacement",
+        " - at.alpha**2 * half",
+        "",
         lookahead("test_the_shift_is_the_gradient_of_the_log_sum_exp", "flow"),
     ),
     "the plain responsibilities are left out": Mistake(
-        "fairlead.steering._displacement:displacement", " - torch.softmax(logits, 1)", "", lookahead("test_identities", "flow")
+        "fairlead.steering._displacement:displacement",
+        " - torch.softmax(logits, 1)",
+        "",
+        lookahead("test_identities", "flow"),
     ),
     "the tilted bank itself is lent, not its ratio": Mistake(
-        "fairlead.steering._displacement:displacement", "- torch.softmax(logits, 1)", "- 0 * torch.softmax(logits, 1)",
+        "fairlead.steering._displacement:displacement",
+        "- torch.softmax(logits, 1)",
+        "- 0 * torch.softmax(logits, 1)",
         lookahead("test_a_weak_lookahead_lends_its_ratio_and_not_itself"),
     ),
     "the best reward is not at zero": Mistake(
-        "fairlead.steering.lidar:Lidar.tilting", "self.rewards - self.rewards.max()", "self.rewards",
+        "fairlead.steering.lidar:Lidar.tilting",
+        "self.rewards - self.rewards.max()",
+        "self.rewards",
         lookahead("test_rewards_far_from_zero_are_no_less_exact"),
     ),
     "a failed lookahead picture poisons the bank": Mistake(
-        "fairlead.steering.lidar:Lidar.with_bank", "rewards.isfinite() & ", "rewards.isfinite().logical_or(rewards.isnan()) & ",
+        "fairlead.steering.lidar:Lidar.with_bank",
+        "rewards.isfinite() & ",
+        "rewards.isfinite().logical_or(rewards.isnan()) & ",
         lookahead("test_pictures_without_a_number_are_left_out"),
     ),
     "guidance goes on to the end": Mistake(
-        "fairlead.steering.lidar:Lidar.__call__", 'if at.time <= self._usual("until")', "if at.time < 0",
+        "fairlead.steering.lidar:Lidar.__call__",
+        'if at.time <= self._usual("until")',
+        "if at.time < 0",
         lookahead("test_below_until_nothing_is_moved"),
     ),
     "the bank of another prompt": Mistake(
-        "fairlead.run.prepared:recorded", '("prompt", spec.prompt, other.prompt)', '("model", spec.model, other.model)',
-        lambda bench: lookahead("test_a_run_resumes_and_its_bank_serves_another_reward", bench.new())(bench), Failed,
+        "fairlead.run.prepared:recorded",
+        '("prompt", spec.prompt, other.prompt)',
+        '("model", spec.model, other.model)',
+        lambda bench: lookahead("test_a_run_resumes_and_its_bank_serves_another_reward", bench.new())(bench),
+        Failed,
     ),
     "drafts spend what is kept for the end": Mistake(
-        "fairlead.run.engine:_Drive._search", "self._ledger.reserve(drafts.kept)", "drafts.kept = Cost()",
+        "fairlead.run.engine:_Drive._search",
+        "self._ledger.reserve(drafts.kept)",
+        "drafts.kept = Cost()",
         draft("test_the_reserve_keeps_the_budget", 33, "best_of"),
     ),
     "a resumed run books its full renderings twice": Mistake(
-        "fairlead.run.drafts:Drafts.book", "every or final <= last", "True",
+        "fairlead.run.drafts:Drafts.book",
+        "every or final <= last",
+        "True",
         draft("test_drafts_resume_bit_for_bit", {"finals": 3, "batch": 2}),
     ),
     "finals are priced in groups that are not there": Mistake(
-        "fairlead.run.price:price", "sum(sorted(groups)[-spec.finals :])", "spec.group * spec.finals",
+        "fairlead.run.price:price",
+        "sum(sorted(groups)[-spec.finals :])",
+        "spec.group * spec.finals",
         draft("test_the_price_of_finals_is_of_the_groups_there_are", "first_order", 3),
     ),
     "a draft is returned": Mistake(
         f"{STORE}.best", "[c for c in ranked if c.refines is not None] or ranked", "ranked", greyer
     ),
     "runs share a model whatever its settings": Mistake(
-        "fairlead.run.models:build", "json.dumps(dict(spec.model.settings), sort_keys=True)", "''",
+        "fairlead.run.models:build",
+        "json.dumps(dict(spec.model.settings), sort_keys=True)",
+        "''",
         lambda bench: suite("run/test_models").test_runs_share_a_model_only_where_they_are_told_to(),
     ),
     "a dry run forgets what is computed again": Mistake(
-        "fairlead.run.price:Mirage.predict", "return x * (0 * told + torch.zeros_like(x))", "return torch.zeros_like(x)",
-        draft("test_first_order_is_priced"), Exception,
+        "fairlead.run.price:Mirage.predict",
+        "return x * (0 * told + torch.zeros_like(x))",
+        "return torch.zeros_like(x)",
+        draft("test_first_order_is_priced"),
+        Exception,
     ),
     # comparisons
     "methods have noise of their own": Mistake(
-        "fairlead.bench.plan:Plan.spec", '.fold("compare", prompt)', '.fold("compare", prompt, method)',
+        "fairlead.bench.plan:Plan.spec",
+        '.fold("compare", prompt)',
+        '.fold("compare", prompt, method)',
         comparing("test_numbers_are_paired_and_seeds_shared"),
     ),
     "whoever is steered pays for the plain sample": Mistake(
-        "fairlead.bench.plan:Plan.spec", "replace(made, baseline=False)", "made",
+        "fairlead.bench.plan:Plan.spec",
+        "replace(made, baseline=False)",
+        "made",
         comparing("test_numbers_are_paired_and_seeds_shared"),
     ),
     "differences are not paired": Mistake(
-        "fairlead.bench.standing:_difference", "b(p, s)", "b('one', s)", comparing("test_numbers_are_paired_over_prompts"),
+        "fairlead.bench.standing:_difference",
+        "b(p, s)",
+        "b('one', s)",
+        comparing("test_numbers_are_paired_over_prompts"),
     ),
     "a tie is a loss": Mistake(
-        "fairlead.bench.statistics:wins", "0.5 if math.isclose(ours, theirs, rel_tol=1e-6) else ", "",
+        "fairlead.bench.statistics:wins",
+        "0.5 if math.isclose(ours, theirs, rel_tol=1e-6) else ",
+        "",
         lambda bench: suite("bench/test_compare").test_intervals(),
     ),
     "a curve sees what is not yet paid for": Mistake(
-        "fairlead.bench.standing:Done.at", "            leader = point.leader\n", "            leader = self.points[-1].leader\n",
+        "fairlead.bench.standing:Done.at",
+        "            leader = point.leader\n",
+        "            leader = self.points[-1].leader\n",
         comparing("test_a_curve_knows_only_what_was_spent"),
     ),
     # benchmarks
     "a mask says nothing about its detection": Mistake(
-        "fairlead.bench.mask2former:instances", "probability * float(", "probability + 0 * float(",
+        "fairlead.bench.mask2former:instances",
+        "probability * float(",
+        "probability + 0 * float(",
         scorers("test_a_square_mask_has_its_box_and_score"),
     ),
     "beside counts as above": Mistake(
-        "fairlead.bench.compbench:place", "along <= 0 or along <= across", "along <= 0",
+        "fairlead.bench.compbench:place",
+        "along <= 0 or along <= across",
+        "along <= 0",
         scorers("test_places", "on the left of", (0, 0, 100, 100), (110, 200, 210, 300), 0.0),
     ),
     "one missing thing leaves half a score": Mistake(
-        "fairlead.bench.compbench:spatial", "total if total >= 0.5 else 0.0", "total", scorers("test_spatial_needs_both_and_half"),
+        "fairlead.bench.compbench:spatial",
+        "total if total >= 0.5 else 0.0",
+        "total",
+        scorers("test_spatial_needs_both_and_half"),
     ),
     # pairs
     "the loser is the better one": Mistake(
-        "fairlead.rewards._ordering:_split", "if value[i] > 0.5", "if value[i] < 0.5",
+        "fairlead.rewards._ordering:_split",
+        "if value[i] > 0.5",
+        "if value[i] < 0.5",
         ordering("test_true_answers_give_the_true_order", 8),
     ),
     "the known half is split again": Mistake(
-        "fairlead.rewards._ordering:_straddling", "below < half < below + size", "below <= half <= below + size",
+        "fairlead.rewards._ordering:_straddling",
+        "below < half < below + size",
+        "below <= half <= below + size",
         ordering("test_the_published_numbers"),
     ),
     "who is shown second wins": Mistake(
-        "fairlead.rewards.pairwise_judge:PairwiseJudge.rank", "value if first == i else 1 - value", "value",
+        "fairlead.rewards.pairwise_judge:PairwiseJudge.rank",
+        "value if first == i else 1 - value",
+        "value",
         judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
     ),
     "a pair is another question the other way round": Mistake(
-        "fairlead.rewards.pairwise_judge:PairwiseJudge._turned", "sorted((i, j), key=lambda n: keys[n].digest)", "i, j",
+        "fairlead.rewards.pairwise_judge:PairwiseJudge._turned",
+        "sorted((i, j), key=lambda n: keys[n].digest)",
+        "i, j",
         judged("test_the_order_of_a_consistent_judge_and_answers_paid_for_once"),
     ),
     "rivals are scored one by one": Mistake(
-        "fairlead.run.worker:Worker._score", ", rivals=True", "", judged("test_demon_follows_the_judge_at_the_price_named")
+        "fairlead.run.worker:Worker._score",
+        ", rivals=True",
+        "",
+        judged("test_demon_follows_the_judge_at_the_price_named"),
     ),
     "the mean of pictures instead of the mean of tasks": Mistake(
-        "fairlead.bench.judging:summarise", "if tasks else statistics", "if False else statistics",
+        "fairlead.bench.judging:summarise",
+        "if tasks else statistics",
+        "if False else statistics",
         lambda bench: suite("bench/test_bench").test_aggregation(),
     ),
     "equal prompts give equal pictures": Mistake(
-        "fairlead.bench.painting:Job.spec", "picture.again, ", "",
+        "fairlead.bench.painting:Job.spec",
+        "picture.again, ",
+        "",
         lambda bench: suite("bench/test_bench").test_the_noise_of_a_picture_depends_on_nothing_else(bench.new()),
     ),
-    "two writers": Mistake(f"{STORE}.lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", two_writers),
-}  # fmt: skip
+    "two writers": Mistake(
+        f"{STORE}.lock", "fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", two_writers
+    ),
+}
 
 
 def find(where: str) -> Any:

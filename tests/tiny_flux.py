@@ -35,36 +35,69 @@ def pipeline(guidance_embeds: bool, scheduler: dict[str, Any]) -> Any:
         torch.manual_seed(3)
         words = len(tokenizer())
         vae = AutoencoderKL(
-            block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
-            scaling_factor=0.36, shift_factor=0.11, layers_per_block=1,
-            use_quant_conv=False, use_post_quant_conv=False,
-        )  # fmt: skip
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=16,
+            scaling_factor=0.36,
+            shift_factor=0.11,
+            layers_per_block=1,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+        )
         net = FluxTransformer2DModel(
-            patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16,
-            num_attention_heads=2, joint_attention_dim=32, pooled_projection_dim=32, guidance_embeds=guidance_embeds,
+            patch_size=1,
+            in_channels=16,
+            num_layers=1,
+            num_single_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=32,
+            pooled_projection_dim=32,
+            guidance_embeds=guidance_embeds,
             axes_dims_rope=(4, 6, 6),
-        )  # fmt: skip
+        )
         t5 = T5EncoderModel(
             T5Config(
-                vocab_size=words, d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
-                feed_forward_proj="gated-gelu", dropout_rate=0.0,
+                vocab_size=words,
+                d_model=32,
+                d_kv=16,
+                d_ff=64,
+                num_layers=1,
+                num_heads=2,
+                feed_forward_proj="gated-gelu",
+                dropout_rate=0.0,
             )
-        )  # fmt: skip
+        )
         clip = CLIPTextModel(
             CLIPTextConfig(
-                vocab_size=words, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
-                max_position_embeddings=LENGTH, projection_dim=32, bos_token_id=2, eos_token_id=3, pad_token_id=0,
+                vocab_size=words,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=1,
+                num_attention_heads=2,
+                max_position_embeddings=LENGTH,
+                projection_dim=32,
+                bos_token_id=2,
+                eos_token_id=3,
+                pad_token_id=0,
             )
-        )  # fmt: skip
+        )
         with torch.no_grad():
             for p in net.parameters():
                 p.mul_(2.0)
     settings = {"num_train_timesteps": 1000, "shift": 1.0, **scheduler}
     return FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**settings), vae=vae, text_encoder=clip, tokenizer=tokenizer(),
-        text_encoder_2=t5, tokenizer_2=tokenizer(), transformer=net,
-    )  # fmt: skip
+        scheduler=FlowMatchEulerDiscreteScheduler(**settings),
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=tokenizer(),
+        text_encoder_2=t5,
+        tokenizer_2=tokenizer(),
+        transformer=net,
+    )
 
 
 def save(folder: Path, guidance_embeds: bool, scheduler: dict[str, Any]) -> None:

@@ -18,10 +18,15 @@ def vae(**more: Any) -> Any:
     from diffusers import AutoencoderKL
 
     settings = {
-        "block_out_channels": (8, 8), "down_block_types": ("DownEncoderBlock2D",) * 2,
-        "up_block_types": ("UpDecoderBlock2D",) * 2, "latent_channels": 4, "norm_num_groups": 4, "sample_size": 16,
-        "layers_per_block": 1, "scaling_factor": 0.36,
-    }  # fmt: skip
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+        "latent_channels": 4,
+        "norm_num_groups": 4,
+        "sample_size": 16,
+        "layers_per_block": 1,
+        "scaling_factor": 0.36,
+    }
     return AutoencoderKL(**{**settings, **more})
 
 
@@ -29,10 +34,17 @@ def clip(projected: bool = False, width: int = 32) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer()), hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=LENGTH, projection_dim=width, bos_token_id=2, eos_token_id=3,
+        vocab_size=len(tokenizer()),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        projection_dim=width,
+        bos_token_id=2,
+        eos_token_id=3,
         pad_token_id=0,
-    )  # fmt: skip
+    )
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
 
@@ -41,20 +53,33 @@ def t5(width: int = 32) -> Any:
 
     return T5EncoderModel(
         T5Config(
-            vocab_size=len(tokenizer()), d_model=width, d_kv=16, d_ff=64, num_layers=1, num_heads=2,
-            feed_forward_proj="gated-gelu", dropout_rate=0.0,
+            vocab_size=len(tokenizer()),
+            d_model=width,
+            d_kv=16,
+            d_ff=64,
+            num_layers=1,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
+            dropout_rate=0.0,
         )
-    )  # fmt: skip
+    )
 
 
 def unet(**more: Any) -> Any:
     from diffusers import UNet2DConditionModel
 
     settings = {
-        "sample_size": 8, "in_channels": 4, "out_channels": 4, "block_out_channels": (8, 16), "layers_per_block": 1,
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "cross_attention_dim": 32, "attention_head_dim": 4, "norm_num_groups": 4,
-    }  # fmt: skip
+        "sample_size": 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": (8, 16),
+        "layers_per_block": 1,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "cross_attention_dim": 32,
+        "attention_head_dim": 4,
+        "norm_num_groups": 4,
+    }
     return UNet2DConditionModel(**{**settings, **more})
 
 
@@ -62,58 +87,108 @@ def sd(scheduler: Any, **more: Any) -> Any:
     from diffusers import StableDiffusionPipeline
 
     return StableDiffusionPipeline(
-        vae=vae(), text_encoder=clip(), tokenizer=tokenizer(), unet=unet(**more), scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae(),
+        text_encoder=clip(),
+        tokenizer=tokenizer(),
+        unet=unet(**more),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def lcm(scheduler: Any) -> Any:
     from diffusers import LatentConsistencyModelPipeline
 
     return LatentConsistencyModelPipeline(
-        vae=vae(), text_encoder=clip(), tokenizer=tokenizer(), unet=unet(time_cond_proj_dim=16), scheduler=scheduler,
-        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-    )  # fmt: skip
+        vae=vae(),
+        text_encoder=clip(),
+        tokenizer=tokenizer(),
+        unet=unet(time_cond_proj_dim=16),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
 
 
 def sdxl(scheduler: Any, zeros: bool = True, **more: Any) -> Any:
     from diffusers import StableDiffusionXLPipeline
 
     net = unet(
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=48, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=8 * 6 + 16, **more,
-    )  # fmt: skip
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=48,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=8 * 6 + 16,
+        **more,
+    )
     return StableDiffusionXLPipeline(
-        vae=vae(), text_encoder=clip(), text_encoder_2=clip(projected=True, width=16), tokenizer=tokenizer(),
-        tokenizer_2=tokenizer(), unet=net, scheduler=scheduler, force_zeros_for_empty_prompt=zeros, add_watermarker=False,
-    )  # fmt: skip
+        vae=vae(),
+        text_encoder=clip(),
+        text_encoder_2=clip(projected=True, width=16),
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(),
+        unet=net,
+        scheduler=scheduler,
+        force_zeros_for_empty_prompt=zeros,
+        add_watermarker=False,
+    )
 
 
 def sd3(scheduler: Any, **more: Any) -> Any:
     from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
     net = SD3Transformer2DModel(
-        sample_size=8, patch_size=1, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=4,
-        joint_attention_dim=32, caption_projection_dim=32, pooled_projection_dim=32, out_channels=4, **more,
-    )  # fmt: skip
+        sample_size=8,
+        patch_size=1,
+        in_channels=4,
+        num_layers=3,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pooled_projection_dim=32,
+        out_channels=4,
+        **more,
+    )
     return StableDiffusion3Pipeline(
-        vae=vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False), transformer=net,
-        scheduler=scheduler, text_encoder=clip(projected=True, width=16), tokenizer=tokenizer(),
-        text_encoder_2=clip(projected=True, width=16), tokenizer_2=tokenizer(), text_encoder_3=t5(),
+        vae=vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        transformer=net,
+        scheduler=scheduler,
+        text_encoder=clip(projected=True, width=16),
+        tokenizer=tokenizer(),
+        text_encoder_2=clip(projected=True, width=16),
+        tokenizer_2=tokenizer(),
+        text_encoder_3=t5(),
         tokenizer_3=tokenizer(),
-    )  # fmt: skip
+    )
 
 
 def pixart(scheduler: Any) -> Any:
     from diffusers import PixArtSigmaPipeline, PixArtTransformer2DModel
 
     net = PixArtTransformer2DModel(
-        sample_size=8, num_layers=2, patch_size=2, attention_head_dim=8, num_attention_heads=2, caption_channels=32,
-        in_channels=4, cross_attention_dim=16, out_channels=8, attention_bias=True, activation_fn="gelu-approximate",
-        num_embeds_ada_norm=1000, norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6,
+        sample_size=8,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        caption_channels=32,
+        in_channels=4,
+        cross_attention_dim=16,
+        out_channels=8,
+        attention_bias=True,
+        activation_fn="gelu-approximate",
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single",
+        norm_elementwise_affine=False,
+        norm_eps=1e-6,
         use_additional_conditions=False,
-    )  # fmt: skip
+    )
     return PixArtSigmaPipeline(
         tokenizer=tokenizer(), text_encoder=t5(), vae=vae(), transformer=net, scheduler=scheduler
     )
@@ -148,9 +223,17 @@ def aura_flow(scheduler: Any) -> Any:
     from transformers import UMT5Config, UMT5EncoderModel
 
     net = AuraFlowTransformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_mmdit_layers=1, num_single_dit_layers=2, attention_head_dim=8,
-        num_attention_heads=4, joint_attention_dim=32, caption_projection_dim=32, pos_embed_max_size=256,
-    )  # fmt: skip
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=32,
+        caption_projection_dim=32,
+        pos_embed_max_size=256,
+    )
     text = UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(tokenizer()), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_heads=2, dropout_rate=0.0
@@ -164,22 +247,49 @@ def sana(scheduler: Any) -> Any:
     from transformers import Gemma2Config, Gemma2Model
 
     net = SanaTransformer2DModel(
-        patch_size=1, in_channels=4, out_channels=4, num_layers=1, num_attention_heads=2, attention_head_dim=4,
-        num_cross_attention_heads=2, cross_attention_head_dim=4, cross_attention_dim=8, caption_channels=8, sample_size=32,
-    )  # fmt: skip
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=1,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=8,
+        sample_size=32,
+    )
     dc = AutoencoderDC(
-        in_channels=3, latent_channels=4, attention_head_dim=2, encoder_block_types=("ResBlock", "EfficientViTBlock"),
-        decoder_block_types=("ResBlock", "EfficientViTBlock"), encoder_block_out_channels=(8, 8),
-        decoder_block_out_channels=(8, 8), encoder_qkv_multiscales=((), (5,)), decoder_qkv_multiscales=((), (5,)),
-        encoder_layers_per_block=(1, 1), decoder_layers_per_block=[1, 1], downsample_block_type="conv",
-        upsample_block_type="interpolate", decoder_norm_types="rms_norm", decoder_act_fns="silu", scaling_factor=0.41407,
-    )  # fmt: skip
+        in_channels=3,
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=[1, 1],
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
     text = Gemma2Model(
         Gemma2Config(
-            head_dim=16, hidden_size=8, intermediate_size=64, max_position_embeddings=8192, num_attention_heads=2,
-            num_hidden_layers=1, num_key_value_heads=2, vocab_size=len(tokenizer()), attn_implementation="eager",
+            head_dim=16,
+            hidden_size=8,
+            intermediate_size=64,
+            max_position_embeddings=8192,
+            num_attention_heads=2,
+            num_hidden_layers=1,
+            num_key_value_heads=2,
+            vocab_size=len(tokenizer()),
+            attn_implementation="eager",
         )
-    )  # fmt: skip
+    )
     return SanaPipeline(tokenizer=long_tokenizer(), text_encoder=text, vae=dc, transformer=net, scheduler=scheduler)
 
 
@@ -188,25 +298,45 @@ def qwen_image(scheduler: Any) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     net = QwenImageTransformer2DModel(
-        patch_size=2, in_channels=16, out_channels=4, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=16, axes_dims_rope=(8, 4, 4),
-    )  # fmt: skip
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=16,
+        axes_dims_rope=(8, 4, 4),
+    )
     kl = AutoencoderKLQwenImage(
-        base_dim=8, z_dim=4, dim_mult=[1, 2], num_res_blocks=1, temperal_downsample=[False],
-        latents_mean=[0.1, 0.0, -0.2, 0.3], latents_std=[1.0, 1.5, 2.0, 0.5],
-    )  # fmt: skip
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, 0.0, -0.2, 0.3],
+        latents_std=[1.0, 1.5, 2.0, 0.5],
+    )
     rope = {"mrope_section": [1, 1, 2], "rope_type": "default", "rope_theta": 1000000.0}
     text = Qwen2_5_VLForConditionalGeneration(
         Qwen2_5_VLConfig(
             text_config={
-                "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
-                "num_key_value_heads": 2, "rope_parameters": rope, "vocab_size": 128,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "rope_parameters": rope,
+                "vocab_size": 128,
             },
             vision_config={
-                "depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 16,
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": 16,
             },
         )
-    )  # fmt: skip
+    )
     return QwenImagePipeline(
         scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=long_tokenizer(), transformer=net
     )
@@ -217,15 +347,30 @@ def z_image(scheduler: Any) -> Any:
     from transformers import Qwen3Config, Qwen3Model
 
     net = ZImageTransformer2DModel(
-        all_patch_size=(2,), all_f_patch_size=(1,), in_channels=4, dim=32, n_layers=2, n_refiner_layers=1, n_heads=2,
-        n_kv_heads=2, cap_feat_dim=16, axes_dims=[8, 4, 4], axes_lens=[256, 32, 32],
-    )  # fmt: skip
+        all_patch_size=(2,),
+        all_f_patch_size=(1,),
+        in_channels=4,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=16,
+        axes_dims=[8, 4, 4],
+        axes_lens=[256, 32, 32],
+    )
     text = Qwen3Model(
         Qwen3Config(
-            hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=2,
-            vocab_size=len(tokenizer()), head_dim=8, max_position_embeddings=512,
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            vocab_size=len(tokenizer()),
+            head_dim=8,
+            max_position_embeddings=512,
         )
-    )  # fmt: skip
+    )
     return ZImagePipeline(
         scheduler=scheduler, vae=vae(shift_factor=0.1), text_encoder=text, tokenizer=long_tokenizer(), transformer=net
     )
@@ -235,15 +380,26 @@ def _flux2_parts(width: int, guidance: bool) -> tuple[Any, Any]:
     from diffusers import AutoencoderKLFlux2, Flux2Transformer2DModel
 
     net = Flux2Transformer2DModel(
-        patch_size=1, in_channels=16, num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=3 * width, timestep_guidance_channels=16, axes_dims_rope=(4, 4, 4, 4),
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * width,
+        timestep_guidance_channels=16,
+        axes_dims_rope=(4, 4, 4, 4),
         guidance_embeds=guidance,
-    )  # fmt: skip
+    )
     kl = AutoencoderKLFlux2(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=16,
         layers_per_block=1,
-    )  # fmt: skip
+    )
     kl.bn.running_mean.uniform_(-0.5, 0.5)
     kl.bn.running_var.uniform_(0.5, 2.0)
     return net, kl
@@ -256,14 +412,24 @@ def flux2_klein(scheduler: Any, distilled: bool = False) -> Any:
     net, kl = _flux2_parts(8, guidance=False)
     text = Qwen3ForCausalLM(
         Qwen3Config(
-            hidden_size=8, intermediate_size=8, num_hidden_layers=28, num_attention_heads=1, num_key_value_heads=1,
-            vocab_size=len(tokenizer()), head_dim=8, max_position_embeddings=512,
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=28,
+            num_attention_heads=1,
+            num_key_value_heads=1,
+            vocab_size=len(tokenizer()),
+            head_dim=8,
+            max_position_embeddings=512,
         )
-    )  # fmt: skip
+    )
     return Flux2KleinPipeline(
-        scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=long_tokenizer(), transformer=net,
+        scheduler=scheduler,
+        vae=kl,
+        text_encoder=text,
+        tokenizer=long_tokenizer(),
+        transformer=net,
         is_distilled=distilled,
-    )  # fmt: skip
+    )
 
 
 def flux2(scheduler: Any) -> Any:
@@ -274,15 +440,26 @@ def flux2(scheduler: Any) -> Any:
     text = Mistral3ForConditionalGeneration(
         Mistral3Config(
             text_config={
-                "model_type": "mistral", "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 31,
-                "num_attention_heads": 1, "num_key_value_heads": 1, "vocab_size": len(tokenizer()), "head_dim": 8,
+                "model_type": "mistral",
+                "hidden_size": 8,
+                "intermediate_size": 8,
+                "num_hidden_layers": 31,
+                "num_attention_heads": 1,
+                "num_key_value_heads": 1,
+                "vocab_size": len(tokenizer()),
+                "head_dim": 8,
             },
             vision_config={
-                "model_type": "pixtral", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1,
-                "intermediate_size": 8, "image_size": 16, "patch_size": 8,
+                "model_type": "pixtral",
+                "hidden_size": 8,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 1,
+                "intermediate_size": 8,
+                "image_size": 16,
+                "patch_size": 8,
             },
         )
-    )  # fmt: skip
+    )
     words = long_tokenizer()
     words.chat_template = (
         "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }} and {% endfor %}{% endfor %}"

@@ -46,8 +46,12 @@ TABLE = {  # the specification, section 7.4, toy 20
 }
 BY_K = {2: (3.1, 2.2), 4: (6.1, 4.0), 8: (9.5, 5.5), 16: (14.0, 6.9), 32: (19.6, 8.0)}
 GAINS = {  # section 2.6
-    2: (0.85, 0.36, 0.63), 4: (1.61, 1.01, 1.02), 8: (2.57, 1.64, 1.39), 16: (3.72, 2.41, 1.79), 32: (5.33, 3.42, 2.10),
-}  # fmt: skip
+    2: (0.85, 0.36, 0.63),
+    4: (1.61, 1.01, 1.02),
+    8: (2.57, 1.64, 1.39),
+    16: (3.72, 2.41, 1.79),
+    32: (5.33, 3.42, 2.10),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,9 @@ class Exact(Demon):
         return x / step.to.alpha / (1 + ratio(step.to) ** 2) ** 0.5
 
 
-def run(steering: Steering, model: Mixture, n: int, steps: int, score: Callable[[Tensor], Tensor]) -> tuple[Tensor, Cost]:
+def run(
+    steering: Steering, model: Mixture, n: int, steps: int, score: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Cost]:
     """n samples, and what one cost."""
     meter, out, first = Meter(), [], 0
     model.meter(meter)
@@ -101,7 +107,14 @@ def cells(o: argparse.Namespace) -> Iterator[Cell]:
     """Everything that is measured: part, method, setting, quantity, how, the specification's number."""
     for k, published in GAINS.items():
         for name, value in zip(("tanh", "boltzmann", "best of K"), published, strict=True):
-            yield "gain of a step", name, f"K={k}", "gain", lambda k=k, name=name: (gains(k, name, o.draws), Cost()), value  # type: ignore[misc]
+            yield (
+                "gain of a step",
+                name,
+                f"K={k}",
+                "gain",
+                lambda k=k, name=name: (gains(k, name, o.draws), Cost()),
+                value,
+            )  # type: ignore[misc]
     for beta, row in TABLE.items():
         for name, value in zip(METHODS, row, strict=True):
             yield "gaussian", name, f"beta={beta:g}", "reward", world(o, beta=beta, **METHODS[name]), value
@@ -121,7 +134,14 @@ def cells(o: argparse.Namespace) -> Iterator[Cell]:
             yield "two modes", name, reward, "in the good mode", two(o, reward, look=10, **METHODS[name]), published
     for estimate, look in (("ode", None), ("ode", 4), ("few", 8), ("few", 4), ("few", 2), ("clean", None)):
         name = f"{estimate}{'' if look is None else f' {look}'}"
-        yield "estimates", name, "indicator", "in the good mode", two(o, "indicator", estimate=estimate, look=look), None
+        yield (
+            "estimates",
+            name,
+            "indicator",
+            "in the good mode",
+            two(o, "indicator", estimate=estimate, look=look),
+            None,
+        )
 
 
 def gains(k: int, method: str, draws: int) -> Tensor:
@@ -158,7 +178,11 @@ def two(o: argparse.Namespace, reward: str, **settings: Any) -> Callable[[], tup
 
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Markdown by part."""
-    lines = ["# Demon on exact worlds", "", "Written by `gaussian.py`; intervals are 95 % bootstrap intervals over runs."]
+    lines = [
+        "# Demon on exact worlds",
+        "",
+        "Written by `gaussian.py`; intervals are 95 % bootstrap intervals over runs.",
+    ]
     for part in dict.fromkeys(r["part"] for r in rows):
         own = [r for r in rows if r["part"] == part]
         lines += ["", f"## {part[0].upper()}{part[1:]}: {own[0]['quantity']}", ""]
@@ -193,9 +217,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             found, took = statistics.mean(values.tolist()), time.perf_counter() - since
             numbers = {"mean": found.value, "low": found.low, "high": found.high, "nfe": cost.nfe, "seconds": took}
             write.writerow(
-                {"part": part, "method": method, "setting": setting, "quantity": quantity,
-                 "published": "" if published is None else published, **{k: f"{v:.6g}" for k, v in numbers.items()}}
-            )  # fmt: skip
+                {
+                    "part": part,
+                    "method": method,
+                    "setting": setting,
+                    "quantity": quantity,
+                    "published": "" if published is None else published,
+                    **{k: f"{v:.6g}" for k, v in numbers.items()},
+                }
+            )
             handle.flush()
             print(f"{part}: {method}, {setting}: {found.value:.3f}", flush=True)
     (o.out / "results.md").write_text(table(list(csv.DictReader(path.open()))))

@@ -38,8 +38,10 @@ from fairlead.run.store import Store
 COSTS = ("nfe", "forwards", "scores", "seconds")
 FIELDS = ("model", "part", "method", "setting", "prompt", "seed", *COSTS, "reward", "terms", "picture")
 KINDS: dict[str, dict[str, Any]] = {
-    "tanh": {}, "boltzmann": {"weights": "boltzmann"}, "best of K": {"weights": "boltzmann", "tau": 0.0},
-}  # fmt: skip
+    "tanh": {},
+    "boltzmann": {"weights": "boltzmann"},
+    "best of K": {"weights": "boltzmann", "tau": 0.0},
+}
 PROMPTS = (
     "a photo of a red apple left of a dog;a photo of four clocks;a photo of a blue car above a cat;a photo of three bananas;"
     "a photo of a green bird;a photo of a cat and a bus;a photo of two dogs;a photo of a yellow kite right of a chair;"
@@ -72,9 +74,17 @@ class Bench:
         steer = () if job.demon is None else (Part("demon", job.demon),)
         number = Key.root(seed).fold("demon", prompt).integer() % 2**31
         return make_spec(
-            prompt, model=job.model, reward=self.o.reward, watch=self.o.watch, steer=steer, steps=job.steps, batch=16,
-            seed=number, budget={"nfe": nfe}, defaults=models.defaults(job.model),
-        )  # fmt: skip
+            prompt,
+            model=job.model,
+            reward=self.o.reward,
+            watch=self.o.watch,
+            steer=steer,
+            steps=job.steps,
+            batch=16,
+            seed=number,
+            budget={"nfe": nfe},
+            defaults=models.defaults(job.model),
+        )
 
     def unit(self, job: Job) -> tuple[float, float]:
         """NFE of one picture and of its baseline."""
@@ -104,7 +114,9 @@ class Bench:
     def settings(self, model: str) -> Iterator[Job]:
         """One setting at a time."""
         usual = {"k": self.o.k, "estimate": "clean"}
-        changes = [{"k": k} for k in self.o.ks] + [{"beta": b} for b in self.o.betas] + [{"tau": t} for t in self.o.taus]
+        changes = (
+            [{"k": k} for k in self.o.ks] + [{"beta": b} for b in self.o.betas] + [{"tau": t} for t in self.o.taus]
+        )
         for change in changes:
             name = ", ".join(f"{k}={v}" for k, v in change.items())
             yield Job(model, "settings", "tanh", name, {**usual, **change}, self.o.steps)
@@ -122,7 +134,9 @@ class Bench:
             yield Job(model, "estimates", way["estimate"], setting, {"k": self.o.k, **way}, self.o.steps)
         if model in self.o.sibling:  # two small ones in place of a large one
             small = Job(model, "estimates", "", "", {**distilled, "k": self.o.k * 3 // 8, "look": 2}, self.o.steps)
-            yield replace(small, method=f"best of 2, sibling, k={self.o.k * 3 // 8}, look=2", pool=(2 * self.unit(small)[0],))
+            yield replace(
+                small, method=f"best of 2, sibling, k={self.o.k * 3 // 8}, look=2", pool=(2 * self.unit(small)[0],)
+            )
 
     def rows(self, job: Job, prompt: str, seed: int) -> Iterator[dict[str, Any]]:
         """One row, or one per mark of a pool."""
@@ -141,12 +155,24 @@ class Bench:
     ) -> dict[str, Any]:
         """The winner of those, and what they cost."""
         best = max(some, key=lambda c: (c.reward, -c.index))
-        name = "-".join((job.model, job.part, job.method, setting, prompt, str(seed))).replace(" ", "_").replace("/", "_")
+        name = (
+            "-".join((job.model, job.part, job.method, setting, prompt, str(seed))).replace(" ", "_").replace("/", "_")
+        )
         picture = self.o.pictures / f"{name}.png"
         picture.write_bytes((store.folder / best.image).read_bytes())
         spent = {k: sum(getattr(c.cost, k) for c in some) for k in COSTS}
-        return {"model": job.model, "part": job.part, "method": job.method, "setting": setting, "prompt": prompt, "seed": seed,
-                **spent, "reward": best.reward, "terms": json.dumps(dict(best.terms)), "picture": picture.name}  # fmt: skip
+        return {
+            "model": job.model,
+            "part": job.part,
+            "method": job.method,
+            "setting": setting,
+            "prompt": prompt,
+            "seed": seed,
+            **spent,
+            "reward": best.reward,
+            "terms": json.dumps(dict(best.terms)),
+            "picture": picture.name,
+        }
 
 
 def spread(files: Sequence[Path]) -> float:
@@ -173,7 +199,9 @@ def table(rows: Sequence[dict[str, str]], pictures: Path) -> str:
             for r in some:
                 by[r["prompt"]].append(r)
             costs = [f"{np.mean([float(r[c]) for r in some]):.4g}" for c in COSTS]
-            values = [_cell([float(np.mean([json.loads(r["terms"])[t] for r in p])) for p in by.values()]) for t in terms]
+            values = [
+                _cell([float(np.mean([json.loads(r["terms"])[t] for r in p])) for p in by.values()]) for t in terms
+            ]
             away = [_cell([spread([pictures / r["picture"] for r in p]) for p in by.values()])] if several else []
             lines.append(f"| {method} | {setting} | {' | '.join([*costs, *values, *away])} |")
         lines += gaps(own) if part == "estimates" else []
@@ -236,7 +264,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     o = options(argv)
     bench, path = Bench(o), o.out / "rows.csv"
     rows = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {tuple("" if "NFE" in r[f] else r[f] for f in ("model", "part", "method", "setting", "prompt", "seed")) for r in rows}
+    done = {
+        tuple("" if "NFE" in r[f] else r[f] for f in ("model", "part", "method", "setting", "prompt", "seed"))
+        for r in rows
+    }
     jobs = list(bench.jobs())
     with path.open("a", newline="") as handle:
         write = csv.DictWriter(handle, FIELDS)

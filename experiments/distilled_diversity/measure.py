@@ -95,13 +95,20 @@ def summary(out: Path, prompts: list[geneval.Prompt], seeds: int) -> str:
     for m in MODELS:
         kept = (table[m]["vendi"].mean() - 1) / (first["vendi"].mean() - 1)
         own = table[m]["right_distance"][both]
-        cells = [interval(table[m]["vendi"]), f"{kept:.0%}", interval(table[m]["distance"]), interval(own[~np.isnan(own)])]
+        cells = [
+            interval(table[m]["vendi"]),
+            f"{kept:.0%}",
+            interval(table[m]["distance"]),
+            interval(own[~np.isnan(own)]),
+        ]
         cells.append(interval(table[m]["accepted"]))
         lines.append(f"| {m} | " + " | ".join(cells) + " |")
     lines.append("")
     for m in MODELS[1:]:
-        lines.append(f"- {m} minus {MODELS[0]}: Vendi {interval(table[m]['vendi'] - first['vendi'])}, "
-                     f"accepted {interval(table[m]['accepted'] - first['accepted'])}")  # fmt: skip
+        lines.append(
+            f"- {m} minus {MODELS[0]}: Vendi {interval(table[m]['vendi'] - first['vendi'])}, "
+            f"accepted {interval(table[m]['accepted'] - first['accepted'])}"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -317,7 +317,9 @@ def svg(entries: Sequence[Row], x: str, y: str) -> str:
     """The fronts at the model's own steps, in order of strength; ablations and ruined pictures are left to the tables."""
     base = next(e for e in entries if e["family"] == "base" and not e["setting"])
     main = {arm.family for arm in arms("main", guided=True)}
-    entries = [e for e in entries if e["family"] in main and "steps" not in e["setting"] and e[y][0] > 0.75 * base[y][0]]
+    entries = [
+        e for e in entries if e["family"] in main and "steps" not in e["setting"] and e[y][0] > 0.75 * base[y][0]
+    ]
     families = [f for f in dict.fromkeys(e["family"] for e in entries) if sum(e["family"] == f for e in entries) > 1]
     shown = [e for e in entries if e["family"] in families or e["family"] == "base"]
     (x0, x1), (y0, y1) = ((min(e[m][0] for e in shown), max(e[m][0] for e in shown)) for m in (x, y))
@@ -462,7 +464,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ]
         best = max(fine, key=lambda e: e["vendi_clip_change"][0], default=None)
         shown += [a for a in wanted if best is not None and (a.family, a.setting) == (family, best["setting"])]
-    sheet(studio, shown, prompts[:: max(1, len(prompts) // 4)][:4], o.images).quantize(128).save(o.out / "sheet.png", optimize=True)
+    sheet(studio, shown, prompts[:: max(1, len(prompts) // 4)][:4], o.images).quantize(128).save(
+        o.out / "sheet.png", optimize=True
+    )
     print(o.out / "tables.md")
 
 

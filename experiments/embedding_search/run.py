@@ -75,7 +75,10 @@ def parti(path: Path) -> list[tuple[str, str]]:
 
 def found_parti() -> Path:
     """The TSV in the folder of published data: $FAIRLEAD_SHARED, or `shared` beside or above the repository."""
-    roots = [*filter(None, [os.environ.get("FAIRLEAD_SHARED")]), *(p / "shared" for p in Path(__file__).resolve().parents)]
+    roots = [
+        *filter(None, [os.environ.get("FAIRLEAD_SHARED")]),
+        *(p / "shared" for p in Path(__file__).resolve().parents),
+    ]
     return next((Path(r) / TSV for r in roots if (Path(r) / TSV).is_file()), TSV)
 
 
@@ -92,7 +95,9 @@ def prompts_of(text: str | None, count: int) -> list[tuple[str, str]]:
     path = found_parti() if text == "parti" else Path(text)
     if path.suffix == ".tsv":
         if not path.is_file():
-            raise SystemExit(f"{path} is not there: download PartiPrompts.tsv of google-research/parti and give its path.")
+            raise SystemExit(
+                f"{path} is not there: download PartiPrompts.tsv of google-research/parti and give its path."
+            )
         return parti(path)[:count]
     return [("", line.strip()) for line in text.split(";") if line.strip()][:count]
 
@@ -105,7 +110,11 @@ def specs(o: argparse.Namespace, prompt: str, w: float) -> dict[str, Spec]:
     evaluations = 1 + o.population * o.generations
     space = f"embedding(unit={o.unit!r})"
     words: dict[str, dict[str, Any]] = {
-        "sep_cma": {"space": space, "search": f"sep_cma(sigma={o.sigma}, population={o.population})", "batch": o.population},
+        "sep_cma": {
+            "space": space,
+            "search": f"sep_cma(sigma={o.sigma}, population={o.population})",
+            "batch": o.population,
+        },
         "snes": {"space": space, "search": f"snes(sigma={o.sigma}, population={o.population})", "batch": o.population},
         "best_of": {"search": "best_of", "batch": o.population},
         "reno": {"search": "reno(iterations=None)", "batch": 1},
@@ -121,9 +130,16 @@ def specs(o: argparse.Namespace, prompt: str, w: float) -> dict[str, Spec]:
         named = {"model", *(part.name for part in _parts(formula))}
         settings = {k: v for k, v in parse_settings(o.set).items() if k in named}
         return make_spec(
-            prompt, model=o.model, reward=formula, steps=steps, seed=seed, settings=settings, defaults=usual,
-            budget={"nfe": float(evaluations * steps)}, **words[method],
-        )  # fmt: skip
+            prompt,
+            model=o.model,
+            reward=formula,
+            steps=steps,
+            seed=seed,
+            settings=settings,
+            defaults=usual,
+            budget={"nfe": float(evaluations * steps)},
+            **words[method],
+        )
 
     return {method: spec(method) for method in wanted}
 
@@ -234,10 +250,14 @@ def unit(o: argparse.Namespace, look: Evaluator, number: int, category: str, pro
         climb = np.maximum.accumulate(np.nan_to_num([c.reward for c, _ in line], nan=-np.inf)).tolist()
         marks = range(0, len(line), max(1, len(line) // 40))
         found["methods"][method] = {
-            "evaluations": len(line), "seconds": line[-1][1], "nfe": sum(c.cost.nfe for c, _ in line),
-            "forwards": sum(c.cost.forwards for c, _ in line), "backwards": sum(c.cost.backwards for c, _ in line),
-            "curve": [[i + 1, line[i][1], climb[i]] for i in (*marks, len(line) - 1)], **looked(method, best(line)),
-        }  # fmt: skip
+            "evaluations": len(line),
+            "seconds": line[-1][1],
+            "nfe": sum(c.cost.nfe for c, _ in line),
+            "forwards": sum(c.cost.forwards for c, _ in line),
+            "backwards": sum(c.cost.backwards for c, _ in line),
+            "curve": [[i + 1, line[i][1], climb[i]] for i in (*marks, len(line) - 1)],
+            **looked(method, best(line)),
+        }
     for method in lines:
         if "sep_cma" in lines and method != "sep_cma":
             together = min(lines["sep_cma"][-1][1], lines[method][-1][1])
@@ -275,7 +295,9 @@ def measure(o: argparse.Namespace, method: str, batch: int) -> dict[str, Any]:
     wants = bool(engine.search_class(spec).wants_gradient)
     local = Local(spec, want_gradient=wants)
     keys = [Key.root(0).fold(i) for i in range(batch)]
-    task = Task(tuple(range(batch)), tuple(Proposal(local.space.draw(k), k) for k in keys), tuple(range(batch)), INFINITE)
+    task = Task(
+        tuple(range(batch)), tuple(Proposal(local.space.draw(k), k) for k in keys), tuple(range(batch)), INFINITE
+    )
     gc.collect()
     cuda = torch.cuda.is_available()
     if cuda:
@@ -289,9 +311,13 @@ def measure(o: argparse.Namespace, method: str, batch: int) -> dict[str, Any]:
     machine.synchronise("cuda" if cuda else "cpu")
     most = torch.cuda.max_memory_allocated() / 2**20 if cuda else resident("VmHWM")
     return {
-        "method": method, "batch": batch, "loaded": before, "above": most - before,
-        "seconds": (time.perf_counter() - since) / batch, "device": "cuda" if cuda else "cpu",
-    }  # fmt: skip
+        "method": method,
+        "batch": batch,
+        "loaded": before,
+        "above": most - before,
+        "seconds": (time.perf_counter() - since) / batch,
+        "device": "cuda" if cuda else "cpu",
+    }
 
 
 def memory(o: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
@@ -329,9 +355,16 @@ def compare(a: Sequence[float], b: Sequence[float], key: Key) -> Row:
     ranks = float(stats.wilcoxon(d).pvalue) if decided else 1.0
     a12 = sum((x > y) + 0.5 * (x == y) for x in a for y in b) / (len(a) * len(b))
     return {
-        "prompts": len(d), "difference": mean, "low": low, "high": high, "wins": wins, "ties": ties, "sign_p": sign,
-        "wilcoxon_p": ranks, "a12": a12,
-    }  # fmt: skip
+        "prompts": len(d),
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "wins": wins,
+        "ties": ties,
+        "sign_p": sign,
+        "wilcoxon_p": ranks,
+        "a12": a12,
+    }
 
 
 def holm(entries: Sequence[Row]) -> None:
@@ -373,7 +406,11 @@ def levels(rows: Sequence[Row]) -> Iterator[Row]:
                 values = [f[name] for f in found if f.get(name) is not None and f[name] == f[name]]
                 if values:
                     x = torch.tensor(values, dtype=torch.float64)
-                    entry |= {name: float(x.mean()), f"{name}_sd": float(x.std(correction=0)), f"{name}_max": float(x.max())}
+                    entry |= {
+                        name: float(x.mean()),
+                        f"{name}_sd": float(x.std(correction=0)),
+                        f"{name}_max": float(x.max()),
+                    }
                     entry[f"{name}_low"], entry[f"{name}_high"] = bootstrap(
                         values, Key.root(0).fold(method, name, str(w)), lambda x: x.mean(1)
                     )[1:]
@@ -389,7 +426,9 @@ def halves(rows: Sequence[Row]) -> Iterator[list[str]]:
                 cells = []
                 for name in ("objective", "judge"):
                     gains = [r["methods"][method][name] - r["baseline"][name] for r in some]
-                    mean, low, high = bootstrap(gains, Key.root(0).fold("half", half, method, name), lambda x: x.mean(1))
+                    mean, low, high = bootstrap(
+                        gains, Key.root(0).fold("half", half, method, name), lambda x: x.mean(1)
+                    )
                     cells.append(f"{mean:+.4f} ({low:+.4f} to {high:+.4f})")
                 yield [f"{w:g}", half, method, str(len(some)), *cells]
 
@@ -447,12 +486,19 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
     said += table(
         ["equal", "w", "rival", "difference", "wins", "ties", "sign p", "Wilcoxon p", "Holm p", "A12"],
         (
-            [d["equal"], f"{d['w']:g}", d["rival"], f"{d['difference']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})",
-             f"{d['wins']} of {d['prompts']}", d["ties"], *(f"{d[p]:.2g}" for p in ("sign_p", "wilcoxon_p", "holm_p")),
-             f"{d['a12']:.2f}"]
+            [
+                d["equal"],
+                f"{d['w']:g}",
+                d["rival"],
+                f"{d['difference']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f})",
+                f"{d['wins']} of {d['prompts']}",
+                d["ties"],
+                *(f"{d[p]:.2g}" for p in ("sign_p", "wilcoxon_p", "holm_p")),
+                f"{d['a12']:.2f}",
+            ]
             for d in duels
         ),
-    )  # fmt: skip
+    )
     names = ("objective", "aesthetic", "clip", "judge", "distance", "ssim")
     names = tuple(x for x in names if any(x in e for e in entries))
 
@@ -461,7 +507,13 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
 
     def shown(entry: Row) -> list[str]:
         numbers = [cell(entry, x) for x in names]
-        return [f"{entry['w']:g}", entry["method"], *numbers, f"{entry.get('seconds', 0):.1f}", f"{entry.get('evaluations', 0):g}"]
+        return [
+            f"{entry['w']:g}",
+            entry["method"],
+            *numbers,
+            f"{entry.get('seconds', 0):.1f}",
+            f"{entry.get('evaluations', 0):g}",
+        ]
 
     said += ["", f"## Levels (judge: {o.judge}; distance and SSIM to the baseline)"]
     said += table(["w", "method", *names, "seconds", "evaluations"], map(shown, entries))
@@ -470,7 +522,10 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
     said += ["", "## Resources of one batch"]
     said += table(
         ["method", "batch", "device", "loaded MB", "above it MB", "seconds a picture"],
-        ([u["method"], u["batch"], u["device"], f"{u['loaded']:.0f}", f"{u['above']:.0f}", f"{u['seconds']:.4f}"] for u in used),
+        (
+            [u["method"], u["batch"], u["device"], f"{u['loaded']:.0f}", f"{u['above']:.0f}", f"{u['seconds']:.4f}"]
+            for u in used
+        ),
     )
     return "\n".join([*said, ""])
 

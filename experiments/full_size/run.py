@@ -29,9 +29,12 @@ from fairlead.run import memory, models
 
 SCALED = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 VAE = {
-    "block_out_channels": (128, 256, 512, 512), "down_block_types": ("DownEncoderBlock2D",) * 4,
-    "up_block_types": ("UpDecoderBlock2D",) * 4, "layers_per_block": 2, "sample_size": 1024,
-}  # fmt: skip
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "sample_size": 1024,
+}
 SMALL_VAE = {**VAE, "block_out_channels": (8, 8, 8, 8), "norm_num_groups": 4, "layers_per_block": 1}
 
 
@@ -41,18 +44,30 @@ def sdxl(tiny: bool) -> Any:
 
     width = 16 if tiny else 320
     net = UNet2DConditionModel(
-        sample_size=8 if tiny else 128, block_out_channels=(width, 2 * width, 4 * width), layers_per_block=2,
+        sample_size=8 if tiny else 128,
+        block_out_channels=(width, 2 * width, 4 * width),
+        layers_per_block=2,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 2) if tiny else (1, 2, 10), attention_head_dim=(2, 4, 8) if tiny else (5, 10, 20),
-        cross_attention_dim=2048, use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816, norm_num_groups=4 if tiny else 32,
-    )  # fmt: skip
+        transformer_layers_per_block=(1, 2, 2) if tiny else (1, 2, 10),
+        attention_head_dim=(2, 4, 8) if tiny else (5, 10, 20),
+        cross_attention_dim=2048,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=2816,
+        norm_num_groups=4 if tiny else 32,
+    )
     return StableDiffusionXLPipeline(
-        vae=AutoencoderKL(**(SMALL_VAE if tiny else VAE), latent_channels=4, scaling_factor=0.13025), unet=net,
+        vae=AutoencoderKL(**(SMALL_VAE if tiny else VAE), latent_channels=4, scaling_factor=0.13025),
+        unet=net,
         scheduler=EulerDiscreteScheduler(**SCALED, timestep_spacing="leading", steps_offset=1),
-        text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, add_watermarker=False,
-    )  # fmt: skip
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=None,
+        tokenizer_2=None,
+        add_watermarker=False,
+    )
 
 
 def sd3(tiny: bool) -> Any:
@@ -66,18 +81,37 @@ def sd3(tiny: bool) -> Any:
 
     layers = 2 if tiny else 38
     net = SD3Transformer2DModel(
-        sample_size=8 if tiny else 128, patch_size=2, in_channels=16, num_layers=layers, attention_head_dim=64,
-        num_attention_heads=layers, joint_attention_dim=4096, caption_projection_dim=64 * layers,
-        pooled_projection_dim=2048, out_channels=16, pos_embed_max_size=192, qk_norm="rms_norm",
-    )  # fmt: skip
+        sample_size=8 if tiny else 128,
+        patch_size=2,
+        in_channels=16,
+        num_layers=layers,
+        attention_head_dim=64,
+        num_attention_heads=layers,
+        joint_attention_dim=4096,
+        caption_projection_dim=64 * layers,
+        pooled_projection_dim=2048,
+        out_channels=16,
+        pos_embed_max_size=192,
+        qk_norm="rms_norm",
+    )
     return StableDiffusion3Pipeline(
         vae=AutoencoderKL(
-            **(SMALL_VAE if tiny else VAE), latent_channels=16, scaling_factor=1.5305, shift_factor=0.0609,
-            use_quant_conv=False, use_post_quant_conv=False,
+            **(SMALL_VAE if tiny else VAE),
+            latent_channels=16,
+            scaling_factor=1.5305,
+            shift_factor=0.0609,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
         ),
-        transformer=net, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), text_encoder=None, text_encoder_2=None,
-        text_encoder_3=None, tokenizer=None, tokenizer_2=None, tokenizer_3=None,
-    )  # fmt: skip
+        transformer=net,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=None,
+        text_encoder_2=None,
+        text_encoder_3=None,
+        tokenizer=None,
+        tokenizer_2=None,
+        tokenizer_3=None,
+    )
 
 
 def flux(tiny: bool) -> Any:
@@ -85,17 +119,31 @@ def flux(tiny: bool) -> Any:
     from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
     net = FluxTransformer2DModel(
-        in_channels=64, num_layers=1 if tiny else 19, num_single_layers=1 if tiny else 38, attention_head_dim=128,
-        num_attention_heads=1 if tiny else 24, joint_attention_dim=4096, pooled_projection_dim=768, guidance_embeds=True,
-    )  # fmt: skip
+        in_channels=64,
+        num_layers=1 if tiny else 19,
+        num_single_layers=1 if tiny else 38,
+        attention_head_dim=128,
+        num_attention_heads=1 if tiny else 24,
+        joint_attention_dim=4096,
+        pooled_projection_dim=768,
+        guidance_embeds=True,
+    )
     return FluxPipeline(
         vae=AutoencoderKL(
-            **(SMALL_VAE if tiny else VAE), latent_channels=16, scaling_factor=0.3611, shift_factor=0.1159,
-            use_quant_conv=False, use_post_quant_conv=False,
+            **(SMALL_VAE if tiny else VAE),
+            latent_channels=16,
+            scaling_factor=0.3611,
+            shift_factor=0.1159,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
         ),
-        transformer=net, scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
-        text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None,
-    )  # fmt: skip
+        transformer=net,
+        scheduler=FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, shift=3.0),
+        text_encoder=None,
+        text_encoder_2=None,
+        tokenizer=None,
+        tokenizer_2=None,
+    )
 
 
 FAMILIES: dict[str, tuple[Callable[[bool], Any], dict[str, Any], tuple[int, int, int]]] = {
@@ -173,12 +221,20 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
     first = cond.take(torch.tensor([0]))
     one = memory.peak_without_data(lambda: model.predict(x[:1], at, first, whole(1, at)))
     return {
-        "family": name, "variant": variant, "batch": batch, "rows": batch * model.branches, "device": device,
-        "dtype": str(number), "parameters": sum(p.numel() for p in model._net.parameters()),
-        "nfe_per_second": batch / ours, "bare_nfe_per_second": batch / theirs, "ratio": ours / theirs,
-        "peak_bytes": peak, "weights_bytes": weights,
+        "family": name,
+        "variant": variant,
+        "batch": batch,
+        "rows": batch * model.branches,
+        "device": device,
+        "dtype": str(number),
+        "parameters": sum(p.numel() for p in model._net.parameters()),
+        "nfe_per_second": batch / ours,
+        "bare_nfe_per_second": batch / theirs,
+        "ratio": ours / theirs,
+        "peak_bytes": peak,
+        "weights_bytes": weights,
         "estimated_bytes": weights + batch * one,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -199,8 +255,10 @@ def main() -> None:
                 pipe = FAMILIES[name][0](given.tiny)
             parts = [p for p in pipe.components.values() if isinstance(p, torch.nn.Module)]
             count = sum(w.numel() for part in parts for w in part.parameters())
-            print(f"{name}: {count / 1e9:.2f} billion parameters, {2 * count / 1e9:.1f} GB in bfloat16, 1024x1024, "
-                  f"batch {given.batch}, variants {', '.join(given.variant)}")  # fmt: skip
+            print(
+                f"{name}: {count / 1e9:.2f} billion parameters, {2 * count / 1e9:.1f} GB in bfloat16, 1024x1024, "
+                f"batch {given.batch}, variants {', '.join(given.variant)}"
+            )
         if not given.plan:
             print("No accelerator here: nothing was measured. Use --tiny to run the same code at toy sizes.")
         return
@@ -210,8 +268,10 @@ def main() -> None:
             row = measure(name, variant, tiny=given.tiny, device=device, batch=given.batch, repeats=given.repeats)
             out.append(row)
             peak = "" if row["peak_bytes"] is None else f", peak {row['peak_bytes'] / 1e9:.1f} GB"
-            print(f"{name:5} {variant:10} {row['nfe_per_second']:8.2f} NFE/s, bare {row['bare_nfe_per_second']:8.2f}, "
-                  f"ratio {row['ratio']:.3f}{peak}, estimated {row['estimated_bytes'] / 1e9:.2f} GB")  # fmt: skip
+            print(
+                f"{name:5} {variant:10} {row['nfe_per_second']:8.2f} NFE/s, bare {row['bare_nfe_per_second']:8.2f}, "
+                f"ratio {row['ratio']:.3f}{peak}, estimated {row['estimated_bytes'] / 1e9:.2f} GB"
+            )
     if given.out is not None:
         given.out.write_text(json.dumps(out, indent=1) + "\n")
 

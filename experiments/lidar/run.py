@@ -53,9 +53,20 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 BEST_OF = (2, 4)
 FIELDS = (
-    "prompt", "tag", "method", "correct", "reward", "aesthetic", "cosine", "seconds", "nfe", "forwards", "backwards", "decodes",
+    "prompt",
+    "tag",
+    "method",
+    "correct",
+    "reward",
+    "aesthetic",
+    "cosine",
+    "seconds",
+    "nfe",
+    "forwards",
+    "backwards",
+    "decodes",
     "megabytes",
-)  # fmt: skip
+)
 RESAMPLES = 2000
 Row = dict[str, Any]
 Pictures = tuple[list[bytes], list[float], Cost]
@@ -104,8 +115,10 @@ class Bench:
         self.siblings = {args.sibling: self._load(args.sibling, device, dtype)} if args.sibling else {}
         self.reward = registry.resolve("rewards", args.reward)()
         self.judge, self.aesthetic, self.cosine = (
-            Detector.from_pretrained(load.detector_folder()), registry.resolve("rewards", "aesthetic")(), MeanCosine(),
-        )  # fmt: skip
+            Detector.from_pretrained(load.detector_folder()),
+            registry.resolve("rewards", "aesthetic")(),
+            MeanCosine(),
+        )
         self.lookaheads = [
             Lookahead(f"lidar, {args.look} steps", {"steps": args.look}, COUNTS),
             *(Lookahead(f"lidar, {s} steps", {"steps": s}, (9,)) for s in args.look_too),
@@ -138,10 +151,20 @@ class Bench:
             aesthetic = self.aesthetic.score(x, [prompt.text] * len(x))
             cosine = self.cosine(x, [prompt.text] * len(x))
         return {
-            "prompt": prompt.text, "tag": prompt.tag, "method": method, "correct": float(np.mean(correct)),
-            "reward": float(np.mean(rewards)), "aesthetic": float(aesthetic.mean()), "cosine": cosine, "seconds": cost.seconds,
-            "nfe": cost.nfe, "forwards": cost.forwards, "backwards": cost.backwards, "decodes": cost.decodes, "megabytes": peak,
-        }  # fmt: skip
+            "prompt": prompt.text,
+            "tag": prompt.tag,
+            "method": method,
+            "correct": float(np.mean(correct)),
+            "reward": float(np.mean(rewards)),
+            "aesthetic": float(aesthetic.mean()),
+            "cosine": cosine,
+            "seconds": cost.seconds,
+            "nfe": cost.nfe,
+            "forwards": cost.forwards,
+            "backwards": cost.backwards,
+            "decodes": cost.decodes,
+            "megabytes": peak,
+        }
 
     def prompt(self, prompt: geneval.Prompt, measure: bool) -> list[Row]:
         """Every method on one prompt; `measure`: memory too, which takes longer and is done once."""
@@ -193,7 +216,11 @@ class Bench:
             seconds = sum(s for end, s in PIECES if end <= n)
             lidar = Lidar(**{**own, "n": n}).with_bank(full.bank[:n], full.rewards[:n])
             target = Chain((lidar,))
-            add(f"{look.name}, n={n}", lambda t=target: self.pictures(worker, IMAGES, t), replace(each * n, seconds=seconds))
+            add(
+                f"{look.name}, n={n}",
+                lambda t=target: self.pictures(worker, IMAGES, t),
+                replace(each * n, seconds=seconds),
+            )
 
 
 def _pixels(data: bytes) -> Tensor:
@@ -290,20 +317,25 @@ def summarise(rows: Sequence[Row], out: Path, args: argparse.Namespace) -> None:
     fields = ("correct", "reward", "aesthetic", "cosine", "seconds")
     scores = {f: t.score(f) for f in fields}
     lines = [
-        f"# LiDAR and its rivals: {args.model}, {len(t.texts)} prompts x {IMAGES} pictures, {args.steps} steps", "",
+        f"# LiDAR and its rivals: {args.model}, {len(t.texts)} prompts x {IMAGES} pictures, {args.steps} steps",
+        "",
         f"Guided by {args.reward}; `correct` is the detector's GenEval score, which nothing optimises. 95 % bootstrap intervals "
         "over prompts within tasks. Seconds, NFE and rows are per prompt of 4 pictures, end to end. `alike` is the mean CLIP "
         "cosine of the 4 pictures: low is diverse. MB: the most memory alive at once in tensors made (the target's stage, weights "
-        "left out), for the first prompt.", "",
-        "| method | correct | reward | aesthetic | alike | seconds | NFE | rows | backward | MB |", "|---" * 10 + "|",
-    ]  # fmt: skip
+        "left out), for the first prompt.",
+        "",
+        "| method | correct | reward | aesthetic | alike | seconds | NFE | rows | backward | MB |",
+        "|---" * 10 + "|",
+    ]
     for i, method in enumerate(t.methods):
         shown = []
         for field, digits in zip(fields, (3, 2, 3, 3, 2), strict=True):
             low, high = np.quantile(scores[field][1][:, i], [0.025, 0.975])
             shown.append(f"{scores[field][0][i]:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
         counts = [f"{t.value[f][i].mean():.0f}" for f in ("nfe", "forwards", "backwards")]
-        lines.append(f"| {method} | {' | '.join(shown)} | {' | '.join(counts)} | {np.nanmax(t.value['megabytes'][i]):.1f} |")
+        lines.append(
+            f"| {method} | {' | '.join(shown)} | {' | '.join(counts)} | {np.nanmax(t.value['megabytes'][i]):.1f} |"
+        )
     tags = list(dict.fromkeys(t.tags))
     lines += ["", "## Per task", "", f"| method | {' | '.join(tags)} |", "|---" * (1 + len(tags)) + "|"]
     for i, method in enumerate(t.methods):
@@ -343,7 +375,11 @@ def speed(t: Table, scores: dict[str, Any], rival: str, field: str) -> str:
 
     def best(score: Any, seconds: Any) -> tuple[float, int]:
         good = [i for i in ours if score[i] >= score[j]]
-        return (float(seconds[j] / min(seconds[i] for i in good)), min(good, key=lambda i: seconds[i])) if good else (0.0, -1)
+        return (
+            (float(seconds[j] / min(seconds[i] for i in good)), min(good, key=lambda i: seconds[i]))
+            if good
+            else (0.0, -1)
+        )
 
     (mean, draws), (seconds, times) = scores[field], scores["seconds"]
     value, which = best(mean, seconds)
@@ -355,7 +391,15 @@ def speed(t: Table, scores: dict[str, Any], rival: str, field: str) -> str:
     return f"| {rival} | {field} | {mean[j]:.3f} | {t.methods[which] if which >= 0 else ''} | {said} |"
 
 
-COLOURS = {"base": "#555", "reward": "#c33", "date": "#e80", "best": "#07a", "feyn": "#839", "svdd": "#a5c", "lida": "#2a2"}
+COLOURS = {
+    "base": "#555",
+    "reward": "#c33",
+    "date": "#e80",
+    "best": "#07a",
+    "feyn": "#839",
+    "svdd": "#a5c",
+    "lida": "#2a2",
+}
 
 
 def figure(t: Table, scores: dict[str, Any]) -> str:

@@ -54,9 +54,14 @@ class Peer:
         packed = self.pipe._pack_latents(z[None].to(self.model._dtype), 1, *z.shape)
         height, width = self.model._size
         picture = self.pipe(
-            **self.told, latents=packed, num_inference_steps=self.steps, true_cfg_scale=self.model._cfg, height=height,
-            width=width, max_sequence_length=self.model._length,
-        ).images[0]  # fmt: skip
+            **self.told,
+            latents=packed,
+            num_inference_steps=self.steps,
+            true_cfg_scale=self.model._cfg,
+            height=height,
+            width=width,
+            max_sequence_length=self.model._length,
+        ).images[0]
         pixels = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 255
         picture.save(self.folder / f"{self.made}.png")
         self.made += 1
@@ -107,21 +112,36 @@ def main() -> None:
     o = p.parse_args()
     if o.smoke:
         o.turns, o.images, o.steps = 1, 5, 2
-    spec = models.with_dtype(make_spec(PROMPT, model=o.model, steps=o.steps, batch=o.batch, defaults=models.defaults(o.model)))
+    spec = models.with_dtype(
+        make_spec(PROMPT, model=o.model, steps=o.steps, batch=o.batch, defaults=models.defaults(o.model))
+    )
     model = models.build(spec, device="cpu", dtype=str(spec.model.settings["dtype"]))
     models.build = lambda spec, **where: model
     reward = registry.build("rewards", Part("clip_score", {}))
     rounds = o.images // (NEIGHBOURS + 1)
     searches = {"best_of": "best_of", "zero_order": f"zero_order(neighbours={NEIGHBOURS}, cosine={TAU})"}
-    lines = ["# The same searches through diffusers, picture by picture", "",
-             f"{o.model}, {o.steps} steps, {spec.model.settings['dtype']}, {platform.machine()}, torch {torch.__version__}, "
-             f"{torch.get_num_threads()} threads, {o.turns} turns of {rounds * (NEIGHBOURS + 1)} pictures.", "",
-             "| search | peer, images/s | peer, prompt encoded once | fairlead | ratio | ratio to encoded once |",
-             "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "# The same searches through diffusers, picture by picture",
+        "",
+        f"{o.model}, {o.steps} steps, {spec.model.settings['dtype']}, {platform.machine()}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads, {o.turns} turns of {rounds * (NEIGHBOURS + 1)} pictures.",
+        "",
+        "| search | peer, images/s | peer, prompt encoded once | fairlead | ratio | ratio to encoded once |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, search in searches.items():
         budget = {"nfe": float(rounds * (NEIGHBOURS + 1) * o.steps)}
-        own = models.with_dtype(make_spec(PROMPT, model=o.model, steps=o.steps, batch=o.batch, search=search, budget=budget,
-                                          defaults=models.defaults(o.model)))  # fmt: skip
+        own = models.with_dtype(
+            make_spec(
+                PROMPT,
+                model=o.model,
+                steps=o.steps,
+                batch=o.batch,
+                search=search,
+                budget=budget,
+                defaults=models.defaults(o.model),
+            )
+        )
         spent: dict[str, list[float]] = {"peer": [], "once": [], "ours": []}
         for turn in range(o.turns + 1):
             for side, took in spent.items():
@@ -172,8 +192,15 @@ def thinking(o: argparse.Namespace, images: int) -> str:
         for name in inner:
             setattr(BayesOpt, name, watched(name))
         spec = models.with_dtype(
-            make_spec(PROMPT, model=o.model, steps=o.steps, batch=o.batch, search="bayes_opt(seeds=4)" if o.smoke else "bayes_opt",
-                      budget={"nfe": float(images * o.steps)}, defaults=models.defaults(o.model))
+            make_spec(
+                PROMPT,
+                model=o.model,
+                steps=o.steps,
+                batch=o.batch,
+                search="bayes_opt(seeds=4)" if o.smoke else "bayes_opt",
+                budget={"nfe": float(images * o.steps)},
+                defaults=models.defaults(o.model),
+            )
         )
         with tempfile.TemporaryDirectory() as scratch:
             store = engine.start(spec, Path(scratch) / "run")
@@ -184,8 +211,10 @@ def thinking(o: argparse.Namespace, images: int) -> str:
     finally:
         for name, method in inner.items():
             setattr(BayesOpt, name, method)
-    return (f"bayes_opt chose {images} pictures in {own[0]:.2f} s while rendering took {rendering:.2f} s: "
-            f"**{own[0] / rendering:.1%}** (wanted: below 5 %).")  # fmt: skip
+    return (
+        f"bayes_opt chose {images} pictures in {own[0]:.2f} s while rendering took {rendering:.2f} s: "
+        f"**{own[0] / rendering:.1%}** (wanted: below 5 %)."
+    )
 
 
 def timed(work: Callable[[], None]) -> float:

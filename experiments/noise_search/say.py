@@ -78,14 +78,23 @@ def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> 
     last, first = found.budgets[-1], found.budgets[0]
     single = [v for v in verifiers if v in metrics]
     others = [v for v in verifiers if v not in metrics]
-    top = {v: {x: found.gap(("random", v, last, x), ("random", v, first, x)) for x in metrics} for v in (*verifiers, ORACLE)}
+    top = {
+        v: {x: found.gap(("random", v, last, x), ("random", v, first, x)) for x in metrics}
+        for v in (*verifiers, ORACLE)
+    }
     prompts = {p for cell in found.values.values() for p in cell}
     out = [f"_{len(prompts)} prompts are too few to decide anything._", ""] if len(prompts) < 10 else []
     out += [*_steps_stop(found, single, metrics), ""]
     fell = [f"{x} when {v} chose ({text(top[v][x], True)})" for v in single for x in metrics if _below(top[v][x])]
-    out += ["**Optimising one verifier costs the others (verifier hacking).** "
-            + (f"Reappears: fell against the plain sample: {'; '.join(fell)}." if fell
-               else "Does not reappear: with random search no metric that was held out fell significantly."), ""]  # fmt: skip
+    out += [
+        "**Optimising one verifier costs the others (verifier hacking).** "
+        + (
+            f"Reappears: fell against the plain sample: {'; '.join(fell)}."
+            if fell
+            else "Does not reappear: with random search no metric that was held out fell significantly."
+        ),
+        "",
+    ]
     for v in others:
         rose = [x for x in metrics if _above(top[v][x])]
         down = [x for x in metrics if _below(top[v][x])]
@@ -94,7 +103,10 @@ def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> 
         out += [f"**The rank ensemble is the robust choice ({v}).** {word}: {gains}.", ""]
     means = {v: top[v].get(ORACLE) for v in (*verifiers, ORACLE)}
     told = ", ".join(f"{v} {text(g, True)}" for v, g in means.items() if g)
-    out += [f"**Which verifier serves the oracle best** (its gain under random search, its own as the ceiling): {told}.", ""]
+    out += [
+        f"**Which verifier serves the oracle best** (its gain under random search, its own as the ceiling): {told}.",
+        "",
+    ]
     rivals = [m for m in found.methods if m not in ("random", "steps")]
     won, lost, lines = [], [], []
     for m in rivals:
@@ -105,9 +117,12 @@ def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> 
                 lines.append(f"{m} on {v} {text(g, True)}")
     local = [w for w in won if w.startswith(("zero_order", "paths"))]
     word = "Does not reappear" if local else "Reappears"
-    out += [f"**Random search is as good as the local searches on what they optimise.** {word}: "
-            f"better than random: {', '.join(won) or 'none'}; worse: {', '.join(lost) or 'none'}. "
-            f"Differences at {last:g} NFE: {'; '.join(lines)}.", ""]  # fmt: skip
+    out += [
+        f"**Random search is as good as the local searches on what they optimise.** {word}: "
+        f"better than random: {', '.join(won) or 'none'}; worse: {', '.join(lost) or 'none'}. "
+        f"Differences at {last:g} NFE: {'; '.join(lines)}.",
+        "",
+    ]
     return out
 
 
@@ -144,11 +159,20 @@ def markdown(found: Found, verifiers: Sequence[str], metrics: Sequence[str], set
     def cell(*where: Any) -> str:
         return text(found.at(*where))
 
-    lines = ["# Scaling of noise search", "",
-             f"{setting} {len(prompts)} prompts, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; means with 95 % bootstrap "
-             "intervals over prompts and seeds, differences over pairs.", "", "## Findings", "",
-             *findings(found, verifiers, metrics), f"## At {budgets[-1]:g} NFE", "",
-             f"| verifier + search | {' | '.join(metrics)} |", "|---" * (1 + len(metrics)) + "|"]  # fmt: skip
+    lines = [
+        "# Scaling of noise search",
+        "",
+        f"{setting} {len(prompts)} prompts, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; means with 95 % bootstrap "
+        "intervals over prompts and seeds, differences over pairs.",
+        "",
+        "## Findings",
+        "",
+        *findings(found, verifiers, metrics),
+        f"## At {budgets[-1]:g} NFE",
+        "",
+        f"| verifier + search | {' | '.join(metrics)} |",
+        "|---" * (1 + len(metrics)) + "|",
+    ]
     plain = [cell("random", verifiers[0], budgets[0], m) for m in metrics]
     lines.append(f"| none ({budgets[0]:g} NFE) | {' | '.join(plain)} |")
     for v in (*verifiers, ORACLE):
@@ -187,8 +211,10 @@ def panel(title: str, y_label: str, curves: Sequence[Curve], left: float) -> lis
         out.append(f'<text x="{px(x):.0f}" y="{34 + high + 16:.0f}" text-anchor="middle">{x:g}</text>')
     for i in range(5):
         y = bottom + (top - bottom) * (i + 0.5) / 5
-        out.append(f'<path d="M{left + 62} {py(y):.1f}h{wide}" stroke="#ddd"/>'
-                   f'<text x="{left + 56}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.3g}</text>')  # fmt: skip
+        out.append(
+            f'<path d="M{left + 62} {py(y):.1f}h{wide}" stroke="#ddd"/>'
+            f'<text x="{left + 56}" y="{py(y) + 4:.1f}" text-anchor="end">{y:.3g}</text>'
+        )
     out.append(f'<text x="{left + 62 + wide / 2:.0f}" y="{34 + high + 34:.0f}" text-anchor="middle">NFE</text>')
     place = f"translate({left + 12} {34 + high / 2:.0f}) rotate(-90)"
     out.append(f'<text transform="{place}" text-anchor="middle">{escape(y_label)}</text>')
@@ -197,8 +223,10 @@ def panel(title: str, y_label: str, curves: Sequence[Curve], left: float) -> lis
         line = "L".join(f"{px(x):.1f} {py(y):.1f}" for x, y, _, _ in points)
         out.append(f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="1.8"/>')
         for x, y, low, up in points:
-            out.append(f'<path d="M{px(x):.1f} {py(low):.1f}V{py(up):.1f}" stroke="{colour}" stroke-opacity="0.45"/>'
-                       f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.4" fill="{colour}"/>')  # fmt: skip
+            out.append(
+                f'<path d="M{px(x):.1f} {py(low):.1f}V{py(up):.1f}" stroke="{colour}" stroke-opacity="0.45"/>'
+                f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.4" fill="{colour}"/>'
+            )
     return out
 
 
@@ -219,8 +247,10 @@ def curves(found: Found, verifier: str, metrics: Sequence[str]) -> str:
         for i, m in enumerate(labels)
     )
     width = 420 * len(metrics)
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 334" width="{width}" font-family="sans-serif" '
-            f'font-size="11"><rect width="100%" height="100%" fill="#fff"/>{"".join(out)}{legend}</svg>\n')  # fmt: skip
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} 334" width="{width}" font-family="sans-serif" '
+        f'font-size="11"><rect width="100%" height="100%" fill="#fff"/>{"".join(out)}{legend}</svg>\n'
+    )
 
 
 def write(folder: Path, rows: Sequence[Row], verifiers: Sequence[str], metrics: Sequence[str], setting: str) -> None:

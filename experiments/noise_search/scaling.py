@@ -202,7 +202,9 @@ class Maker:
         """No search: one picture with as many steps as the budget has evaluations."""
         first, made = next(iter(self.o.metrics.values())), []
         for budget in self.budgets:
-            store = self.run(model=self.o.control, reward=first, steps=int(budget), search="best_of(n=1)", budget={"nfe": budget})
+            store = self.run(
+                model=self.o.control, reward=first, steps=int(budget), search="best_of(n=1)", budget={"nfe": budget}
+            )
             made.append(pictures(store.folder, store.candidates()))
         scored = Scored(torch.cat(made), self.prompt)
         for i, budget in enumerate(self.budgets):
@@ -251,8 +253,12 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--methods", default=",".join(METHODS))
     p.add_argument("--verifier", action="append", metavar="NAME=FORMULA")
-    p.add_argument("--judge", default="detector", help="metric that no verifier optimises: an oracle, it knows the answer")
-    p.add_argument("--control", help="model of the steps-only control, where --model was distilled for few; else --model")
+    p.add_argument(
+        "--judge", default="detector", help="metric that no verifier optimises: an oracle, it knows the answer"
+    )
+    p.add_argument(
+        "--control", help="model of the steps-only control, where --model was distilled for few; else --model"
+    )
     p.add_argument("--part", default="1/1", metavar="K/N", help="every N-th prompt, from the K-th")
     p.add_argument("--minutes", type=float, default=1e9, help="begin no new prompt after so long")
     p.add_argument("--smoke", action="store_true", help="2 prompts, 8 pictures of 4 steps")
@@ -287,7 +293,9 @@ def make(o: argparse.Namespace) -> None:
                     try:
                         with tempfile.TemporaryDirectory() as o.scratch:
                             made = list(maker.rows(method, verifier))
-                    except FairleadError as error:  # a pair that cannot be: no gradient, no package, no ranks on the way
+                    except (
+                        FairleadError
+                    ) as error:  # a pair that cannot be: no gradient, no package, no ranks on the way
                         print(f"left out: {method} with {verifier}: {error}", flush=True)
                         continue
                     with path.open("a") as handle:

@@ -48,9 +48,16 @@ def bare(worker, spec, images: int) -> float:
             )
             ids = torch.zeros(tokens.shape[1], 3, dtype=model._dtype)
             for sigma in sigmas[:-1]:
-                net(hidden_states=packed, timestep=torch.full((rows,), sigma, dtype=model._dtype), guidance=None,
-                    pooled_projections=pooled, encoder_hidden_states=tokens, txt_ids=ids, img_ids=model._image_ids,
-                    return_dict=False)  # fmt: skip
+                net(
+                    hidden_states=packed,
+                    timestep=torch.full((rows,), sigma, dtype=model._dtype),
+                    guidance=None,
+                    pooled_projections=pooled,
+                    encoder_hidden_states=tokens,
+                    txt_ids=ids,
+                    img_ids=model._image_ids,
+                    return_dict=False,
+                )
             worker.reward(model.decode(x), (spec.prompt,) * spec.batch)
     return time.perf_counter() - since
 

@@ -110,13 +110,23 @@ def claims(o: argparse.Namespace) -> list[Claim]:
     sibling = {} if o.few == o.model else {"model": o.few}
     look = 1 if sibling else few
     bank = ", ".join(f"{k}={v!r}" for k, v in {"n": o.bank, "steps": look, **sibling}.items())
-    common = {"model": o.model, "steps": steps, "reward": o.reward, "watch": o.watch, "prompts": {"generate": o.prompts}}
+    common = {
+        "model": o.model,
+        "steps": steps,
+        "reward": o.reward,
+        "watch": o.watch,
+        "prompts": {"generate": o.prompts},
+    }
     return [
         Claim(
-            "noise search", "Ma et al. 2025, arXiv 2501.09732",
+            "noise search",
+            "Ma et al. 2025, arXiv 2501.09732",
             "Searching over noises with a verifier uses evaluations better than more denoising steps, and more search gives more.",
-            {**common, "budget": {"nfe": n},
-             "methods": {"random": {"search": "best_of"}, "steps": {"search": "best_of(n=1)", "steps": n}}},
+            {
+                **common,
+                "budget": {"nfe": n},
+                "methods": {"random": {"search": "best_of"}, "steps": {"search": "best_of(n=1)", "steps": n}},
+            },
             (
                 Part("search over steps, optimised reward", difference("random", "steps")),
                 Part(f"search over steps, {watched(o)} (held out)", difference("random", "steps", watched(o))),
@@ -126,13 +136,23 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             "noise_search",
         ),
         Claim(
-            "embedding search", "Pereira Neto et al. 2025, arXiv 2511.03913",
+            "embedding search",
+            "Pereira Neto et al. 2025, arXiv 2511.03913",
             "On the prompt embedding of a few-step model sep-CMA-ES reaches a higher objective than Adam.",
-            {**common, "model": o.few, "steps": few, "reward": o.objective, "budget": {"nfe": few * o.evaluations},
-             "reference": "adam", "watch": [w for w in o.watch if w not in o.objective],
-             "methods": {"adam": {"space": "embedding", "search": "adam(rate=0.3)"},
-                         "sep_cma": {"space": "embedding", "search": "sep_cma(sigma=2, population=20)"},
-                         "random": {"search": "best_of"}}},
+            {
+                **common,
+                "model": o.few,
+                "steps": few,
+                "reward": o.objective,
+                "budget": {"nfe": few * o.evaluations},
+                "reference": "adam",
+                "watch": [w for w in o.watch if w not in o.objective],
+                "methods": {
+                    "adam": {"space": "embedding", "search": "adam(rate=0.3)"},
+                    "sep_cma": {"space": "embedding", "search": "sep_cma(sigma=2, population=20)"},
+                    "random": {"search": "best_of"},
+                },
+            },
             (
                 Part("sep-CMA-ES over Adam at equal evaluations", difference("sep_cma", "adam")),
                 Part("sep-CMA-ES over the unsearched prompt", difference("sep_cma", PLAIN)),
@@ -141,9 +161,14 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             "embedding_search",
         ),
         Claim(
-            "Demon", "Yeh et al. 2025, arXiv 2410.05760",
+            "Demon",
+            "Yeh et al. 2025, arXiv 2410.05760",
             "Choosing noise on the way by scored candidates raises a reward without gradients, and more than best of N.",
-            {**common, "budget": {"nfe": n}, "methods": {"random": {"search": "best_of"}, "demon": {"steer": [o.demon]}}},
+            {
+                **common,
+                "budget": {"nfe": n},
+                "methods": {"random": {"search": "best_of"}, "demon": {"steer": [o.demon]}},
+            },
             (
                 Part("over the plain sample", difference("demon", PLAIN)),
                 Part("over best of N at equal evaluations", difference("demon", "random")),
@@ -152,11 +177,17 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             "demon",
         ),
         Claim(
-            "LiDAR", "Kim et al. 2026, arXiv 2602.03211",
+            "LiDAR",
+            "Kim et al. 2026, arXiv 2602.03211",
             "A bank of few-step samples guides sampling to higher reward without gradients, at the price of the bank.",
-            {**common, "budget": {"nfe": steps + o.bank * look}, "methods": {
-                "random": {"search": "best_of"},
-                "lidar": {"steer": [f"lidar({bank})"], "search": "best_of(n=1)"}}},
+            {
+                **common,
+                "budget": {"nfe": steps + o.bank * look},
+                "methods": {
+                    "random": {"search": "best_of"},
+                    "lidar": {"steer": [f"lidar({bank})"], "search": "best_of(n=1)"},
+                },
+            },
             (
                 Part("over the plain sample", difference("lidar", PLAIN)),
                 Part(f"over the plain sample, {watched(o)} (held out)", difference("lidar", PLAIN, watched(o))),
@@ -165,7 +196,7 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             "`fairlead compare` with SDXL, `lidar(preset='sdxl')` and `image_reward`",
             "lidar",
         ),
-    ]  # fmt: skip
+    ]
 
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -226,7 +257,8 @@ def try_claim(claim: Claim, out: Path) -> list[Finding]:
         return [Finding(claim, part.says, statistics.Mean(math.nan), 0.0, str(error)) for part in claim.parts]
     why = "; ".join(f"{m}: {w}" for m, w in standing.refused.items())
     return [
-        Finding(claim, p.says, statistics.Mean(math.nan) if why else p.measure(standing), seconds, why) for p in claim.parts
+        Finding(claim, p.says, statistics.Mean(math.nan) if why else p.measure(standing), seconds, why)
+        for p in claim.parts
     ]
 
 
@@ -244,10 +276,14 @@ def diversity() -> ModuleType:
 def try_repulsion(o: argparse.Namespace) -> list[Finding]:
     """Repulsion's claim, from the rows of its own experiment where they are, else from a few made here."""
     claim = Claim(
-        "repulsion", "Dahary et al. 2026, arXiv 2603.28762",
+        "repulsion",
+        "Dahary et al. 2026, arXiv 2603.28762",
         "Pushing the prompts of a group apart inside the network makes its pictures more different at no loss of quality.",
-        {}, (), "`experiments/diversity/run.py --model black-forest-labs/FLUX.1-dev --arms main`", "diversity",
-    )  # fmt: skip
+        {},
+        (),
+        "`experiments/diversity/run.py --model black-forest-labs/FLUX.1-dev --arms main`",
+        "diversity",
+    )
     strength = 0.1
     try:
         module = diversity()
@@ -271,7 +307,11 @@ def try_repulsion(o: argparse.Namespace) -> list[Finding]:
                     writer.writerows(rows)
         (entry,) = [e for e in module.summary(rows, rewards) if (e["family"], e["setting"]) == ("repulsion", name)]
     except (FairleadError, OSError, AttributeError, KeyError, ValueError) as error:
-        return [Finding(claim, "more different pictures", statistics.Mean(math.nan), 0.0, f"{type(error).__name__}: {error}")]
+        return [
+            Finding(
+                claim, "more different pictures", statistics.Mean(math.nan), 0.0, f"{type(error).__name__}: {error}"
+            )
+        ]
     seconds, n = time.perf_counter() - since, entry["prompts"]
     varied = statistics.Mean(*entry["vendi_clip_change"], n)
     kept = statistics.Mean(*(v + 5 for v in entry[f"{watched(o)}_change"]), n)
@@ -303,7 +343,14 @@ def figure(m: statistics.Mean) -> str:
 
 def table(findings: list[Finding]) -> str:
     """Claims as Markdown."""
-    head = ("system", "claim, and what was measured", "our figure, 95 % interval", "verdict", "seconds", "at true scale")
+    head = (
+        "system",
+        "claim, and what was measured",
+        "our figure, 95 % interval",
+        "verdict",
+        "seconds",
+        "at true scale",
+    )
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in dict.fromkeys(f.claim.name for f in findings):
         mine = [f for f in findings if f.claim.name == name]
@@ -323,11 +370,16 @@ def league(o: argparse.Namespace) -> str:
     """Every registered method at equal seconds."""
     every = {k: {**v, "draft": max(1, o.steps * 2 // 5)} if "draft" in v else v for k, v in METHODS.items()}
     raw = {
-        "model": o.model, "steps": o.steps, "reward": o.reward, "watch": o.watch, "seeds": o.seeds,
+        "model": o.model,
+        "steps": o.steps,
+        "reward": o.reward,
+        "watch": o.watch,
+        "seeds": o.seeds,
         "budget": {"seconds": o.seconds},
-        "prompts": {"generate": max(2, o.prompts * 3 // 8)}, "diversity": ["vendi"] if o.seeds > 1 else [],
+        "prompts": {"generate": max(2, o.prompts * 3 // 8)},
+        "diversity": ["vendi"] if o.seeds > 1 else [],
         "methods": {k: v for k, v in every.items() if registered(v) and (not o.methods or k in o.methods)},
-    }  # fmt: skip
+    }
     s, _ = contest("league", raw, o.out)
     metrics, kinds = s.metrics, list(dict.fromkeys(k for x in s.lines for k in x.diversity))
     names = [o.reward if m == REWARD else m for m in metrics]
@@ -361,9 +413,16 @@ class _Sizes:
     seeds: int = 2
     demon: str = "demon(k=4, estimate='clean')"
     smoke: dict[str, Any] = field(
-        default_factory=lambda: {"prompts": 2, "nfe": 32, "evaluations": 3, "bank": 2, "seconds": 0.05, "seeds": 2,
-                                 "demon": "demon(k=2, estimate='clean', tail=2)"}
-    )  # fmt: skip
+        default_factory=lambda: {
+            "prompts": 2,
+            "nfe": 32,
+            "evaluations": 3,
+            "bank": 2,
+            "seconds": 0.05,
+            "seeds": 2,
+            "demon": "demon(k=2, estimate='clean', tail=2)",
+        }
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -377,7 +436,9 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--watch", action="append", help="never optimised; the first one judges  [detector, aesthetic]")
     p.add_argument("--steps", type=int, help="[the model's own]")
     p.add_argument("--scale", type=float, default=1.0, help="times the prompts")
-    p.add_argument("--only", default="", help="claims between commas: noise search,embedding search,Demon,LiDAR,repulsion,league")
+    p.add_argument(
+        "--only", default="", help="claims between commas: noise search,embedding search,Demon,LiDAR,repulsion,league"
+    )
     p.add_argument("--seconds", type=float, help="of every method in the league, the slowest draws one batch in it")
     p.add_argument("--methods", default="", help="of the league, between commas")
     p.add_argument("--smoke", action="store_true")
@@ -403,7 +464,12 @@ def main(argv: list[str] | None = None) -> None:
             findings += try_claim(claim, o.out)
     if not wanted or "repulsion" in wanted:
         findings += try_repulsion(o)
-    text = ["# Five systems on the embedded model", "", f"`python experiments/seeds/run.py {shlex.join(argv or sys.argv[1:])}`", ""]
+    text = [
+        "# Five systems on the embedded model",
+        "",
+        f"`python experiments/seeds/run.py {shlex.join(argv or sys.argv[1:])}`",
+        "",
+    ]
     text += [table(findings), ""] if findings else []
     if not wanted or "league" in wanted:
         text += ["## Every method at equal seconds", "", league(o), ""]

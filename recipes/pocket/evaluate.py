@@ -61,7 +61,10 @@ def failures(judged: Iterable[tuple[geneval.Prompt, Sequence[geneval.Found]]]) -
                 a, b = prompt.include
                 colours = [seen[wanted.name][0].colour for wanted in (b, a)] if both else None
                 task["exchanged"] += colours == [a.colour, b.colour]
-    return {"counting": {n: dict(sorted(c.items())) for n, c in sorted(counts.items())}, **{t: dict(c) for t, c in tasks.items()}}
+    return {
+        "counting": {n: dict(sorted(c.items())) for n, c in sorted(counts.items())},
+        **{t: dict(c) for t, c in tasks.items()},
+    }
 
 
 class Remembering:
@@ -115,7 +118,9 @@ def main() -> None:
     print(f"judge on reconstructions: class {named_back:.3f}, class and colour {coloured_back:.3f}")
     print("damaged objects accepted:", {kind: round(share, 3) for kind, share in ruined.items()})
 
-    prompts = geneval.read_prompts(a.prompts, world.NAMES) if a.prompts else geneval.generate(world.NAMES, 50, seed=a.seed)
+    prompts = (
+        geneval.read_prompts(a.prompts, world.NAMES) if a.prompts else geneval.generate(world.NAMES, 50, seed=a.seed)
+    )
     if a.limit:
         prompts = [p for tag in geneval.TAGS for p in [q for q in prompts if q.tag == tag][: a.limit]]
     shown: list[torch.Tensor] = []

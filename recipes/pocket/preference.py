@@ -55,7 +55,12 @@ class Preference(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        common = {"intermediate_size": 3 * WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "hidden_act": "gelu"}
+        common = {
+            "intermediate_size": 3 * WIDTH,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "hidden_act": "gelu",
+        }
         self.see = BlipVisionModel(
             BlipVisionConfig(hidden_size=WIDTH, image_size=world.SIZE, patch_size=8, layer_norm_eps=1e-6, **common)
         )
@@ -188,7 +193,9 @@ def make_batch(rng: random.Random, groups: int) -> dict[str, Tensor]:
     for _ in range(groups):
         said = plan(rng)
         others = [variant(said, rng), variant(said, rng)]
-        scenes = [said.scene(rng) for _ in range(3)] + [other.scene(rng) for other in [*others, variant(others[0], rng)]]
+        scenes = [said.scene(rng) for _ in range(3)] + [
+            other.scene(rng) for other in [*others, variant(others[0], rng)]
+        ]
         caption = scenes[0].caption
         for shot, scene in enumerate(scenes):
             kind = "mild" if rng.random() < 0.4 else "clean"
@@ -304,7 +311,9 @@ def write(model: Preference, out: Path) -> None:
     model.eval()
     standardise(model)
     out.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in published(model).items()}, out / "model.safetensors")
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in published(model).items()}, out / "model.safetensors"
+    )
     tokenizer().save_pretrained(out)
     rng = random.Random(7)
     scenes = [world.sample(rng) for _ in range(8)]
@@ -342,7 +351,10 @@ def evaluate(out: Path, captions: int = 600) -> dict[str, float]:
         own, wrong, ruined = said.scene(rng), other.scene(rng), said.scene(rng)
         if value(wrong, ["clean"] * len(wrong.items), said) >= value(own, ["clean"] * len(own.items), said):
             continue
-        shots = [draw(s, [k] * len(s.items), rng) for s, k in ((own, "clean"), (wrong, "clean"), (ruined, rng.choice(RUINED)))]
+        shots = [
+            draw(s, [k] * len(s.items), rng)
+            for s, k in ((own, "clean"), (wrong, "clean"), (ruined, rng.choice(RUINED)))
+        ]
         scores = reward(torch.from_numpy(np.stack(shots)).permute(0, 3, 1, 2).float() / 255, [own.caption] * 3)[0]
         right.setdefault(changed(said, other), []).append(bool(scores[0] > scores[1]))
         right.setdefault("ruined", []).append(bool(scores[0] > scores[2]))

@@ -53,9 +53,29 @@ _WHERE = {
     "zscore": "fairlead.core.algebra",
 }
 __all__ = [
-    "Aesthetic", "Brightness", "ClipScore", "FairleadError", "Hps", "Human", "ImageReward", "JpegSize", "Judge", "PairwiseJudge",
-    "PickScore", "Result", "Reward", "SelfVerifier", "VqaScore", "minimum", "rank_mean", "resume", "run", "score", "veto", "zscore",
-]  # fmt: skip
+    "Aesthetic",
+    "Brightness",
+    "ClipScore",
+    "FairleadError",
+    "Hps",
+    "Human",
+    "ImageReward",
+    "JpegSize",
+    "Judge",
+    "PairwiseJudge",
+    "PickScore",
+    "Result",
+    "Reward",
+    "SelfVerifier",
+    "VqaScore",
+    "minimum",
+    "rank_mean",
+    "resume",
+    "run",
+    "score",
+    "veto",
+    "zscore",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -60,10 +60,25 @@ def run(
     live = None if isinstance(reward, str) else _live(reward)
     named, defaults = _model(model, settings)
     spec = make_spec(
-        prompt, model=named, reward=reward if isinstance(reward, str) else _named(reward), watch=watch, space=space, search=search,
-        steer=steer, intervene=intervene, settings=settings, budget=budget, sampler=sampler, steps=steps, group=group,
-        batch=batch, seed=seed, draft=draft, finals=finals, defaults=defaults,
-    )  # fmt: skip
+        prompt,
+        model=named,
+        reward=reward if isinstance(reward, str) else _named(reward),
+        watch=watch,
+        space=space,
+        search=search,
+        steer=steer,
+        intervene=intervene,
+        settings=settings,
+        budget=budget,
+        sampler=sampler,
+        steps=steps,
+        group=group,
+        batch=batch,
+        seed=seed,
+        draft=draft,
+        finals=finals,
+        defaults=defaults,
+    )
     if out is None:
         scratch = tempfile.mkdtemp(prefix="fairlead-")
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -75,10 +90,14 @@ def run(
 
 
 def resume(
-    folder: str | Path, *, budget: str | Mapping[str, float] | None = None,
-    reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None, model: Any = None,
-    settings: Mapping[str, Mapping[str, Any]] | None = None, siblings: Mapping[str, Any] | None = None,
-) -> Result:  # fmt: skip
+    folder: str | Path,
+    *,
+    budget: str | Mapping[str, float] | None = None,
+    reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None,
+    model: Any = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    siblings: Mapping[str, Any] | None = None,
+) -> Result:
     """Continue a run where its record ends; what was a live object is given again: `reward`, `model`, `siblings`.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
@@ -124,9 +143,13 @@ def _all_lent(siblings: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
 
 
 def score(
-    pictures: str | Path | Sequence[str | Path], reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
-    *, prompt: str | None = None, prompts: str | Path | None = None, batch: int = 16,
-) -> Any:  # fmt: skip
+    pictures: str | Path | Sequence[str | Path],
+    reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
+    *,
+    prompt: str | None = None,
+    prompts: str | Path | None = None,
+    batch: int = 16,
+) -> Any:
     """Existing pictures (files, folders, folders of runs) -> their scores, terms and ranks, in their order.
 
     Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record or from what is

@@ -260,6 +260,7 @@ def test_methods_are_listed_with_source_settings_and_cost(capsys: pytest.Capture
     assert main(["list", "steerings", "demon", "--json"]) == 0
     assert "2410.05760" in json.loads(capsys.readouterr().out)["about"]
 
+
 def test_settings_that_have_to_be_given_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     for name, setting in (("judge", "model"), ("pairwise_judge", "model"), ("http", "url")):
         assert main(["list", "rewards", name]) == 0
@@ -390,9 +391,13 @@ def test_what_does_not_compute_is_quick_to_import(make_run: Callable[..., Path],
 def test_python_dash_m(tmp_path: Path) -> None:
     source = str(Path(next(iter(fairlead.app.__path__))).parent.parent)
     done = subprocess.run(
-        [sys.executable, "-m", "fairlead", "list", "x"], cwd=tmp_path, env={**os.environ, "PYTHONPATH": source},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-m", "fairlead", "list", "x"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("fairlead: There is no list named 'x'")
 

@@ -39,13 +39,24 @@ def test_a_line_says_what_matters() -> None:
         assert word in said
 
 
-@pytest.mark.parametrize("changes", [
-    {"phase": "loading model", "done": 0, "expected": None, "best": None, "baseline": None, "best_index": None, "rate": 0.0},
-    {"best": None, "best_index": None, "baseline": float("nan")},
-    {"expected": None, "limit": Cost.budget({"seconds": 9})},
-    {"limit": Cost.budget({"decodes": 9})},
-    {"phase": "done"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "phase": "loading model",
+            "done": 0,
+            "expected": None,
+            "best": None,
+            "baseline": None,
+            "best_index": None,
+            "rate": 0.0,
+        },
+        {"best": None, "best_index": None, "baseline": float("nan")},
+        {"expected": None, "limit": Cost.budget({"seconds": 9})},
+        {"limit": Cost.budget({"decodes": 9})},
+        {"phase": "done"},
+    ],
+)
 def test_every_state_can_be_shown(changes: dict[str, object]) -> None:
     for terminal in (True, False):
         console = Console(file=io.StringIO(), force_terminal=terminal, width=80)

@@ -99,8 +99,12 @@ def test_commands_repeat_the_run(
 
 def test_text_is_escaped(make_run: Callable[..., Path]) -> None:
     evil = '<script>alert(1)</script> & "quotes" <img src=x onerror=y>'
-    folder = make_run(spec=make_spec(evil, reward="brightness"), warnings=json.dumps([evil]), stopped=evil,
-                      terms=lambda reward: {evil: reward})  # fmt: skip
+    folder = make_run(
+        spec=make_spec(evil, reward="brightness"),
+        warnings=json.dumps([evil]),
+        stopped=evil,
+        terms=lambda reward: {evil: reward},
+    )
     raw = write_report(folder).read_text(encoding="utf-8")
     assert "<script>alert" not in raw
     assert "<img src=x" not in raw

@@ -18,9 +18,19 @@ from fairlead.run.spec import Part, make_spec, parse_budget, parse_settings
 
 @pytest.mark.parametrize(
     ("value", "told"),
-    [(0.31271, "0.3127"), (29.137, "29.14"), (2.0, "2.000"), (-0.5, "−0.5000"), (1234.5, "1,234"), (0.0, "0.0000"),
-     (1e-5, "1.00e-05"), (math.nan, "–"), (math.inf, "∞"), (None, "–")],
-)  # fmt: skip
+    [
+        (0.31271, "0.3127"),
+        (29.137, "29.14"),
+        (2.0, "2.000"),
+        (-0.5, "−0.5000"),
+        (1234.5, "1,234"),
+        (0.0, "0.0000"),
+        (1e-5, "1.00e-05"),
+        (math.nan, "–"),
+        (math.inf, "∞"),
+        (None, "–"),
+    ],
+)
 def test_numbers(value: float | None, told: str) -> None:
     assert number(value) == told
 
@@ -49,10 +59,19 @@ def test_a_new_folder_is_new(tmp_path: Path) -> None:
 
 def test_the_command_line_of_a_run_asks_the_same_question() -> None:
     spec = make_spec(
-        "it's a \"dog\" & $HOME", model="mixture", reward="brightness + -0.25*jpeg_size(quality=80)", search="best_of(n=4)",
-        intervene=["token_mean_damping(strength=0.5)"], settings={"mixture": {"modes": 3, "kind": "two words", "dtype": "1"}},
-        budget={"nfe": 100, "seconds": 2.5}, steps=7, group=2, batch=6, seed=-3, sampler="heun",
-    )  # fmt: skip
+        'it\'s a "dog" & $HOME',
+        model="mixture",
+        reward="brightness + -0.25*jpeg_size(quality=80)",
+        search="best_of(n=4)",
+        intervene=["token_mean_damping(strength=0.5)"],
+        settings={"mixture": {"modes": 3, "kind": "two words", "dtype": "1"}},
+        budget={"nfe": 100, "seconds": 2.5},
+        steps=7,
+        group=2,
+        batch=6,
+        seed=-3,
+        sampler="heun",
+    )
     line = run_command(spec)
     assert line is not None
     words = shlex.split(line)
@@ -60,11 +79,20 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
     flags = list(zip(words[3::2], words[4::2], strict=True))
     said = dict(flags)
     again = make_spec(
-        words[2], model=said["--model"], reward=said["--reward"], space=said["--space"], search=said["--search"],
-        intervene=[v for k, v in flags if k == "--intervene"], settings=parse_settings([v for k, v in flags if k == "--set"]),
-        budget=said["--budget"], sampler=said["--sampler"], steps=int(said["--steps"]), group=int(said["--group"]),
-        batch=int(said["--batch"]), seed=int(said["--seed"]),
-    )  # fmt: skip
+        words[2],
+        model=said["--model"],
+        reward=said["--reward"],
+        space=said["--space"],
+        search=said["--search"],
+        intervene=[v for k, v in flags if k == "--intervene"],
+        settings=parse_settings([v for k, v in flags if k == "--set"]),
+        budget=said["--budget"],
+        sampler=said["--sampler"],
+        steps=int(said["--steps"]),
+        group=int(said["--group"]),
+        batch=int(said["--batch"]),
+        seed=int(said["--seed"]),
+    )
     assert again == spec
 
 

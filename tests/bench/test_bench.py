@@ -52,7 +52,9 @@ def test_metadata_is_the_official_scorers() -> None:
     lines = (DATA / "geneval" / "evaluation_metadata.jsonl").read_text().splitlines()
     suite = suites.load("geneval", DATA / "geneval" / "evaluation_metadata.jsonl", False, 43)
     assert [a.record() for a in suite.asked] == [json.loads(line) for line in lines]
-    assert [geneval.as_record(geneval.of_record(json.loads(line))) for line in lines] == [json.loads(line) for line in lines]
+    assert [geneval.as_record(geneval.of_record(json.loads(line))) for line in lines] == [
+        json.loads(line) for line in lines
+    ]
 
 
 def test_files_of_prompts(tmp_path: Path) -> None:
@@ -92,7 +94,11 @@ def test_generation_and_scoring_are_steps_of_their_own(listed: Path, capsys: pyt
     assert first["results"] == []
     assert first["spent"]["nfe"] == 12
     files = sorted(Path("o").glob("*/samples/*.png"))
-    assert [str(f) for f in files[:3]] == ["o/00000/samples/00000.png", "o/00000/samples/00001.png", "o/00001/samples/00000.png"]
+    assert [str(f) for f in files[:3]] == [
+        "o/00000/samples/00000.png",
+        "o/00000/samples/00001.png",
+        "o/00001/samples/00000.png",
+    ]
     assert json.loads(Path("o/00002/metadata.jsonl").read_text()) == {"tag": "y", "prompt": "one"}
     pixels = {f: f.read_bytes() for f in files}
     assert len(set(pixels.values())) == 6, "also the second 'one' has noise of its own"
@@ -127,7 +133,9 @@ def test_a_plain_picture_is_the_baseline_of_a_search(listed: Path, capsys: pytes
     assert all(b >= a - 1e-6 for a, b in zip(scores["plain"], scores["searched"], strict=True))
     assert scores["plain"] != scores["searched"]
     _, recipe = png.read(Path("plain/00001/samples/00001.png").read_bytes())
-    spec = make_spec("two", model="mixture", reward="brightness", steps=2, batch=2, seed=recipe["spec"]["seed"], budget={"nfe": 2})
+    spec = make_spec(
+        "two", model="mixture", reward="brightness", steps=2, batch=2, seed=recipe["spec"]["seed"], budget={"nfe": 2}
+    )
     engine.start(spec, Path("run")).close()
     store = Store.open(Path("run"))
     candidate = store.baseline()
@@ -202,4 +210,7 @@ def test_the_noise_of_a_picture_depends_on_nothing_else(tmp_path: Path) -> None:
     seeds = {(p.index, p.number): job.spec(p).seed for p in job.pictures()}
     assert len(set(seeds.values())) == 6
     alone = painting.Job(suites.Suite("prompts", asked[1:], "", 2), spec, 4, 5, False)
-    assert {job.spec(p).seed for p in alone.pictures() if p.asked.text == "two" and p.number < 2} == {seeds[1, 0], seeds[1, 1]}
+    assert {job.spec(p).seed for p in alone.pictures() if p.asked.text == "two" and p.number < 2} == {
+        seeds[1, 0],
+        seeds[1, 1],
+    }

@@ -338,7 +338,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
         import pandas
 
         for name in ("cells", "methods", "curves"):
-            tables = [pandas.read_parquet(f"comparisons/p/{name}.parquet"), pandas.read_csv(f"comparisons/p/{name}.csv")]
+            tables = [
+                pandas.read_parquet(f"comparisons/p/{name}.parquet"),
+                pandas.read_csv(f"comparisons/p/{name}.csv"),
+            ]
             assert [list(table.columns) for table in tables] == [list(tables[1].columns)] * 2
             assert len(tables[0]) == len(tables[1]) > 0
     before = {p: p.read_bytes() for p in Path("comparisons/p").rglob("*.sqlite")}

@@ -42,10 +42,13 @@ def test_generator_stays_in_its_world(tmp_path: Path) -> None:
 
 def test_reading_keeps_only_known_classes(tmp_path: Path) -> None:
     rows = [
-        {"tag": "position", "prompt": "p", "include": [
-            {"class": "cat", "count": 1}, {"class": "dog", "count": 1, "position": ["above", 0]}]},
+        {
+            "tag": "position",
+            "prompt": "p",
+            "include": [{"class": "cat", "count": 1}, {"class": "dog", "count": 1, "position": ["above", 0]}],
+        },
         {"tag": "single_object", "prompt": "q", "include": [{"class": "yak", "count": 1}]},
-    ]  # fmt: skip
+    ]
     path = tmp_path / "prompts.jsonl"
     path.write_text("\n".join(map(json.dumps, rows)))
     (prompt,) = geneval.read_prompts(path, ["cat", "dog"])

@@ -79,12 +79,25 @@ def test_tiny_mask2former_runs_from_picture_to_rule(tmp_path: Path) -> None:
     names = ["person", "mouse", "cup"]
     config = Mask2FormerConfig(
         backbone_config=SwinConfig(
-            image_size=64, embed_dim=16, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
+            image_size=64,
+            embed_dim=16,
+            depths=[1, 1, 1, 1],
+            num_heads=[1, 1, 1, 1],
+            window_size=2,
             out_features=["stage1", "stage2", "stage3", "stage4"],
         ),
-        hidden_dim=32, mask_feature_size=32, feature_size=32, num_attention_heads=2, encoder_layers=1, decoder_layers=2,
-        encoder_feedforward_dim=32, dim_feedforward=32, num_queries=10, num_labels=3, id2label=dict(enumerate(names)),
-    )  # fmt: skip
+        hidden_dim=32,
+        mask_feature_size=32,
+        feature_size=32,
+        num_attention_heads=2,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_feedforward_dim=32,
+        dim_feedforward=32,
+        num_queries=10,
+        num_labels=3,
+        id2label=dict(enumerate(names)),
+    )
     folder = tmp_path / "m2f"
     Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
     clip = tiny().clip_folder(tmp_path / "clip")
@@ -126,9 +139,16 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> blip_vqa.BlipVqa:
     folder = tmp_path_factory.mktemp("blip")
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BlipConfig(
-        text_config={**small, "vocab_size": 80, "encoder_hidden_size": 16, "max_position_embeddings": 40, "projection_dim": 8},
-        vision_config={**small, "image_size": 32, "patch_size": 8}, projection_dim=8,
-    )  # fmt: skip
+        text_config={
+            **small,
+            "vocab_size": 80,
+            "encoder_hidden_size": 16,
+            "max_position_embeddings": 40,
+            "projection_dim": 8,
+        },
+        vision_config={**small, "image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
     BlipForQuestionAnswering(config).save_pretrained(folder)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "yes", "no", "?", *string.ascii_lowercase]
     words += [f"##{c}" for c in string.ascii_lowercase]
@@ -145,7 +165,9 @@ def test_blip_gives_the_share_of_yes(blip: blip_vqa.BlipVqa) -> None:
     assert blip(image, ["A RED CAT!?"])[0] == pytest.approx(both[0], abs=1e-6), "cleaned, and padding changes nothing"
     seen: dict[str, Tensor] = {}
     blip._model.text_encoder.register_forward_pre_hook(lambda m, a, k: seen.update(k), with_kwargs=True)
-    handle = blip._model.text_decoder.register_forward_hook(lambda m, a, k, out: seen.update(out=out.logits), with_kwargs=True)
+    handle = blip._model.text_decoder.register_forward_hook(
+        lambda m, a, k, out: seen.update(out=out.logits), with_kwargs=True
+    )
     (p,) = blip(image, ["b?"])
     handle.remove()
     assert int(seen["input_ids"][0, 0]) == blip._encode == 79, "[ENC] stands first"
@@ -218,9 +240,11 @@ def test_the_judge_names_what_scored_and_multiplies(monkeypatch: pytest.MonkeyPa
     judge.__dict__["vqa"] = lambda image, questions: [told[q] for q in questions]
     judge.__dict__["detector"] = lambda image, nouns: [(n, 0.8, box) for n, box in zip(nouns, (A, B), strict=False)]
     asked = [
-        Asked("a red cup and a blue cat", "color"), Asked("a cup on the left of a cat", "spatial"), Asked("two boys", "numeracy"),
+        Asked("a red cup and a blue cat", "color"),
+        Asked("a cup on the left of a cat", "spatial"),
+        Asked("two boys", "numeracy"),
         Asked("it rained", "texture"),
-    ]  # fmt: skip
+    ]
     rows = judge.score(torch.zeros(4, 3, 8, 8), asked)
     parts = ["color [blip-vqa]", "spatial [spatial-owl]", "numeracy [numeracy-owl]", "texture [blip-vqa]"]
     assert [r["category"] for r in rows] == parts

@@ -194,9 +194,17 @@ def run(
     x = normals(tuple(k.fold("init") for k in keys), *model.latent)
     with torch.no_grad(), meter.grant(INFINITE):
         out = sample(
-            model, sampler, x, model.encode(["x"] * n), model.levels(steps), keys, meter, steering=steering,
-            score=lambda z, cond: model.decode(z).mean((1, 2, 3)), **more,
-        )  # fmt: skip
+            model,
+            sampler,
+            x,
+            model.encode(["x"] * n),
+            model.levels(steps),
+            keys,
+            meter,
+            steering=steering,
+            score=lambda z, cond: model.decode(z).mean((1, 2, 3)),
+            **more,
+        )
     return out, meter.spent.nfe, steering.seen
 
 
@@ -399,9 +407,16 @@ def test_rows_tell_whose_row_is_whose() -> None:
     with meter.grant(INFINITE):
         x = normals(keys, *model.latent)
         sample(
-            model, euler, x, model.encode(["x"] * 3), model.levels(2), keys, meter, steering=Counting(act),
+            model,
+            euler,
+            x,
+            model.encode(["x"] * 3),
+            model.levels(2),
+            keys,
+            meter,
+            steering=Counting(act),
             groups=torch.tensor([5, 5, 9]),
-        )  # fmt: skip
+        )
     assert [r.base.tolist() for r in seen] == [[2, 0, 2], [0, 1, 2]] * 2
     assert [r.group.tolist() for r in seen] == [[9, 5, 9], [5, 5, 9]] * 2
     assert seen[0].replica.tolist() == [0, 0, 1]

@@ -147,7 +147,6 @@ class Preserving(Mixture):
         angles = torch.linspace(torch.pi / 2, 0, steps + 1, dtype=torch.float64).tolist()
         return [Level(0.0 if i == 0 else math.cos(a), math.sin(a)) for i, a in enumerate(angles)]
 
-
     def predict(self, x: Tensor, at: Level, *rest: Any) -> Tensor:
         assert math.hypot(at.alpha, at.sigma) == pytest.approx(1), "a network knows its own levels only"
         return super().predict(x, at, *rest)
@@ -174,9 +173,16 @@ def test_live_pipelines_are_siblings(flux_folder: Callable[..., Any], tmp_path: 
     size = {"height": 16, "width": 16, "max_sequence_length": 12}
     pipe = diffusers.FluxPipeline.from_pretrained(folder)
     result = fairlead.run(
-        "a dog", model=folder, reward="brightness", steer="test_asks", steps=2, batch=1, out=tmp_path / "run",
-        settings={"test_asks": {"model": "live"}, "model": size}, siblings={"live": (pipe, size)},
+        "a dog",
+        model=folder,
+        reward="brightness",
+        steer="test_asks",
+        steps=2,
+        batch=1,
+        out=tmp_path / "run",
+        settings={"test_asks": {"model": "live"}, "model": size},
+        siblings={"live": (pipe, size)},
         budget={"nfe": 6 + 2 + 2 * 4},
-    )  # fmt: skip
+    )
     assert len(result.candidates) == 2
     assert next(pipe.transformer.parameters()).requires_grad, "given back as it was found"

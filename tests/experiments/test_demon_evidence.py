@@ -21,9 +21,18 @@ def pocket() -> ModuleType:
 
 def test_networks(pocket: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        "--models", "mixture", "--sibling", "mixture=mixture", "--reward", "brightness", "--watch", "jpeg_size", "--smoke",
-        "--out", str(tmp_path),
-    ]  # fmt: skip
+        "--models",
+        "mixture",
+        "--sibling",
+        "mixture=mixture",
+        "--reward",
+        "brightness",
+        "--watch",
+        "jpeg_size",
+        "--smoke",
+        "--out",
+        str(tmp_path),
+    ]
     pocket.main(words)
     rows = list(csv.DictReader((tmp_path / "rows.csv").open()))
     assert {r["part"] for r in rows} == {"curve", "settings", "estimates"}

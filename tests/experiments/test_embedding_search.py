@@ -42,10 +42,29 @@ def test_prompts_of_the_small_world(script: ModuleType) -> None:
 
 def test_tiny_run_and_its_resumption(script: ModuleType, tmp_path: Path) -> None:
     words = [
-        "--model", "mixture", "--reward", "brightness", "--judge", "jpeg_size", "--prompts", "one;two", "--weights", "0.5",
-        "--population", "4", "--generations", "2", "--rates", "0.05,0.2", "--steps", "2", "--out", str(tmp_path),
-        "--methods", "sep_cma,adam,best_of",
-    ]  # fmt: skip
+        "--model",
+        "mixture",
+        "--reward",
+        "brightness",
+        "--judge",
+        "jpeg_size",
+        "--prompts",
+        "one;two",
+        "--weights",
+        "0.5",
+        "--population",
+        "4",
+        "--generations",
+        "2",
+        "--rates",
+        "0.05,0.2",
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path),
+        "--methods",
+        "sep_cma,adam,best_of",
+    ]
     (tmp_path / "resources.json").write_text("[]")  # measured in processes of their own
     script.main(words)
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
@@ -65,7 +84,9 @@ def test_tiny_run_and_its_resumption(script: ModuleType, tmp_path: Path) -> None
     script.main(words)
     again = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     for a, b in zip(rows, again, strict=True):
-        assert {k: v["objective"] for k, v in a["methods"].items()} == {k: v["objective"] for k, v in b["methods"].items()}
+        assert {k: v["objective"] for k, v in a["methods"].items()} == {
+            k: v["objective"] for k, v in b["methods"].items()
+        }
     text = (tmp_path / "results.md").read_text()
     assert "sep_cma is at least adam@" in text
     with (tmp_path / "contests.csv").open() as file:

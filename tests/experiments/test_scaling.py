@@ -18,10 +18,25 @@ def scaling() -> ModuleType:
 
 def test_tiny_run(scaling: ModuleType, tmp_path: Path) -> None:
     words = [
-        "--model", "mixture", "--verifier", "b=brightness", "--verifier", "j=jpeg_size", "--judge", "brightness",
-        "--prompts", "one;two", "--images", "16", "--steps", "4", "--out", str(tmp_path),
-        "--methods", "random,zero_order,paths,dfs,steps",
-    ]  # fmt: skip
+        "--model",
+        "mixture",
+        "--verifier",
+        "b=brightness",
+        "--verifier",
+        "j=jpeg_size",
+        "--judge",
+        "brightness",
+        "--prompts",
+        "one;two",
+        "--images",
+        "16",
+        "--steps",
+        "4",
+        "--out",
+        str(tmp_path),
+        "--methods",
+        "random,zero_order,paths,dfs,steps",
+    ]
     scaling.main(words)
     rows = scaling.read(tmp_path)
     assert all(row["nfe"] <= row["budget"] for row in rows)
@@ -48,8 +63,24 @@ def test_tiny_run(scaling: ModuleType, tmp_path: Path) -> None:
 
 
 def test_parts_make_the_same_rows(scaling: ModuleType, tmp_path: Path) -> None:
-    words = ["--model", "mixture", "--verifier", "b=brightness", "--verifier", "e=rank_mean(brightness, jpeg_size)", "--judge",
-             "brightness", "--prompts", "one;two;three", "--images", "4", "--steps", "4", "--methods", "random"]  # fmt: skip
+    words = [
+        "--model",
+        "mixture",
+        "--verifier",
+        "b=brightness",
+        "--verifier",
+        "e=rank_mean(brightness, jpeg_size)",
+        "--judge",
+        "brightness",
+        "--prompts",
+        "one;two;three",
+        "--images",
+        "4",
+        "--steps",
+        "4",
+        "--methods",
+        "random",
+    ]
     scaling.main([*words, "--out", str(tmp_path / "whole")])
     for part in ("1/2", "2/2"):
         scaling.main([*words, "--part", part, "--out", str(tmp_path / "parts")])
@@ -64,17 +95,30 @@ def test_findings_follow_the_numbers(scaling: ModuleType) -> None:
 
     def rows(method: str, verifier: str, values: dict[str, list[float]]) -> list[dict[str, object]]:
         return [
-            {"prompt": f"p{p}", "seed": 0, "method": method, "verifier": verifier, "budget": float(4 << b), "nfe": 4.0,
-             "metrics": {m: v[b] + 0.01 * ((p * 7 + b) % 5) for m, v in values.items()}}
-            for p in range(20) for b in range(4)
-        ]  # fmt: skip
+            {
+                "prompt": f"p{p}",
+                "seed": 0,
+                "method": method,
+                "verifier": verifier,
+                "budget": float(4 << b),
+                "nfe": 4.0,
+                "metrics": {m: v[b] + 0.01 * ((p * 7 + b) % 5) for m, v in values.items()},
+            }
+            for p in range(20)
+            for b in range(4)
+        ]
 
     flat, up, down = [1.0] * 4, [1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0]
     told = say.Found(
-        [*rows("random", "x", {"x": up, "y": down, "oracle": up}), *rows("random", "y", {"x": flat, "y": up, "oracle": up}),
-         *rows("random", "e", {"x": up, "y": up, "oracle": up}), *rows("steps", "x", {"x": flat, "y": flat, "oracle": flat}),
-         *rows("steps", "y", {"x": flat, "y": up, "oracle": flat}), *rows("zero_order", "x", {"x": flat})]
-    )  # fmt: skip
+        [
+            *rows("random", "x", {"x": up, "y": down, "oracle": up}),
+            *rows("random", "y", {"x": flat, "y": up, "oracle": up}),
+            *rows("random", "e", {"x": up, "y": up, "oracle": up}),
+            *rows("steps", "x", {"x": flat, "y": flat, "oracle": flat}),
+            *rows("steps", "y", {"x": flat, "y": up, "oracle": flat}),
+            *rows("zero_order", "x", {"x": flat}),
+        ]
+    )
     text = "\n".join(say.findings(told, ["x", "y", "e"], ["x", "y", "oracle"]))
     assert "steps stop.** In part (x)." in text
     assert "fell against the plain sample: y when x chose" in text

@@ -29,9 +29,20 @@ def test_verdicts(seeds: ModuleType) -> None:
 
 def test_tiny_run(seeds: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        "--model", "mixture", "--reward", "brightness", "--watch", "jpeg_size", "--smoke", "--only", "noise search,LiDAR,league",
-        "--methods", "random,zero_order", "--out", str(tmp_path),
-    ]  # fmt: skip
+        "--model",
+        "mixture",
+        "--reward",
+        "brightness",
+        "--watch",
+        "jpeg_size",
+        "--smoke",
+        "--only",
+        "noise search,LiDAR,league",
+        "--methods",
+        "random,zero_order",
+        "--out",
+        str(tmp_path),
+    ]
     seeds.main(words)
     said = capsys.readouterr().out
     with (tmp_path / "claims.csv").open() as handle:

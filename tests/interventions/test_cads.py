@@ -44,10 +44,24 @@ def test_annealing_and_statistics() -> None:
 
 def test_noise_belongs_to_the_place_in_the_group() -> None:
     tokens = Tokens(torch.zeros(4, 2, 2), normals(keys(4), 6, 8))
-    two = Rows(torch.arange(4), torch.tensor([5, 5, 9, 9]), torch.zeros(4, dtype=torch.long),
-               torch.ones(4, dtype=torch.bool), 0, 8, Level(0.0, 1.0))  # fmt: skip
-    alone = Rows(torch.arange(2), torch.tensor([9, 9]), torch.zeros(2, dtype=torch.long),
-                 torch.ones(2, dtype=torch.bool), 0, 8, Level(0.0, 1.0))  # fmt: skip
+    two = Rows(
+        torch.arange(4),
+        torch.tensor([5, 5, 9, 9]),
+        torch.zeros(4, dtype=torch.long),
+        torch.ones(4, dtype=torch.bool),
+        0,
+        8,
+        Level(0.0, 1.0),
+    )
+    alone = Rows(
+        torch.arange(2),
+        torch.tensor([9, 9]),
+        torch.zeros(2, dtype=torch.long),
+        torch.ones(2, dtype=torch.bool),
+        0,
+        8,
+        Level(0.0, 1.0),
+    )
     together = Cads()(PROMPT, two, tokens).text
     apart = Cads()(PROMPT, alone, Tokens(tokens.image[2:], tokens.text[2:])).text
     assert torch.equal(together[2:], apart)
@@ -68,8 +82,10 @@ def test_wrong_settings() -> None:
 def test_guidance_interval(tiny_flux: Callable[..., Any]) -> None:
     """Outside it the prediction is the unguided one, inside the guided one; the bill is the same."""
     guided, plain, inner = (
-        tiny_flux(true_cfg_scale=3.0), tiny_flux(), tiny_flux(true_cfg_scale=3.0, guidance_interval=(0.2, 0.6)),
-    )  # fmt: skip
+        tiny_flux(true_cfg_scale=3.0),
+        tiny_flux(),
+        tiny_flux(true_cfg_scale=3.0, guidance_interval=(0.2, 0.6)),
+    )
     x, cond = latents(guided, 2), guided.encode(["a dog", "a car"])
     assert inner.branches == 2
     for time, same in ((0.9, plain), (0.4, guided), (0.1, plain)):

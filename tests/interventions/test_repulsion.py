@@ -518,8 +518,15 @@ def test_pictures_of_a_run_differ(tmp_path: Any, flux_folder: Any) -> None:
     from fairlead.run import engine, models
     from fairlead.run.spec import make_spec
 
-    words = {"model": str(flux_folder()), "reward": "brightness", "steps": 2, "batch": 4, "group": 4, "budget": {"nfe": 16},
-             "settings": {"model": {"height": 16, "width": 16, "max_sequence_length": 12}}}  # fmt: skip
+    words = {
+        "model": str(flux_folder()),
+        "reward": "brightness",
+        "steps": 2,
+        "batch": 4,
+        "group": 4,
+        "budget": {"nfe": 16},
+        "settings": {"model": {"height": 16, "width": 16, "max_sequence_length": 12}},
+    }
     shots = {}
     for name in ("", "repulsion(strength=0.0)", "repulsion(strength=0.5)"):
         spec = make_spec("a dog", **words, intervene=[name] if name else [])

@@ -31,10 +31,18 @@ def rendered(
 
 
 def same_as_pipeline(
-    model: Any, pipe: Any, sampler: Sampler, steps: int, prompts: list[str], monkeypatch: pytest.MonkeyPatch,
-    tolerance: float = 2e-4, pack: Callable[[Tensor], Tensor] = lambda x: x,
-    out: Callable[[Tensor], Tensor] | None = None, thrice: int = 0, **call: Any,
-) -> None:  # fmt: skip
+    model: Any,
+    pipe: Any,
+    sampler: Sampler,
+    steps: int,
+    prompts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tolerance: float = 2e-4,
+    pack: Callable[[Tensor], Tensor] = lambda x: x,
+    out: Callable[[Tensor], Tensor] | None = None,
+    thrice: int = 0,
+    **call: Any,
+) -> None:
     """Equal latents up to rounding for the same initial noise, and as many rows through the network as were charged.
 
     `thrice` steps take a row more.

@@ -29,18 +29,39 @@ def bare(folder: Path, family: str, scheduler: dict[str, Any] | None = None, **d
 @pytest.mark.parametrize(
     ("family", "scheduler", "denoiser", "expected"),
     [
-        ("StableDiffusionPipeline", {"_class_name": "PNDMScheduler"}, {},
-         {"sites": 0, "sampler": "euler", "few_step": False, "guidance": "classifier-free"}),
-        ("StableDiffusionXLPipeline", {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"}, {},
-         {"sites": 0, "sampler": "ancestral", "few_step": True, "guidance": "none needed"}),
-        ("LatentConsistencyModelPipeline", {"_class_name": "LCMScheduler"}, {"time_cond_proj_dim": 256},
-         {"sampler": "consistency", "few_step": True, "guidance": "embedded"}),
+        (
+            "StableDiffusionPipeline",
+            {"_class_name": "PNDMScheduler"},
+            {},
+            {"sites": 0, "sampler": "euler", "few_step": False, "guidance": "classifier-free"},
+        ),
+        (
+            "StableDiffusionXLPipeline",
+            {"_class_name": "EulerAncestralDiscreteScheduler", "timestep_spacing": "trailing"},
+            {},
+            {"sites": 0, "sampler": "ancestral", "few_step": True, "guidance": "none needed"},
+        ),
+        (
+            "LatentConsistencyModelPipeline",
+            {"_class_name": "LCMScheduler"},
+            {"time_cond_proj_dim": 256},
+            {"sampler": "consistency", "few_step": True, "guidance": "embedded"},
+        ),
         ("StableDiffusion3Pipeline", {}, {"num_layers": 24}, {"sites": 23, "few_step": False}),
-        ("FluxPipeline", {}, {"num_layers": 19, "num_single_layers": 38, "guidance_embeds": True},
-         {"sites": 57, "guidance": "embedded"}),
-        ("PixArtSigmaPipeline", {"_class_name": "DPMSolverMultistepScheduler"}, {}, {"sites": 0, "sampler": "dpmpp_2m"}),
+        (
+            "FluxPipeline",
+            {},
+            {"num_layers": 19, "num_single_layers": 38, "guidance_embeds": True},
+            {"sites": 57, "guidance": "embedded"},
+        ),
+        (
+            "PixArtSigmaPipeline",
+            {"_class_name": "DPMSolverMultistepScheduler"},
+            {},
+            {"sites": 0, "sampler": "dpmpp_2m"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_abilities(family: str, scheduler: Any, denoiser: Any, expected: dict[str, Any], tmp_path: Path) -> None:
     able = models.abilities(bare(tmp_path / "model", family, scheduler, **denoiser))
     assert able is not None

@@ -57,9 +57,15 @@ def theirs(folder: Any, model: Any, settings: dict[str, Any], output: str) -> to
     if settings.get("true_cfg_scale", 1) > 1:
         words["negative_prompt"] = [settings.get("negative_prompt", "")] * len(KEYS)
     found: torch.Tensor = pipe(
-        prompt=PROMPTS, num_inference_steps=STEPS, latents=noise, height=settings.get("height", 16),
-        width=settings.get("width", 16), max_sequence_length=12, output_type=output, **words,
-    ).images  # fmt: skip
+        prompt=PROMPTS,
+        num_inference_steps=STEPS,
+        latents=noise,
+        height=settings.get("height", 16),
+        width=settings.get("width", 16),
+        max_sequence_length=12,
+        output_type=output,
+        **words,
+    ).images
     return found
 
 

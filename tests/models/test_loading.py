@@ -42,8 +42,10 @@ def state(pipe: Any) -> list[Any]:
     out: list[Any] = [json.dumps(dict(pipe.scheduler.config), default=str), sorted(vars(pipe.scheduler))]
     for name, part in pipe.components.items():
         if isinstance(part, torch.nn.Module):
-            out += [(name, k, m.training, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(vars(m)))
-                    for k, m in part.named_modules()]  # fmt: skip
+            out += [
+                (name, k, m.training, len(m._forward_hooks), len(m._forward_pre_hooks), sorted(vars(m)))
+                for k, m in part.named_modules()
+            ]
             out += [(name, k, p.requires_grad, p.dtype, float(p.detach().sum())) for k, p in part.named_parameters()]
     return out
 
@@ -57,9 +59,14 @@ def test_a_live_pipeline_is_left_as_it_was_found(sdxl: str) -> None:
     picture = pipe("a dog", latents=x, num_inference_steps=2, output_type="latent").images
     before = state(pipe)
     result = fairlead.run(
-        "a red apple", model=pipe, reward="brightness", budget={"nfe": 8}, steps=2, batch=2,
+        "a red apple",
+        model=pipe,
+        reward="brightness",
+        budget={"nfe": 8},
+        steps=2,
+        batch=2,
         settings={"model": {"guidance_scale": 3.0, "height": 24}},
-    )  # fmt: skip
+    )
     assert len(result.candidates) == 4
     assert state(pipe) == before
     assert torch.equal(pipe("a dog", latents=x, num_inference_steps=2, output_type="latent").images, picture)
@@ -349,14 +356,45 @@ def test_the_command_line_speaks_to_the_model(sdxl: str, tmp_path: Path, monkeyp
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_TOKEN", "before")
-    words = ["run", "a red apple", "-m", sdxl, "--reward", "brightness", "--budget", "nfe=4", "--steps", "2", "--batch", "2",
-             "--height", "24", "--guidance-scale", "3", "--negative-prompt", "a 'dog'", "--dtype", "fp32", "--vae-slicing",
-             "--token", "secret-token", "--out", "run", "--set", "model.width=16"]  # fmt: skip
+    words = [
+        "run",
+        "a red apple",
+        "-m",
+        sdxl,
+        "--reward",
+        "brightness",
+        "--budget",
+        "nfe=4",
+        "--steps",
+        "2",
+        "--batch",
+        "2",
+        "--height",
+        "24",
+        "--guidance-scale",
+        "3",
+        "--negative-prompt",
+        "a 'dog'",
+        "--dtype",
+        "fp32",
+        "--vae-slicing",
+        "--token",
+        "secret-token",
+        "--out",
+        "run",
+        "--set",
+        "model.width=16",
+    ]
     assert main(words) == 0
     spec = Store.open(tmp_path / "run").spec
     assert spec.model.settings == {
-        "height": 24, "guidance_scale": 3.0, "negative_prompt": "a 'dog'", "dtype": "fp32", "vae_slicing": True, "width": 16,
-    }  # fmt: skip
+        "height": 24,
+        "guidance_scale": 3.0,
+        "negative_prompt": "a 'dog'",
+        "dtype": "fp32",
+        "vae_slicing": True,
+        "width": 16,
+    }
     assert spec.sampler == "euler"
     assert b"secret-token" not in (tmp_path / "run" / "run.sqlite").read_bytes()
 

@@ -168,9 +168,14 @@ def test_a_run_short_of_memory_has_the_same_candidates(
     register("searches", "climb", "items:Climb")
     width = 4 if search == "best_of" else 2
     spec = make_spec(
-        "a dog", model=Part("python", {"pipeline": "x"}), reward="brightness", search=search, steps=2, batch=width,
+        "a dog",
+        model=Part("python", {"pipeline": "x"}),
+        reward="brightness",
+        search=search,
+        steps=2,
+        batch=width,
         budget={"nfe": 16},
-    )  # fmt: skip
+    )
     plain = run(spec, tmp_path / "plain", StableDiffusionXL(sdxl, guidance_scale=2.0))
     model = StableDiffusionXL(sdxl, guidance_scale=2.0)
     seen = fails_above(model, 1, monkeypatch)

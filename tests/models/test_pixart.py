@@ -45,9 +45,18 @@ def test_is_the_pipeline(
     model = PixArtSigma(where, max_sequence_length=12, **call)
     pipe = diffusers.PixArtSigmaPipeline.from_pretrained(where)
     same_as_pipeline(
-        model, pipe, sampler, 4, PROMPTS, monkeypatch, 5e-4, max_sequence_length=12, use_resolution_binning=False,
-        clean_caption=False, **call,
-    )  # fmt: skip
+        model,
+        pipe,
+        sampler,
+        4,
+        PROMPTS,
+        monkeypatch,
+        5e-4,
+        max_sequence_length=12,
+        use_resolution_binning=False,
+        clean_caption=False,
+        **call,
+    )
 
 
 @pytest.mark.parametrize("settings", [{"guidance_scale": 1.0}, {"guidance_scale": 3.0, "width": 24}])

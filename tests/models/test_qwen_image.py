@@ -61,9 +61,15 @@ def test_the_decoder_is_the_pipelines(folder: Any) -> None:
         return {}
 
     theirs = pipe(
-        "a dog", latents=pack(x), num_inference_steps=1, height=16, width=16, true_cfg_scale=1.0, output_type="pt",
+        "a dog",
+        latents=pack(x),
+        num_inference_steps=1,
+        height=16,
+        width=16,
+        true_cfg_scale=1.0,
+        output_type="pt",
         callback_on_step_end=keep,
-    ).images  # fmt: skip
+    ).images
     z = diffusers.QwenImagePipeline._unpack_latents(steps[-1], 16, 16, pipe.vae_scale_factor)[:, :, 0]
     assert torch.allclose(QwenImage(pipe, height=16, width=16).decode(z), theirs, atol=1e-5)
 

@@ -75,14 +75,29 @@ def test_ddim_is_the_pipeline(
         ("EulerAncestralDiscreteScheduler", {"timestep_spacing": "trailing"}, ancestral, 1, 2e-4),
         ("LCMScheduler", {"clip_sample": False}, consistency, 3, 2e-4),
         ("LCMScheduler", {"clip_sample": False}, consistency, 1, 2e-4),
-        ("DDIMScheduler", {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing", "clip_sample": False,
-                           "prediction_type": "v_prediction"}, euler, 4, 2e-4),
+        (
+            "DDIMScheduler",
+            {
+                "rescale_betas_zero_snr": True,
+                "timestep_spacing": "trailing",
+                "clip_sample": False,
+                "prediction_type": "v_prediction",
+            },
+            euler,
+            4,
+            2e-4,
+        ),
     ],
-)  # fmt: skip
+)
 def test_schedulers(
-    scheduler: str, settings: dict[str, Any], sampler: Any, steps: int, tolerance: float, folder: Any,
+    scheduler: str,
+    settings: dict[str, Any],
+    sampler: Any,
+    steps: int,
+    tolerance: float,
+    folder: Any,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     model, pipe = pair(folder(scheduler, {**tiny.SCALED, **settings}), guidance_scale=3.0)
     same_as_pipeline(model, pipe, sampler, steps, PROMPTS, monkeypatch, tolerance, guidance_scale=3.0)
 

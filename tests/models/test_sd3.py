@@ -77,9 +77,15 @@ def test_skip_layer_guidance(folder: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_skip_layer_guidance_is_priced(folder: Any, tmp_path: Path) -> None:
     words = {"model": {"max_sequence_length": 12, "guidance_scale": 4.0, **SKIP}}
     result = fairlead.run(
-        "a dog", model=folder(**MEDIUM), reward="brightness", budget={"forwards": 25}, steps=5, batch=2,
-        settings=words, out=tmp_path / "run",
-    )  # fmt: skip
+        "a dog",
+        model=folder(**MEDIUM),
+        reward="brightness",
+        budget={"forwards": 25},
+        steps=5,
+        batch=2,
+        settings=words,
+        out=tmp_path / "run",
+    )
     assert len(result.candidates) == 2
     assert Store.open(tmp_path / "run").spent().forwards == 24
 

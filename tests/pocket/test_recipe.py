@@ -30,11 +30,22 @@ def test_failures_are_counted_by_what_was_found(evaluate: ModuleType) -> None:
     one = Prompt("colors", "", (Wanted("dog", 1, "red"),))
     dog, cat = seen("dog"), seen("cat", x=40)
     judged = [
-        (three, [dog] * 3), (three, [dog] * 4), (three, [dog] * 4 + [cat]), (three, [dog] * 9), (three, [seen("dog", score=0.5)]),
-        (both, [dog, cat]), (both, [dog, dog]), (left, [dog, cat]), (left, [seen("dog", x=40), seen("cat")]), (left, []),
-        (tinted, [seen("dog", "red"), seen("cat", "blue")]), (tinted, [seen("dog", "blue"), seen("cat", "red")]),
-        (tinted, [seen("dog", "blue"), seen("cat", "blue")]), (tinted, [seen("dog", "red")]), (one, []),
-    ]  # fmt: skip
+        (three, [dog] * 3),
+        (three, [dog] * 4),
+        (three, [dog] * 4 + [cat]),
+        (three, [dog] * 9),
+        (three, [seen("dog", score=0.5)]),
+        (both, [dog, cat]),
+        (both, [dog, dog]),
+        (left, [dog, cat]),
+        (left, [seen("dog", x=40), seen("cat")]),
+        (left, []),
+        (tinted, [seen("dog", "red"), seen("cat", "blue")]),
+        (tinted, [seen("dog", "blue"), seen("cat", "red")]),
+        (tinted, [seen("dog", "blue"), seen("cat", "blue")]),
+        (tinted, [seen("dog", "red")]),
+        (one, []),
+    ]
     assert evaluate.failures(judged) == {
         "counting": {3: {0: 1, 3: 1, 4: 2, 5: 1}},
         "two_object": {"pictures": 2, "both": 1, "right": 1},

@@ -44,7 +44,9 @@ def test_weights_in_the_wheel_are_small(wheel: Path) -> None:
 def test_installed_wheel_makes_a_picture(wheel: Path, tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "--without-pip", tmp_path / "env", cwd=tmp_path)
     inside = tmp_path / "env" / "bin" / "python"
-    run(sys.executable, "-m", "pip", "--python", inside, "install", "-q", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    run(
+        sys.executable, "-m", "pip", "--python", inside, "install", "-q", "--no-deps", "--no-index", wheel, cwd=tmp_path
+    )
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
     own = Path(run(inside, "-c", ask, cwd=tmp_path).strip())
     shared = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
@@ -52,9 +54,22 @@ def test_installed_wheel_makes_a_picture(wheel: Path, tmp_path: Path) -> None:
     where = run(inside, "-c", "import fairlead; print(fairlead.__file__)", cwd=tmp_path).strip()
     assert Path(where).is_relative_to(own)
     out = run(
-        tmp_path / "env" / "bin" / "fairlead", "run", "a photo of a dog", "--model", "pocket-turbo", "--reward", "brightness",
-        "--budget", "nfe=4", "--seed", "0", "--json", "--out", tmp_path / "made", cwd=tmp_path,
-    )  # fmt: skip
+        tmp_path / "env" / "bin" / "fairlead",
+        "run",
+        "a photo of a dog",
+        "--model",
+        "pocket-turbo",
+        "--reward",
+        "brightness",
+        "--budget",
+        "nfe=4",
+        "--seed",
+        "0",
+        "--json",
+        "--out",
+        tmp_path / "made",
+        cwd=tmp_path,
+    )
     said = json.loads(out.strip().splitlines()[-1])
     assert said["cost"]["nfe"] == 4
     (best,) = (tmp_path / "made").glob("best.png")

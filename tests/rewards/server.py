@@ -28,7 +28,9 @@ class Server:
                     self.requests.append(body)
                     self.paths.append(handler.path)
                 status, data = answer(number, body)
-                raw = data if isinstance(data, bytes) else (data if isinstance(data, str) else json.dumps(data)).encode()
+                raw = (
+                    data if isinstance(data, bytes) else (data if isinstance(data, str) else json.dumps(data)).encode()
+                )
                 with contextlib.suppress(OSError):
                     handler.send_response(status)
                     handler.send_header("Content-Type", "application/json")

@@ -31,13 +31,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
 
     words = tokenizer()
     text = {
-        "vocab_size": len(words), "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1,
-        "num_attention_heads": 2, "max_position_embeddings": 12, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 12,
+        "bos_token_id": 2,
+        "eos_token_id": 3,
+        "pad_token_id": 0,
+    }
     vision = {
-        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "image_size": SIZE, "patch_size": 8,
-    }  # fmt: skip
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": SIZE,
+        "patch_size": 8,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(5)
         model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=DIM))
@@ -162,9 +173,15 @@ def v2(folder: Path, relu: bool = False) -> tuple[Path, nn.Module]:
     with torch.random.fork_rng():
         torch.manual_seed(2)
         parts: list[nn.Module] = [
-            nn.Linear(DIM, 12), nn.Dropout(0.2), nn.Linear(12, 8), nn.Dropout(0.2), nn.Linear(8, 6), nn.Dropout(0.1),
-            nn.Linear(6, 4), nn.Linear(4, 1),
-        ]  # fmt: skip
+            nn.Linear(DIM, 12),
+            nn.Dropout(0.2),
+            nn.Linear(12, 8),
+            nn.Dropout(0.2),
+            nn.Linear(8, 6),
+            nn.Dropout(0.1),
+            nn.Linear(6, 4),
+            nn.Linear(4, 1),
+        ]
         if relu:
             parts.insert(1, nn.ReLU())
     net = nn.Sequential(*parts).eval()

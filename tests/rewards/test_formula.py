@@ -62,7 +62,7 @@ trees = st.recursive(
         st.tuples(inner, inner, st.floats(-1, 1)).map(lambda t: {"veto": [t[0], {">": [t[1], t[2]]}]}),
     ),
     max_leaves=6,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=150, deadline=None)
@@ -91,13 +91,21 @@ def test_text(text: str, written: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("brightness/0", "other than zero"), ("brightness/jpeg_size", "other than zero"), ("3 + 4", "only a number"),
-        ("brightness**2", "Pow"), ("brightnes", "brightness"), ("min(brightness)", "at least two"),
-        ("veto(brightness, 3)", "veto(a, b > 0.5)"), ("zscore(brightness)", "mean and std"), ("brightness +", "not a formula"),
-        ("1e999*brightness", "too large"), ("0 < brightness < 1", "reward > number"), ("nowhere.py:score", "cannot be read"),
+        ("brightness/0", "other than zero"),
+        ("brightness/jpeg_size", "other than zero"),
+        ("3 + 4", "only a number"),
+        ("brightness**2", "Pow"),
+        ("brightnes", "brightness"),
+        ("min(brightness)", "at least two"),
+        ("veto(brightness, 3)", "veto(a, b > 0.5)"),
+        ("zscore(brightness)", "mean and std"),
+        ("brightness +", "not a formula"),
+        ("1e999*brightness", "too large"),
+        ("0 < brightness < 1", "reward > number"),
+        ("nowhere.py:score", "cannot be read"),
         ("zscore(brightness, stats='nothing.json')", "--stats"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_says_what_to_write(text: str, said: str) -> None:
     with pytest.raises(FairleadError) as error:
         parse_reward(text)
@@ -117,7 +125,9 @@ def test_values() -> None:
 
 def test_a_leaf_is_scored_once_whatever_the_formula_does_with_it() -> None:
     leaf = Column(0)
-    reward = build_reward(parse_reward("min(brightness, brightness/2) + veto(brightness, brightness > 0)"), lambda p: leaf)
+    reward = build_reward(
+        parse_reward("min(brightness, brightness/2) + veto(brightness, brightness > 0)"), lambda p: leaf
+    )
     _, terms = reward(*table((0.5,), (0.25,)))
     assert leaf.seen == 2
     assert {k: v.tolist() for k, v in terms.items()} == {"c0": [0.5, 0.25]}
@@ -153,7 +163,9 @@ def test_rank_mean_leaves_out_what_has_no_number_and_gives_a_lone_picture_a_half
 
 def test_totals_from_recorded_terms_are_the_totals() -> None:
     named = {name: Column(i) for i, name in enumerate(LEAVES)}
-    reward = build_reward(parse_reward("rank_mean(brightness, jpeg_size) + min(aesthetic, 0.2)"), lambda p: named[p.name])
+    reward = build_reward(
+        parse_reward("rank_mean(brightness, jpeg_size) + min(aesthetic, 0.2)"), lambda p: named[p.name]
+    )
     total, terms = reward(*table((0.3, 0.1, 0.5), (0.2, 0.3, 0.1), (0.1, 0.2, 0)))
     rows = [{k: v.tolist()[i] for k, v in terms.items()} for i in range(3)]
     assert torch.equal(reward.from_terms(rows), total)
@@ -169,10 +181,14 @@ def test_statistics_come_from_a_file(tmp_path: Path) -> None:
 
 
 BAD: list[tuple[Tensor, int, str]] = [
-    (torch.zeros(2, 1, 8, 8), 2, "grey"), (torch.zeros(2, 4, 8, 8), 2, "transparency"), (torch.zeros(3, 8, 8), 3, "B, 3, H, W"),
-    (torch.full((1, 3, 8, 8), -0.5), 1, "x/2 + 0.5"), (torch.full((1, 3, 8, 8), 200.0), 1, "255"),
-    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1, "255"), (torch.zeros(2, 3, 8, 8), 1, "one per image"),
-]  # fmt: skip
+    (torch.zeros(2, 1, 8, 8), 2, "grey"),
+    (torch.zeros(2, 4, 8, 8), 2, "transparency"),
+    (torch.zeros(3, 8, 8), 3, "B, 3, H, W"),
+    (torch.full((1, 3, 8, 8), -0.5), 1, "x/2 + 0.5"),
+    (torch.full((1, 3, 8, 8), 200.0), 1, "255"),
+    (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1, "255"),
+    (torch.zeros(2, 3, 8, 8), 1, "one per image"),
+]
 
 
 @pytest.mark.parametrize(("images", "prompts", "said"), BAD)

@@ -16,13 +16,29 @@ from fairlead.app.view import View
 
 
 def run(out: Path, capsys: pytest.CaptureFixture[str], reward: str, *watch: str) -> tuple[dict[str, object], str]:
-    words = ["run", "a dog", "-m", "mixture", "--steps", "5", "--budget", "nfe=60", "--reward", reward, "--json", "--out", str(out)]
+    words = [
+        "run",
+        "a dog",
+        "-m",
+        "mixture",
+        "--steps",
+        "5",
+        "--budget",
+        "nfe=60",
+        "--reward",
+        reward,
+        "--json",
+        "--out",
+        str(out),
+    ]
     assert main([*words, *(w for name in watch for w in ("--watch", name))]) == 0
     said, err = capsys.readouterr()
     return json.loads(said), err
 
 
-def test_a_reward_that_rises_while_the_watched_fall_is_flagged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reward_that_rises_while_the_watched_fall_is_flagged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, err = run(tmp_path / "a", capsys, "brightness", "-1*brightness", "brightness/-2")
     assert data["hacking"] is True
     assert "Reward hacking is likely" in err

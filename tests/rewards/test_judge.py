@@ -43,15 +43,26 @@ def shots(body: dict[str, Any]) -> list[int]:
     return [grey(p["image_url"]["url"]) for p in body["messages"][0]["content"] if p["type"] == "image_url"]
 
 
-def reply(text: str | None = None, *, logprobs: Any = None, refusal: str | None = None, finish: str = "stop") -> dict[str, Any]:
+def reply(
+    text: str | None = None, *, logprobs: Any = None, refusal: str | None = None, finish: str = "stop"
+) -> dict[str, Any]:
     first = [{"token": t, "logprob": v, "bytes": None} for t, v in (logprobs or [])]
     content = [{"token": first[0]["token"], "logprob": 0.0, "bytes": None, "top_logprobs": first}] if first else None
     return {
-        "id": "x", "object": "chat.completion", "created": 0, "model": "tiny-judge-7",
-        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text, "refusal": refusal},
-                     "logprobs": None if content is None else {"content": content, "refusal": None}}],
+        "id": "x",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "tiny-judge-7",
+        "choices": [
+            {
+                "index": 0,
+                "finish_reason": finish,
+                "message": {"role": "assistant", "content": text, "refusal": refusal},
+                "logprobs": None if content is None else {"content": content, "refusal": None},
+            }
+        ],
         "usage": {"prompt_tokens": 1000, "completion_tokens": 100, "total_tokens": 1100},
-    }  # fmt: skip
+    }
 
 
 def rated(body: dict[str, Any]) -> dict[str, Any]:
@@ -267,8 +278,14 @@ def test_a_judge_inside_demon_is_priced_first_and_capped(judge: Any, tmp_path: P
 
     with serving(flaky) as server:
         formula = f"judge(model='tiny', base_url='{server.url}/v1', price_in=1, price_out=10, cache=False, cap=5)"
-        words: dict[str, Any] = {"model": "mixture", "reward": formula, "steps": 8, "batch": 1, "search": "best_of(n=1)",
-                                 "steer": "demon(k=4, estimate='clean', stop=4.0)"}  # fmt: skip
+        words: dict[str, Any] = {
+            "model": "mixture",
+            "reward": formula,
+            "steps": 8,
+            "batch": 1,
+            "search": "best_of(n=1)",
+            "steer": "demon(k=4, estimate='clean', stop=4.0)",
+        }
         found = price(make_spec("a dog", budget={"nfe": 60}, **words))
         assert not server.requests
         result = fairlead.run("a dog", budget={"nfe": 60}, out=tmp_path / "run", **words)
@@ -301,5 +318,7 @@ def test_a_run_says_why_a_picture_got_no_number(judge: Any) -> None:
     calls = iter(range(99))
     with serving(lambda n, body: (200, reply(None, refusal="not today") if next(calls) < 1 else rated(body))) as server:
         with pytest.warns(UserWarning, match="judge_five_aspects gave no number: refused: not today"):
-            result = fairlead.run("a dog", model="mixture", reward=judge(server, concurrency=1), steps=5, budget={"nfe": 10})
+            result = fairlead.run(
+                "a dog", model="mixture", reward=judge(server, concurrency=1), steps=5, budget={"nfe": 10}
+            )
         assert result.candidates.reward.isna().sum() == 1

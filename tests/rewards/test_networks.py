@@ -38,7 +38,9 @@ def test_all_four_scales_of_clip_score(clip_folder: Path) -> None:
     def logits(words: list[str]) -> Tensor:
         ids = [tokens(w, truncation=True, max_length=12, return_tensors="pt") for w in words]
         with torch.no_grad():
-            return torch.stack([net(**i, pixel_values=p[None]).logits_per_image[0, 0] for i, p in zip(ids, pixels, strict=True)])
+            return torch.stack(
+                [net(**i, pixel_values=p[None]).logits_per_image[0, 0] for i, p in zip(ids, pixels, strict=True)]
+            )
 
     scale = float(net.logit_scale.detach().exp())
     cosine = logits(WORDS) / scale
@@ -69,7 +71,9 @@ def test_an_open_clip_file_is_the_same_network(quick: bool, clip_folder: Path, t
     image = F.normalize(net.visual(preprocess(images, 30)), dim=-1)
     text = encoded(net, tokens, WORDS)
     assert torch.allclose(reward(images, WORDS)[0], net.logit_scale.exp() * (image * text).sum(-1), atol=1e-3)
-    other = ClipScore(str(path), scale="logit", tokenizer=str(clip_folder), activation="gelu" if quick else "quick_gelu")
+    other = ClipScore(
+        str(path), scale="logit", tokenizer=str(clip_folder), activation="gelu" if quick else "quick_gelu"
+    )
     assert not torch.allclose(reward(images, WORDS)[0], other(images, WORDS)[0], atol=1e-3)
 
 
@@ -96,7 +100,9 @@ def test_hps_is_a_hundred_cosines_of_a_letterboxed_picture(version: Any, clip_fo
     small = F.interpolate(images, (15, 30), mode="bicubic", antialias=True)
     square = torch.zeros(2, 3, 30, 30)
     square[..., 7:22, :] = small
-    assert torch.equal(letterbox(images, 30), (square - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None])
+    assert torch.equal(
+        letterbox(images, 30), (square - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    )
     image = F.normalize(net.visual(letterbox(images, 30)), dim=-1)
     text = encoded(net, tokens, WORDS[:2])
     assert torch.allclose(reward(images, WORDS[:2])[0], 100 * (image * text).sum(-1), atol=1e-3)
@@ -105,7 +111,9 @@ def test_hps_is_a_hundred_cosines_of_a_letterboxed_picture(version: Any, clip_fo
 
 def test_pick_score_is_the_checkpoints_own_logit(clip_folder: Path) -> None:
     images = pictures(5)
-    assert torch.equal(PickScore(str(clip_folder))(images, WORDS)[0], ClipScore(str(clip_folder), scale="logit")(images, WORDS)[0])
+    assert torch.equal(
+        PickScore(str(clip_folder))(images, WORDS)[0], ClipScore(str(clip_folder), scale="logit")(images, WORDS)[0]
+    )
 
 
 def test_image_reward_is_its_formula_without_padding(bert_folder: Path, tmp_path: Path) -> None:
@@ -156,14 +164,18 @@ def test_laws(name: str, clip_folder: Path, bert_folder: Path, tmp_path: Path) -
 def test_resizing_is_pils_within_rounding_and_antialiasing_is_why(side: int) -> None:
     """Bounds of evaluation.md 0.3, in units of CLIP's standard deviation; a 1/f picture with sharp bars."""
     row, column = np.mgrid[:side, :side]
-    waves = sum(np.sin(2 * np.pi * (row * a + column * b) / side + a) / (a + b) for a in (1, 3, 17, 90) for b in (2, 5, 40))
+    waves = sum(
+        np.sin(2 * np.pi * (row * a + column * b) / side + a) / (a + b) for a in (1, 3, 17, 90) for b in (2, 5, 40)
+    )
     array = 127 + 40 * np.stack([waves, np.roll(waves, 9, 0), waves.T], -1)
     array = array.clip(40, 215)
     array[side // 3 : side // 3 + 3] = 215
     array[:, side // 5 :: side // 11] = 40
     array = array.astype(np.uint8)
     official = np.asarray(Image.fromarray(array).resize((224, 224), Image.Resampling.BICUBIC))
-    wanted = (torch.tensor(official).permute(2, 0, 1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    wanted = (torch.tensor(official).permute(2, 0, 1) / 255 - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[
+        :, None, None
+    ]
     image = torch.tensor(array).permute(2, 0, 1)[None] / 255
     low = preprocess(torch.zeros(1, 3, 8, 8), 8)[0, :, :1, :1]
     high = preprocess(torch.ones(1, 3, 8, 8), 8)[0, :, :1, :1]
@@ -213,7 +225,9 @@ def test_small_published_heads_load(file: str, shared: Path) -> None:
 
 
 def test_the_collapsed_head_is_the_sequential_one(shared: Path) -> None:
-    state = torch.load(shared / "aesthetic_v2" / "sac+logos+ava1-l14-linearMSE.pth", weights_only=True, map_location="cpu")
+    state = torch.load(
+        shared / "aesthetic_v2" / "sac+logos+ava1-l14-linearMSE.pth", weights_only=True, map_location="cpu"
+    )
     x = e = F.normalize(tiny.normal("e", 6, 768), dim=-1)
     for i in (0, 2, 4, 6, 7):
         x = x @ state[f"layers.{i}.weight"].T + state[f"layers.{i}.bias"]
@@ -279,5 +293,7 @@ def test_half_precision_pictures_are_read(name: str, clip_folder: Path, bert_fol
 def test_rewards_on_one_checkpoint_share_one_network(clip_folder: Path) -> None:
     from fairlead.rewards._clip import clip
 
-    assert clip(str(clip_folder)) is clip(str(clip_folder), "cpu") is clip(str(clip_folder), device="cpu", activation=None)
+    assert (
+        clip(str(clip_folder)) is clip(str(clip_folder), "cpu") is clip(str(clip_folder), device="cpu", activation=None)
+    )
     assert clip(str(clip_folder)) is ClipScore(str(clip_folder))._clip

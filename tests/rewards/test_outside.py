@@ -81,7 +81,12 @@ def test_a_run_with_a_file_refuses_to_go_on_when_the_file_changes(mine: Path, tm
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("nothing", "it has redness, Green"), ("Wants", "without settings"), ("two", "is a formula"), ("MINE", "has no 'MINE'")],
+    [
+        ("nothing", "it has redness, Green"),
+        ("Wants", "without settings"),
+        ("two", "is a formula"),
+        ("MINE", "has no 'MINE'"),
+    ],
 )
 def test_a_wrong_name_in_a_file(name: str, said: str, mine: Path) -> None:
     with pytest.raises(FairleadError) as error:
@@ -153,7 +158,9 @@ def test_probability_of_yes_merges_spellings() -> None:
     logits[0, 2], logits[0, 7] = 2.0, 3.0
     both = 2 * math.exp(2)
     assert vqa_score.probability(logits, yes, no).item() == pytest.approx(both / (both + 1), abs=1e-6)
-    assert vqa_score.probability(logits, yes, no, "raw").item() == pytest.approx(both / (both + 1 + math.exp(3)), abs=1e-6)
+    assert vqa_score.probability(logits, yes, no, "raw").item() == pytest.approx(
+        both / (both + 1 + math.exp(3)), abs=1e-6
+    )
 
 
 class Seer:

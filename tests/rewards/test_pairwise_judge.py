@@ -182,8 +182,17 @@ def steered(server: Server, folder: Path, **more: Any) -> dict[str, Any]:
         f"pairwise_judge(model='tiny', base_url='{server.url}/v1', rubric='alignment', price_in=1, price_out=10, "
         f"cache='{folder}/judge.sqlite')"
     )
-    return {"model": "mixture", "reward": formula, "steps": 16, "batch": 2, "search": "best_of(n=2)", "watch": "brightness",
-            "steer": "demon(k=8, tau=0, beta=0.5, estimate='clean', stop=3)", "budget": {"nfe": 500}, **more}  # fmt: skip
+    return {
+        "model": "mixture",
+        "reward": formula,
+        "steps": 16,
+        "batch": 2,
+        "search": "best_of(n=2)",
+        "watch": "brightness",
+        "steer": "demon(k=8, tau=0, beta=0.5, estimate='clean', stop=3)",
+        "budget": {"nfe": 500},
+        **more,
+    }
 
 
 def test_demon_follows_the_judge_at_the_price_named(tmp_path: Path) -> None:
@@ -195,7 +204,9 @@ def test_demon_follows_the_judge_at_the_price_named(tmp_path: Path) -> None:
         assert not server.requests
         each = (found.unit.scores - 2) / 8  # of a candidate: steps asked, beside its own score and its watcher's
         expected, most = calls("partition", 8)
-        assert (found.asked.expected, found.asked.most) == pytest.approx((2 * (each * expected + 1) + 1, 2 * (each * most + 1) + 1))
+        assert (found.asked.expected, found.asked.most) == pytest.approx(
+            (2 * (each * expected + 1) + 1, 2 * (each * most + 1) + 1)
+        )
         result = fairlead.run("a dog", out=tmp_path / "run", **words)
         asked = len(server.requests)
         assert abs(asked - found.asked.expected) < 0.35 * found.asked.expected
@@ -221,8 +232,21 @@ def test_where_nothing_competes_it_is_refused(tmp_path: Path) -> None:
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(answer) as server:
         words = steered(server, tmp_path)
-        line = ["a dog", "-m", "mixture", "--reward", words["reward"], "--steps", "16", "--search", "best_of(n=1)",
-                "--steer", "demon(k=4, estimate='clean', stop=8)", "--budget", "nfe=100,dollars=2"]  # fmt: skip
+        line = [
+            "a dog",
+            "-m",
+            "mixture",
+            "--reward",
+            words["reward"],
+            "--steps",
+            "16",
+            "--search",
+            "best_of(n=1)",
+            "--steer",
+            "demon(k=4, estimate='clean', stop=8)",
+            "--budget",
+            "nfe=100,dollars=2",
+        ]
         assert main(["price", *line]) == 0
         said = " ".join(capsys.readouterr().out.split())
         assert "questions to the judge (" in said

@@ -29,7 +29,10 @@ def test_the_rule_counts_conditions(recipe: ModuleType) -> None:
     scene = world.Scene("position", "", (dog, cat), *_ground())
     said = recipe.Plan("position", (dog.name, cat.name), (None, None), "left of", 2)
     assert recipe.match(scene, ["clean", "clean"], said) == 1
-    assert recipe.match(scene, ["clean", "clean"], recipe.Plan("position", said.names, said.colours, "right of", 2)) == 0.75
+    assert (
+        recipe.match(scene, ["clean", "clean"], recipe.Plan("position", said.names, said.colours, "right of", 2))
+        == 0.75
+    )
     assert recipe.match(scene, ["clean", "blurred"], said) == 0.5
     blue = recipe.Plan("colors", (dog.name,), ("blue",), "", 1)
     assert recipe.match(world.Scene("colors", "", (dog,), *_ground()), ["mild"], blue) == pytest.approx(2 / 3)

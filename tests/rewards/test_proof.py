@@ -19,7 +19,9 @@ def doctor(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[s
     return code, {c["name"]: c for c in json.loads(out)["checks"]} if out else {"": {"detail": err}}
 
 
-def test_every_reward_has_a_line_and_published_numbers_wait_for_their_pictures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_reward_has_a_line_and_published_numbers_wait_for_their_pictures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     code, found = doctor(capsys)
     assert code == 0
     assert {f"reward {name}" for name in registry.table("rewards")} <= set(found)
@@ -27,7 +29,9 @@ def test_every_reward_has_a_line_and_published_numbers_wait_for_their_pictures(c
     assert "differentiable" in found["reward hps"]["detail"]
 
 
-def test_published_heads_are_compared(capsys: pytest.CaptureFixture[str], shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_published_heads_are_compared(
+    capsys: pytest.CaptureFixture[str], shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("FAIRLEAD_SHARED", str(shared.parent))
     code, found = doctor(capsys)
     assert code == 0

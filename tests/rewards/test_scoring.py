@@ -94,7 +94,9 @@ def test_a_run_is_scored_again_without_rendering(tmp_path: Path, capsys: pytest.
         assert again[str(row["candidate"])]["prompt"] == "a dog"
 
 
-def test_grey_and_transparent_pictures_are_read_and_broken_ones_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_grey_and_transparent_pictures_are_read_and_broken_ones_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("L", (8, 8), 51).save(tmp_path / "grey.png")
     Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear.png")
     Image.new("P", (8, 8), 0).save(tmp_path / "palette.png")
@@ -135,7 +137,12 @@ def test_ranks_are_within_a_prompt(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_words(
-    words: list[str], said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    words: list[str],
+    said: str,
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -160,5 +167,7 @@ def test_a_reward_that_needs_a_prompt_says_how_to_give_one(
 def test_the_python_door(folder: Path) -> None:
     table = fairlead.score(folder, "brightness", prompt="x")
     assert table["rank"].tolist() == [3, 1, 2]
-    again = fairlead.score([folder / "a.png", folder / "sub"], lambda images, prompts: images.mean((1, 2, 3)), prompt="x")
+    again = fairlead.score(
+        [folder / "a.png", folder / "sub"], lambda images, prompts: images.mean((1, 2, 3)), prompt="x"
+    )
     assert again["reward"].tolist() == pytest.approx([40 / 255, 120 / 255], abs=0.01)

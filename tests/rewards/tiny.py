@@ -38,7 +38,15 @@ VOCABULARY = 2 * len(STOP) + 2
 def bert_tokenizer(folder: Path) -> Path:
     from transformers import BertTokenizer
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase)]
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *string.ascii_lowercase,
+        *(f"##{c}" for c in string.ascii_lowercase),
+    ]
     BertTokenizer(vocab={w: i for i, w in enumerate(words)}).save_pretrained(folder)
     return folder
 
@@ -52,9 +60,17 @@ def clip_folder(folder: Path) -> Path:
     config = CLIPConfig(
         projection_dim=16,
         vision_config={"hidden_size": 32, "num_attention_heads": 2, "image_size": 30, "patch_size": 6, **common},
-        text_config={"hidden_size": 32, "num_attention_heads": 2, "vocab_size": VOCABULARY, "max_position_embeddings": 12,
-                     "bos_token_id": eos - 1, "eos_token_id": eos, "pad_token_id": eos, **common},
-    )  # fmt: skip
+        text_config={
+            "hidden_size": 32,
+            "num_attention_heads": 2,
+            "vocab_size": VOCABULARY,
+            "max_position_embeddings": 12,
+            "bos_token_id": eos - 1,
+            "eos_token_id": eos,
+            "pad_token_id": eos,
+            **common,
+        },
+    )
     net = CLIPModel(config)
     shaken(net)
     net.save_pretrained(folder)
@@ -68,7 +84,9 @@ def shaken(net: nn.Module, scale: float = 0.15) -> None:
         for name, value in net.named_parameters():
             if value.ndim == 0:
                 continue
-            value.copy_(normal(name, *value.shape, scale=scale) + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+            value.copy_(
+                normal(name, *value.shape, scale=scale) + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+            )
 
 
 class Block(nn.Module):
@@ -141,7 +159,10 @@ def open_clip_file(path: Path, quick: bool, openai: bool = False) -> OpenClip:
     net = OpenClip(quick).eval().requires_grad_(False)
     state: dict[str, Any] = dict(net.state_dict())
     if openai:
-        state |= {k: torch.tensor(v) for k, v in (("input_resolution", 30), ("context_length", 12), ("vocab_size", VOCABULARY))}
+        state |= {
+            k: torch.tensor(v)
+            for k, v in (("input_resolution", 30), ("context_length", 12), ("vocab_size", VOCABULARY))
+        }
     torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
     return net
 
@@ -149,21 +170,33 @@ def open_clip_file(path: Path, quick: bool, openai: bool = False) -> OpenClip:
 def image_reward_file(path: Path, width: int = 128, hidden: int = 64) -> dict[str, Tensor]:
     """A state dict by the published names: image 30 px, patch 6, two layers each, 35 word positions."""
     shapes: dict[str, tuple[int, ...]] = {
-        "blip.visual_encoder.cls_token": (1, 1, width), "blip.visual_encoder.pos_embed": (1, 26, width),
-        "blip.visual_encoder.patch_embed.proj.weight": (width, 3, 6, 6), "blip.visual_encoder.patch_embed.proj.bias": (width,),
-        "blip.visual_encoder.norm.weight": (width,), "blip.visual_encoder.norm.bias": (width,),
+        "blip.visual_encoder.cls_token": (1, 1, width),
+        "blip.visual_encoder.pos_embed": (1, 26, width),
+        "blip.visual_encoder.patch_embed.proj.weight": (width, 3, 6, 6),
+        "blip.visual_encoder.patch_embed.proj.bias": (width,),
+        "blip.visual_encoder.norm.weight": (width,),
+        "blip.visual_encoder.norm.bias": (width,),
         "blip.text_encoder.embeddings.word_embeddings.weight": (64, hidden),
         "blip.text_encoder.embeddings.position_embeddings.weight": (40, hidden),
-        "blip.text_encoder.embeddings.LayerNorm.weight": (hidden,), "blip.text_encoder.embeddings.LayerNorm.bias": (hidden,),
-    }  # fmt: skip
+        "blip.text_encoder.embeddings.LayerNorm.weight": (hidden,),
+        "blip.text_encoder.embeddings.LayerNorm.bias": (hidden,),
+    }
     linears: dict[str, tuple[int, int]] = {}
     for i in range(2):
         v, t = f"blip.visual_encoder.blocks.{i}.", f"blip.text_encoder.encoder.layer.{i}."
-        linears |= {f"{v}attn.qkv": (3 * width, width), f"{v}attn.proj": (width, width),
-                    f"{v}mlp.fc1": (2 * width, width), f"{v}mlp.fc2": (width, 2 * width)}  # fmt: skip
+        linears |= {
+            f"{v}attn.qkv": (3 * width, width),
+            f"{v}attn.proj": (width, width),
+            f"{v}mlp.fc1": (2 * width, width),
+            f"{v}mlp.fc2": (width, 2 * width),
+        }
         for kind, source in (("attention", hidden), ("crossattention", width)):
-            linears |= {f"{t}{kind}.self.query": (hidden, hidden), f"{t}{kind}.self.key": (hidden, source),
-                        f"{t}{kind}.self.value": (hidden, source), f"{t}{kind}.output.dense": (hidden, hidden)}  # fmt: skip
+            linears |= {
+                f"{t}{kind}.self.query": (hidden, hidden),
+                f"{t}{kind}.self.key": (hidden, source),
+                f"{t}{kind}.self.value": (hidden, source),
+                f"{t}{kind}.output.dense": (hidden, hidden),
+            }
         linears |= {f"{t}intermediate.dense": (2 * hidden, hidden), f"{t}output.dense": (hidden, 2 * hidden)}
         norms = [f"{v}norm1", f"{v}norm2"]
         shapes |= {f"{n}.{k}": (width,) for n in norms for k in ("weight", "bias")}
@@ -177,7 +210,10 @@ def image_reward_file(path: Path, width: int = 128, hidden: int = 64) -> dict[st
     for name, shape in shapes.items():
         one = 1.0 if "norm" in name.lower() and name.endswith("weight") else 0.0
         state[name] = normal(name, *shape, scale=0.15) + one
-    unused = {"blip.vision_proj.weight": torch.zeros(2, 2), "blip.text_encoder.embeddings.position_ids": torch.zeros(1, 40)}
+    unused = {
+        "blip.vision_proj.weight": torch.zeros(2, 2),
+        "blip.text_encoder.embeddings.position_ids": torch.zeros(1, 40),
+    }
     torch.save({**state, **unused}, path)
     return state
 
@@ -197,7 +233,11 @@ def image_reward(state: dict[str, Tensor], pixels: Tensor, ids: list[int]) -> Te
         return mixed.transpose(1, 2).flatten(2)
 
     v = "blip.visual_encoder."
-    x = F.conv2d(pixels, state[f"{v}patch_embed.proj.weight"], state[f"{v}patch_embed.proj.bias"], stride=6).flatten(2).mT
+    x = (
+        F.conv2d(pixels, state[f"{v}patch_embed.proj.weight"], state[f"{v}patch_embed.proj.bias"], stride=6)
+        .flatten(2)
+        .mT
+    )
     x = torch.cat([state[f"{v}cls_token"], x], 1) + state[f"{v}pos_embed"]
     for i in range(2):
         b = f"{v}blocks.{i}."
@@ -206,7 +246,10 @@ def image_reward(state: dict[str, Tensor], pixels: Tensor, ids: list[int]) -> Te
         x = x + linear(F.gelu(linear(norm(x, f"{b}norm2", 1e-6), f"{b}mlp.fc1")), f"{b}mlp.fc2")
     seen = norm(x, f"{v}norm", 1e-6)
     t = "blip.text_encoder."
-    y = state[f"{t}embeddings.word_embeddings.weight"][ids] + state[f"{t}embeddings.position_embeddings.weight"][: len(ids)]
+    y = (
+        state[f"{t}embeddings.word_embeddings.weight"][ids]
+        + state[f"{t}embeddings.position_embeddings.weight"][: len(ids)]
+    )
     y = norm(y[None], f"{t}embeddings.LayerNorm", 1e-12)
     for i in range(2):
         for kind, source in (("attention", None), ("crossattention", seen)):

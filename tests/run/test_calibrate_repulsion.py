@@ -41,7 +41,9 @@ def test_it_is_measured_written_and_used(
     assert defaults["interventions"]["repulsion"]["strength"] == told["chosen"]
     spec = make_spec("a dog", model=str(folder), reward="brightness", intervene="repulsion", defaults=defaults)
     assert spec.interventions[0].settings == {"strength": told["chosen"]}
-    said = make_spec("a dog", model=str(folder), reward="brightness", intervene="repulsion(strength=0.7)", defaults=defaults)
+    said = make_spec(
+        "a dog", model=str(folder), reward="brightness", intervene="repulsion(strength=0.7)", defaults=defaults
+    )
     assert said.interventions[0].settings == {"strength": 0.7}
 
 

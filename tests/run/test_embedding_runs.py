@@ -47,9 +47,26 @@ def test_all_failed_ends_with_a_sentence(tmp_path: Path) -> None:
 
 def test_drift_that_a_watched_reward_sees_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
-        "run", "a dog", "-m", "mixture", "--steps", "4", "--budget", "nfe=240", "--reward", "brightness", "--space", "embedding",
-        "--search", "sep_cma(population=8)", "--watch", "brightness/-2", "--json", "--out", str(tmp_path / "run"),
-    ]  # fmt: skip
+        "run",
+        "a dog",
+        "-m",
+        "mixture",
+        "--steps",
+        "4",
+        "--budget",
+        "nfe=240",
+        "--reward",
+        "brightness",
+        "--space",
+        "embedding",
+        "--search",
+        "sep_cma(population=8)",
+        "--watch",
+        "brightness/-2",
+        "--json",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert main(words) == 0
     out = capsys.readouterr()
     assert json.loads(out.out)["hacking"] is True
@@ -118,9 +135,13 @@ def test_pocket(space: str, tmp_path: Path) -> None:
     if not pocket_ready():
         pytest.skip("the embedded model is not in the package")
     words: dict[str, Any] = {
-        "model": "pocket", "reward": "aesthetic_clip", "steps": 2, "seed": 4, "space": space,
+        "model": "pocket",
+        "reward": "aesthetic_clip",
+        "steps": 2,
+        "seed": 4,
+        "space": space,
         "settings": {"model": {"dtype": "float32"}},
-    }  # fmt: skip
+    }
     result = fairlead.run("a photo of a dog", budget={"nfe": 10}, search="sep_cma(population=4, sigma=0.3)", **words)
     plain = fairlead.run("a photo of a dog", budget={"nfe": 2}, **{**words, "space": "noise"})
     assert result.baseline.reward == pytest.approx(plain.baseline.reward, abs=1e-5)

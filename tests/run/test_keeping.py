@@ -57,7 +57,20 @@ def test_report_result_and_command(run: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_run_with_keep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["run", "a dog", "--model", "mixture", "--reward", "brightness", "--steps", "2", "--budget", "nfe=16", "--keep", "3"]
+    words = [
+        "run",
+        "a dog",
+        "--model",
+        "mixture",
+        "--reward",
+        "brightness",
+        "--steps",
+        "2",
+        "--budget",
+        "nfe=16",
+        "--keep",
+        "3",
+    ]
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     assert "Kept 3" in capsys.readouterr().err
     assert len(list((tmp_path / "run" / "kept").iterdir())) == 3

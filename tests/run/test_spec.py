@@ -182,8 +182,10 @@ def test_settings_reach_their_part() -> None:
         ["best_of.n=3", "mixture.size=5", "jpeg_size.quality=40", "mixture.name='x'", "mixture.word=plain"]
     )
     assert settings == {
-        "best_of": {"n": 3}, "mixture": {"size": 5, "name": "x", "word": "plain"}, "jpeg_size": {"quality": 40},
-    }  # fmt: skip
+        "best_of": {"n": 3},
+        "mixture": {"size": 5, "name": "x", "word": "plain"},
+        "jpeg_size": {"quality": 40},
+    }
     spec = small_spec(reward="brightness + jpeg_size", settings={"best_of": {"n": 3}, "jpeg_size": {"quality": 40}})
     assert spec.search == Part("best_of", {"n": 3})
     assert spec.reward == {"+": [A, Part("jpeg_size", {"quality": 40})]}
@@ -223,11 +225,23 @@ def test_the_name_of_a_run_is_its_question() -> None:
     spec = small_spec()
     assert spec.id() == replace(spec, budget={"nfe": 9.0}).id()
     changes: dict[str, Any] = {
-        "prompt": "other", "model": Part("mixture", {"size": 3}), "reward": B, "space": Part("noise", {"x": 1}),
-        "search": Part("best_of", {"n": 2}), "steering": (Part("x"),), "interventions": (Part("y"),), "sampler": "heun",
-        "steps": 5, "group": 2, "batch": 9, "seed": 1, "watch": (B,), "draft": 2, "finals": 3,
-            "baseline": False,
-    }  # fmt: skip
+        "prompt": "other",
+        "model": Part("mixture", {"size": 3}),
+        "reward": B,
+        "space": Part("noise", {"x": 1}),
+        "search": Part("best_of", {"n": 2}),
+        "steering": (Part("x"),),
+        "interventions": (Part("y"),),
+        "sampler": "heun",
+        "steps": 5,
+        "group": 2,
+        "batch": 9,
+        "seed": 1,
+        "watch": (B,),
+        "draft": 2,
+        "finals": 3,
+        "baseline": False,
+    }
     assert set(changes) == set(Spec.__dataclass_fields__) - {"budget"}
     names = [replace(spec, **{k: v}).id() for k, v in changes.items()]
     assert len({spec.id(), *names}) == len(changes) + 1

@@ -37,9 +37,12 @@ class At(Plain):
 
 
 def drive(
-    search: Any, loss: Callable[[Tensor], float], n: int, gradient: Callable[[Tensor], Tensor] | None = None,
+    search: Any,
+    loss: Callable[[Tensor], float],
+    n: int,
+    gradient: Callable[[Tensor], Tensor] | None = None,
     target: float = -math.inf,
-) -> list[Feedback]:  # fmt: skip
+) -> list[Feedback]:
     """Everything told within n evaluations or until the target; the loss is the reward with its sign turned."""
     told: list[Feedback] = []
     while len(told) < n and not any(-f.reward <= target for f in told[-40:]) and (asked := search.ask(n - len(told))):
@@ -49,7 +52,9 @@ def drive(
     return told
 
 
-def evaluations_to(target: float, make: Callable[..., Any], loss: Callable[[Tensor], float], dim: int, **more: Any) -> int:
+def evaluations_to(
+    target: float, make: Callable[..., Any], loss: Callable[[Tensor], float], dim: int, **more: Any
+) -> int:
     told = drive(make(At(torch.ones(dim)), ROOT, **more), loss, 40_000, target=target)
     return next((i for i, f in enumerate(told) if -f.reward <= target), 40_000)
 
@@ -84,7 +89,10 @@ def test_published_constants() -> None:
     assert search._mueff == pytest.approx(5.939, abs=1e-3)
     assert [round(float(v), 4) for v in search._w[:3]] == [0.2796, 0.1972, 0.1490]
     assert float(search._w[10:].sum()) == pytest.approx(-1.2307, abs=1e-4)
-    assert (float(search._w[10]), float(search._w[19])) == (pytest.approx(-0.0154, abs=1e-4), pytest.approx(-0.2133, abs=1e-4))
+    assert (float(search._w[10]), float(search._w[19])) == (
+        pytest.approx(-0.0154, abs=1e-4),
+        pytest.approx(-0.2133, abs=1e-4),
+    )
     assert search._c1 == pytest.approx(6.26e-6, rel=0.01)
     assert search._cmu == pytest.approx(2.71e-5, rel=0.01)
     assert search._damping == pytest.approx(24.65, abs=0.01)
@@ -318,7 +326,9 @@ def test_renos_regulariser_keeps_the_norm_of_normal_noise() -> None:
 
 def test_renos_regulariser_leaves_a_shift_alone() -> None:
     start = torch.cat([Key.root(9).normal(50), torch.zeros(10)])
-    told = drive(Reno(At(start), ROOT, iterations=30), lambda x: -float(x[-1]), 30, lambda x: -(torch.arange(60) == 59).float())
+    told = drive(
+        Reno(At(start), ROOT, iterations=30), lambda x: -float(x[-1]), 30, lambda x: -(torch.arange(60) == 59).float()
+    )
     last = told[-1].proposal.x
     assert float(last[59]) > 1
     assert not bool(last[50:59].any())

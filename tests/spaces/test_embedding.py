@@ -43,7 +43,9 @@ def shape(cond: Conditioning) -> Shape:
 
 
 def test_sdxl_has_158976_numbers() -> None:
-    cond = Conditioning(torch.zeros(1, 77, 2048), ("",), {"pooled": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)})
+    cond = Conditioning(
+        torch.zeros(1, 77, 2048), ("",), {"pooled": torch.zeros(1, 1280), "time_ids": torch.zeros(1, 6)}
+    )
     assert Embedding(shape(cond)).dim == 158_976
 
 

@@ -24,9 +24,12 @@ from fairlead.run.store import Store
 from fairlead.testing.runs import answers, small_spec
 
 WORDS: dict[str, Any] = {
-    "reward": "human", "steer": "demon", "batch": 1, "steps": 8,
+    "reward": "human",
+    "steer": "demon",
+    "batch": 1,
+    "steps": 8,
     "settings": {"demon": {"k": 5, "estimate": "clean", "stop": 5.0, "tail": 2}},
-}  # fmt: skip
+}
 
 
 def spec(**more: Any) -> Any:
@@ -57,7 +60,13 @@ def test_likes_and_dislikes_are_read() -> None:
     q = Question("steer", "", ("a", "b", "c"))
     assert [q.read(t) for t in ("1,-3", "none", "-2 -1", "finish")] == [(~2, 0), (), (~1, ~0), ()]
     assert [q.ends(t) for t in ("finish", "none")] == [True, False]
-    for wrong, said in (("4", "from 1 to 3"), ("-4", "from 1 to 3"), ("--1", "from 1"), ("2,-2", "both"), ("done", "finish")):
+    for wrong, said in (
+        ("4", "from 1 to 3"),
+        ("-4", "from 1 to 3"),
+        ("--1", "from 1"),
+        ("2,-2", "both"),
+        ("done", "finish"),
+    ):
         with pytest.raises(ValueError, match=said):
             q.read(wrong)
     assert not Question("pick", "", ("a",)).ends("finish")

@@ -63,9 +63,15 @@ def linear(z: Tensor) -> Tensor:
 
 
 def run(
-    steering: Steering, *, model: Any = None, n: int = 4, steps: int = 31, sampler: Any = euler,
-    score: Callable[[Tensor], Tensor] = linear, **more: Any,
-) -> tuple[Tensor, Cost]:  # fmt: skip
+    steering: Steering,
+    *,
+    model: Any = None,
+    n: int = 4,
+    steps: int = 31,
+    sampler: Any = euler,
+    score: Callable[[Tensor], Tensor] = linear,
+    **more: Any,
+) -> tuple[Tensor, Cost]:
     """n samples, with what they cost."""
     model = gaussian(16) if model is None else model
     return steered(steering, model=model, n=n, steps=steps, sampler=sampler, score=score, **more)
@@ -165,7 +171,9 @@ def walk(beta: float, x: float, z: float, moves: int, high: float) -> float:
     return float(y)
 
 
-@pytest.mark.parametrize(("beta", "points", "value"), [(0.1, 100, 0.409766), (0.1, 400, 0.409410), (0.5, 100, 0.096681)])
+@pytest.mark.parametrize(
+    ("beta", "points", "value"), [(0.1, 100, 0.409766), (0.1, 400, 0.409410), (0.5, 100, 0.096681)]
+)
 def test_expected_reward_of_the_sde(beta: float, points: int, value: float) -> None:
     """Lemma 1 in closed form: h exp(-beta (sigma - atan sigma)), here by the mean of the Heun steps."""
     assert walk(beta, 3.0, 0.0, points - 1, 5.0) == pytest.approx(value, abs=2e-5)
@@ -228,9 +236,14 @@ def expected(steps: int, k: int, stop: float, each: Callable[[float], int], tail
 
 @pytest.mark.parametrize(
     ("settings", "each"),
-    [({}, lambda b: 2 * scoring_moves(b, 20)), ({"estimate": "few"}, lambda b: 4), ({"estimate": "clean"}, lambda b: 1),
-     ({"look": 3}, lambda b: 2 * scoring_moves(b, 3)), ({"estimate": "few", "look": 2}, lambda b: 2)],
-)  # fmt: skip
+    [
+        ({}, lambda b: 2 * scoring_moves(b, 20)),
+        ({"estimate": "few"}, lambda b: 4),
+        ({"estimate": "clean"}, lambda b: 1),
+        ({"look": 3}, lambda b: 2 * scoring_moves(b, 3)),
+        ({"estimate": "few", "look": 2}, lambda b: 2),
+    ],
+)
 def test_cost_is_the_formula_and_the_price(settings: dict[str, Any], each: Callable[[float], int]) -> None:
     steering = Demon(**settings)
     _, spent = run(steering, n=1)
@@ -300,8 +313,13 @@ def test_the_first_candidates_do_not_depend_on_how_many(solver: str) -> None:
     seen: list[list[Tensor]] = []
     for k in (2, 4):
         seen.append([])
-        run(Demon(k=k, estimate="clean", solver=solver), sampler=ancestral, steps=8, n=1,
-            score=lambda z: (seen[-1].append(z.clone()), linear(z))[1])  # type: ignore[func-returns-value]  # fmt: skip
+        run(
+            Demon(k=k, estimate="clean", solver=solver),
+            sampler=ancestral,
+            steps=8,
+            n=1,
+            score=lambda z: (seen[-1].append(z.clone()), linear(z))[1],
+        )  # type: ignore[func-returns-value]
     assert torch.allclose(seen[0][0], seen[1][0][:2], atol=1e-6)
 
 
@@ -314,7 +332,9 @@ def test_all_families_walk_the_same_way() -> None:
         model = Curved(curve, world)
         out, spent = run(Demon(k=4), model=model, x=noise * model.levels(3)[0].alpha)
         ends.append(out)
-        assert spent.nfe == 4 * (expected(31, 4, 0.11, lambda b: 2 * scoring_moves(b, 20))[0] - 1), "no move from pure noise"
+        assert spent.nfe == 4 * (expected(31, 4, 0.11, lambda b: 2 * scoring_moves(b, 20))[0] - 1), (
+            "no move from pure noise"
+        )
     assert torch.allclose(ends[0], ends[1], atol=2e-4)
     assert torch.allclose(ends[0], ends[2], atol=2e-4)
 
@@ -358,8 +378,9 @@ def test_first_temperature_is_kept_only_where_asked() -> None:
     assert torch.equal(a[1], b[1])
     assert not torch.equal(a[2], b[2])
     asked = iter(range(10_000))
-    late = run(Demon(k=4, tau="adaptive_first", estimate="clean"), n=1,
-               score=lambda z: linear(z) * (next(asked) >= 2))[0]  # fmt: skip
+    late = run(Demon(k=4, tau="adaptive_first", estimate="clean"), n=1, score=lambda z: linear(z) * (next(asked) >= 2))[
+        0
+    ]
     assert late.isfinite().all()
     assert float(linear(late)) > 1
 
@@ -442,9 +463,19 @@ def test_copies_never_mix_under_repulsion(tiny_flux: Callable[..., Any]) -> None
             model.meter(meter)
             with torch.no_grad(), meter.grant(INFINITE), installed(model, [repulsion]):
                 out.append(
-                    sample(model, euler, x, cond, model.levels(3), own, meter, steering=Demon(k=2, estimate="clean"),
-                           groups=torch.tensor(groups), score=lambda z, prompts: linear(z))
-                )  # fmt: skip
+                    sample(
+                        model,
+                        euler,
+                        x,
+                        cond,
+                        model.levels(3),
+                        own,
+                        meter,
+                        steering=Demon(k=2, estimate="clean"),
+                        groups=torch.tensor(groups),
+                        score=lambda z, prompts: linear(z),
+                    )
+                )
         assert torch.equal(*out) == same
 
 
@@ -454,7 +485,15 @@ def test_gradients_flow_through_the_kept_step_alone() -> None:
     x = normals((ROOT.fold("g"),), 1, 1, 4).requires_grad_(True)
     with meter.grant(INFINITE):
         out = sample(
-            model, euler, x, model.encode(["x"]), model.levels(6), (ROOT,), meter, steering=Demon(k=3), score=lambda z, c: linear(z)
+            model,
+            euler,
+            x,
+            model.encode(["x"]),
+            model.levels(6),
+            (ROOT,),
+            meter,
+            steering=Demon(k=3),
+            score=lambda z, c: linear(z),
         )
         (slope,) = torch.autograd.grad(linear(out).sum(), x)
     assert slope.isfinite().all()
@@ -464,11 +503,30 @@ def test_gradients_flow_through_the_kept_step_alone() -> None:
 # bad input
 
 WRONG: list[dict[str, Any]] = [
-    {"k": -1}, {"k": 2.5}, {"k": True}, {"beta": -0.1}, {"beta": math.nan}, {"beta": math.inf}, {"tau": -1.0}, {"tau": math.nan},
-    {"tau": "adaptve"}, {"weights": "optimal"}, {"estimate": "odee"}, {"solver": "heun"}, {"stop": -1.0}, {"start": 0.002},
-    {"start": math.inf}, {"every": 0}, {"look": 0}, {"tail": 0}, {"failed": "tie"}, {"beta": "high"}, {"stop": "low"}, {"k": None},
+    {"k": -1},
+    {"k": 2.5},
+    {"k": True},
+    {"beta": -0.1},
+    {"beta": math.nan},
+    {"beta": math.inf},
+    {"tau": -1.0},
+    {"tau": math.nan},
+    {"tau": "adaptve"},
+    {"weights": "optimal"},
+    {"estimate": "odee"},
+    {"solver": "heun"},
+    {"stop": -1.0},
+    {"start": 0.002},
+    {"start": math.inf},
+    {"every": 0},
+    {"look": 0},
+    {"tail": 0},
+    {"failed": "tie"},
+    {"beta": "high"},
+    {"stop": "low"},
+    {"k": None},
     {"beta": None},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("settings", WRONG)
@@ -507,14 +565,23 @@ def test_odd_numbers_of_steps_and_candidates() -> None:
     for steps in (1, 2):
         for k in (1, 2):
             out, spent = run(Demon(k=k, estimate="clean"), n=1, steps=steps)
-            _, dry = run(Demon(k=k, estimate="clean"), n=1, steps=steps, model=Mirage(gaussian(16)), score=lambda z: 0 * linear(z))
+            _, dry = run(
+                Demon(k=k, estimate="clean"),
+                n=1,
+                steps=steps,
+                model=Mirage(gaussian(16)),
+                score=lambda z: 0 * linear(z),
+            )
             assert out.isfinite().all()
             assert dry == spent
 
 
 def test_expected_reward_rises_with_candidates_and_steps() -> None:
     """Property 22."""
-    by_k = [float(linear(run(Demon(k=k, estimate="clean"), model=gaussian(64), n=24, steps=15)[0]).mean()) for k in (1, 2, 4, 8)]
+    by_k = [
+        float(linear(run(Demon(k=k, estimate="clean"), model=gaussian(64), n=24, steps=15)[0]).mean())
+        for k in (1, 2, 4, 8)
+    ]
     assert by_k == sorted(by_k)
     by_stop = [
         float(linear(run(Demon(k=4, estimate="clean", stop=stop), model=gaussian(64), n=24, steps=15)[0]).mean())

@@ -49,7 +49,11 @@ def log_ratio(x: Tensor, at: Level, bank: Tensor, rewards: Tensor, tilt: float) 
 def some(n: int = 6, size: int = 5, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Two places, a bank and its rewards, float64."""
     key = ROOT.fold(seed)
-    return key.fold("x").normal(2, size).double(), key.fold("b").normal(n, size).double(), key.fold("r").normal(n).double()
+    return (
+        key.fold("x").normal(2, size).double(),
+        key.fold("b").normal(n, size).double(),
+        key.fold("r").normal(n).double(),
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +227,9 @@ SLOPE = torch.tensor([0.25, 0.5])
 def draw(gaussians: Gaussians, n: int, seed: int = 0) -> Tensor:
     """n exact samples [n, d]."""
     key = Key.root(seed).fold("draw")
-    which = torch.searchsorted(gaussians.weights.cumsum(0), key.fold("k").uniform(n)).clamp(max=len(gaussians.means) - 1)
+    which = torch.searchsorted(gaussians.weights.cumsum(0), key.fold("k").uniform(n)).clamp(
+        max=len(gaussians.means) - 1
+    )
     return (gaussians.means[which] + gaussians.spread * key.fold("z").normal(n, gaussians.means.shape[1])).float()
 
 
@@ -382,7 +388,9 @@ def test_a_run_resumes_and_its_bank_serves_another_reward(tmp_path: Path) -> Non
 
 def test_a_distilled_sibling_draws_the_bank() -> None:
     spec = small_spec(
-        steer="lidar", budget={"nfe": 60}, settings={"lidar": {"n": 4, "steps": 1, "model": {"name": "mixture", "seed": 5}}}
+        steer="lidar",
+        budget={"nfe": 60},
+        settings={"lidar": {"n": 4, "steps": 1, "model": {"name": "mixture", "seed": 5}}},
     )
     executor = Local(spec)
     ready, cost = executor.prepare(INFINITE)
@@ -411,7 +419,9 @@ def test_pictures_without_a_number_are_left_out() -> None:
     assert ready.rewards is not None
     assert ready.bank is not None
     assert ready.rewards.tolist() == pytest.approx([0.1, 0.5, 0.2])
-    assert torch.equal(ready.bank, normals(tuple(ROOT.fold("lidar", i) for i in (0, 2, 5)), 1, 1, 3)), "pieces keep their order"
+    assert torch.equal(ready.bank, normals(tuple(ROOT.fold("lidar", i) for i in (0, 2, 5)), 1, 1, 3)), (
+        "pieces keep their order"
+    )
     with pytest.raises(FairleadError, match="1 of 3"):
         Lidar(n=3).prepare(scene(torch.tensor([math.nan, 0.3, math.nan])))
 
@@ -443,7 +453,11 @@ def test_rewards_of_another_scale_guide_alike() -> None:
 
 
 def test_presets_are_the_published_values() -> None:
-    assert [(p["scale"], p["tilt"], p["n"]) for p in PRESETS.values()] == [(12.5, 5000, 50), (8.0, 5000, 50), (40.0, 5000, 50)]
+    assert [(p["scale"], p["tilt"], p["n"]) for p in PRESETS.values()] == [
+        (12.5, 5000, 50),
+        (8.0, 5000, 50),
+        (40.0, 5000, 50),
+    ]
     assert PRESETS["flux"]["until"] == 0.95
     sigmas = [3.158 * s / (1 + 2.158 * s) for s in (1 - i / 28 for i in range(28))]
     assert sum(s > 0.95 for s in sigmas) == 4, "4 of 28 steps under the 1024 pixel shift"
@@ -486,7 +500,9 @@ def test_what_rounding_tells_apart_is_no_preference() -> None:
 
 def test_two_banks_of_a_chain_keep_their_own_strength() -> None:
     model, r = Mixture(size=6), torch.arange(4.0)
-    weak, strong = (Lidar(scale=s, tilt=0.5).with_bank(ROOT.fold(i).normal(4, 1, 1, 6), r) for i, s in enumerate((0.1, 1.0)))
+    weak, strong = (
+        Lidar(scale=s, tilt=0.5).with_bank(ROOT.fold(i).normal(4, 1, 1, 6), r) for i, s in enumerate((0.1, 1.0))
+    )
     a = guided(Chain((weak, strong)), model, n=2, steps=8)
     b = guided(Chain((strong, weak)), model, n=2, steps=8)
     assert torch.allclose(a, b, atol=1e-5)

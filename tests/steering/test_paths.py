@@ -34,9 +34,16 @@ def gaussian(size: int = 1) -> Mixture:
 
 
 def run(
-    steering: Steering, *, model: Any = None, n: int = 8, group: int = 4, steps: int = 10, sampler: Any = euler,
-    score: Callable[[Tensor], Tensor] = lambda z: z.flatten(1).sum(1), **more: Any,
-) -> tuple[Tensor, Cost]:  # fmt: skip
+    steering: Steering,
+    *,
+    model: Any = None,
+    n: int = 8,
+    group: int = 4,
+    steps: int = 10,
+    sampler: Any = euler,
+    score: Callable[[Tensor], Tensor] = lambda z: z.flatten(1).sum(1),
+    **more: Any,
+) -> tuple[Tensor, Cost]:
     """n samples in groups, with what they cost."""
     model = gaussian() if model is None else model
     return steered(steering, model=model, n=n, group=group, steps=steps, sampler=sampler, score=score, **more)

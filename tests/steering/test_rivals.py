@@ -39,9 +39,15 @@ def linear(z: Tensor) -> Tensor:
 
 
 def run(
-    *parts: Any, gaussians: Gaussians = THREE, n: int = 64, steps: int = 20, sampler: Sampler = ancestral,
-    score: Callable[[Tensor], Tensor] = linear, dry: bool = False, **more: Any,
-) -> tuple[Tensor, Cost]:  # fmt: skip
+    *parts: Any,
+    gaussians: Gaussians = THREE,
+    n: int = 64,
+    steps: int = 20,
+    sampler: Sampler = ancestral,
+    score: Callable[[Tensor], Tensor] = linear,
+    dry: bool = False,
+    **more: Any,
+) -> tuple[Tensor, Cost]:
     """n samples [n, d] in groups, with what they cost."""
     model: Any = Mixture(gaussians=gaussians)
     model = Mirage(model) if dry else model
@@ -52,9 +58,12 @@ def run(
 @pytest.mark.parametrize(
     "parts",
     [
-        (RewardGradient(scale=0.0),), (AdaptiveEmbedding(rho=0.0),), (FeynmanKac(tilt=0.0),), (ValueDecoding(children=1),),
+        (RewardGradient(scale=0.0),),
+        (AdaptiveEmbedding(rho=0.0),),
+        (FeynmanKac(tilt=0.0),),
+        (ValueDecoding(children=1),),
     ],
-)  # fmt: skip
+)
 def test_off_costs_nothing(parts: Any) -> None:
     plain, cost = run()
     out, same = run(*parts)
@@ -180,9 +189,11 @@ def test_particles_of_other_groups_do_not_matter_and_failed_ones_die() -> None:
     one, _ = run(FeynmanKac(tilt=5.0), n=8, group=8)
     assert torch.equal(both[:8], one)
     out, _ = run(
-        FeynmanKac(tilt=0.1, at=(1.0,), threshold=1.0), n=32, group=32,
+        FeynmanKac(tilt=0.1, at=(1.0,), threshold=1.0),
+        n=32,
+        group=32,
         score=lambda z: torch.where(linear(z) > 0, math.nan, linear(z)),
-    )  # fmt: skip
+    )
     assert float(linear(out).max()) <= 0
     for value in (math.nan, 0.0, math.inf):
         lost, _ = run(FeynmanKac(), n=8, group=8, score=lambda z, v=value: torch.full((len(z),), v))  # type: ignore[misc]
@@ -216,7 +227,9 @@ def test_temperature_draws_children_by_their_weights() -> None:
     assert float(linear(best).mean()) > float(linear(hot).mean()) + 0.2
 
 
-@pytest.mark.parametrize("rival", [FeynmanKac(tilt=2.0), ValueDecoding(children=3), RewardGradient(), AdaptiveEmbedding(rho=0.1)])
+@pytest.mark.parametrize(
+    "rival", [FeynmanKac(tilt=2.0), ValueDecoding(children=3), RewardGradient(), AdaptiveEmbedding(rho=0.1)]
+)
 def test_lidar_composes(rival: Any) -> None:
     """As in the paper: guided proposals. No evaluation more than alone, and no worse than either."""
     bank = torch.cat([THREE.means.float(), 0.9 * THREE.means.float()]).view(-1, 1, 1, 2)
@@ -330,9 +343,16 @@ def test_children_without_a_score_lose(value: float, temperature: float) -> None
 
 @pytest.mark.parametrize(
     "steer",
-    [["svdd", "lidar"], ["svdd", "reward_gradient"], ["feynman_kac", "svdd"], ["svdd", "feynman_kac"], ["paths", "svdd"],
-     ["dfs", "svdd"], ["demon(solver='sampler')", "svdd"]],
-)  # fmt: skip
+    [
+        ["svdd", "lidar"],
+        ["svdd", "reward_gradient"],
+        ["feynman_kac", "svdd"],
+        ["svdd", "feynman_kac"],
+        ["paths", "svdd"],
+        ["dfs", "svdd"],
+        ["demon(solver='sampler')", "svdd"],
+    ],
+)
 def test_nothing_is_paid_to_be_overruled(steer: list[str]) -> None:
     """svdd sets the state itself: what acts after it, or makes noise or moves rows before it, would do nothing."""
     with pytest.raises(FairleadError, match="overruled"):
@@ -353,9 +373,16 @@ def test_a_search_may_differentiate_a_steered_step() -> None:
     for scale in (0.0, 0.1):
         with meter.grant(INFINITE):
             out = sample(
-                model, euler, start, model.encode(["x"]), model.levels(6), (Key.root(0),), meter,
-                steering=RewardGradient(scale=scale), score=lambda z, c: linear(z),
-            )  # fmt: skip
+                model,
+                euler,
+                start,
+                model.encode(["x"]),
+                model.levels(6),
+                (Key.root(0),),
+                meter,
+                steering=RewardGradient(scale=scale),
+                score=lambda z, c: linear(z),
+            )
             slopes.append(torch.autograd.grad(linear(out).sum(), start)[0])
     assert torch.allclose(slopes[0], slopes[1], atol=1e-5), "the shift of a linear reward does not depend on x"
 

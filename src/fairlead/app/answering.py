@@ -25,7 +25,10 @@ def answer(
         typer.Option(metavar="NAME=ANSWER", help="Answer this question and ask nothing; repeat for several."),
     ] = None,
     finish: Annotated[
-        bool, typer.Option("--finish", help="Ask nothing more: what is steered goes on by itself, what is left gets no vote.")
+        bool,
+        typer.Option(
+            "--finish", help="Ask nothing more: what is steered goes on by itself, what is left gets no vote."
+        ),
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list the questions.")] = False,
     as_json: AsJson = False,
@@ -98,11 +101,16 @@ def _list(run: Path, desk: Desk, as_json: bool) -> int:
     waiting = [p for p in every if p.answer is None]
     if as_json:
         rows = [
-            {"name": p.question.name, "kind": p.question.kind, "text": p.question.text, "answer": p.answer,
-             "sheet": None if (sheet := desk.sheet(p.question)) is None else shown(sheet),
-             "pictures": [shown(run / "images" / f"{n}.png") for n in p.question.pictures]}
+            {
+                "name": p.question.name,
+                "kind": p.question.kind,
+                "text": p.question.text,
+                "answer": p.answer,
+                "sheet": None if (sheet := desk.sheet(p.question)) is None else shown(sheet),
+                "pictures": [shown(run / "images" / f"{n}.png") for n in p.question.pictures],
+            }
             for p in every
-        ]  # fmt: skip
+        ]
         print_json({"run": shown(run), "questions": rows})
         return 0
     for p in waiting:

@@ -53,20 +53,40 @@ STAGES = ("all", "generate", "score")
 
 @model_flags
 def bench(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="geneval, t2i_compbench, drawbench, partiprompts, or prompts.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="geneval, t2i_compbench, drawbench, partiprompts, or prompts.")
+    ],
     prompts: Annotated[Path | None, typer.Option(metavar="PATH", help="Its published file or folder.")] = None,
-    model: Model = "pocket", reward: Reward = "clip_score", space: Space = "noise", search: Search = "best_of", steer: Steer = None,
-    intervene: Intervene = None, setting: Setting = None, budget: Budget = None, sampler: Sampler = None, steps: Steps = None,
-    group: Group = 1, batch: Batch = None, seed: Seed = 0, draft: Draft = None, finals: Finals = None,
-    judge: Annotated[list[str] | None, typer.Option(metavar="FORMULA", help="Score by this reward.  [default: its own]")] = None,
-    images: Annotated[int | None, typer.Option(metavar="N", help="Pictures per prompt.  [default: as published]")] = None,
+    model: Model = "pocket",
+    reward: Reward = "clip_score",
+    space: Space = "noise",
+    search: Search = "best_of",
+    steer: Steer = None,
+    intervene: Intervene = None,
+    setting: Setting = None,
+    budget: Budget = None,
+    sampler: Sampler = None,
+    steps: Steps = None,
+    group: Group = 1,
+    batch: Batch = None,
+    seed: Seed = 0,
+    draft: Draft = None,
+    finals: Finals = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(metavar="FORMULA", help="Score by this reward.  [default: its own]")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(metavar="N", help="Pictures per prompt.  [default: as published]")
+    ] = None,
     category: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this category; repeat.")] = None,
     first: Annotated[int | None, typer.Option(metavar="N", help="Only the first prompts of every category.")] = None,
     split_seed: Annotated[int, typer.Option(metavar="N", help="Of a new GenEval split.")] = 43,
     only: Annotated[str, typer.Option(metavar="STAGE", help="all, generate or score.")] = "all",
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Its folder.  [default: in benchmarks/]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Its folder.  [default: in benchmarks/]")
+    ] = None,
     as_json: AsJson = False,
-) -> int:  # fmt: skip
+) -> int:
     """Make a benchmark's pictures and score them; the same command goes on after an interruption.
 
     Without --budget, --steer, --intervene or --draft every picture is a plain sample. With a budget every picture is the
@@ -83,10 +103,23 @@ def bench(
     plain = budget is None and not steer and not intervene and draft is None
     fixed = budget is None and search == "best_of" and draft is None
     template = make_spec(
-        suite.asked[0].text, model=model, reward=reward, space=space, search=f"best_of(n={group})" if fixed else search,
-        steer=steer or (), intervene=intervene or (), settings=settings, budget=ENDLESS if fixed else budget, sampler=sampler,
-        steps=steps, group=group, batch=batch, draft=draft, finals=finals, defaults=own,
-    )  # fmt: skip
+        suite.asked[0].text,
+        model=model,
+        reward=reward,
+        space=space,
+        search=f"best_of(n={group})" if fixed else search,
+        steer=steer or (),
+        intervene=intervene or (),
+        settings=settings,
+        budget=ENDLESS if fixed else budget,
+        sampler=sampler,
+        steps=steps,
+        group=group,
+        batch=batch,
+        draft=draft,
+        finals=finals,
+        defaults=own,
+    )
     job = painting.Job(suite, models.with_dtype(template), suite.images if images is None else images, seed, plain)
     if job.images < 1:
         raise FairleadError(f"--images is {images}: give at least 1.")
@@ -138,7 +171,9 @@ def _judged(
 ) -> list[Result]:
     from fairlead.bench import judges, judging
 
-    every: list[Judge] = [judging.Formula(f) for f in formulas or ()] or judges.usual(job.suite, own.get("vocabulary") == "words")
+    every: list[Judge] = [judging.Formula(f) for f in formulas or ()] or judges.usual(
+        job.suite, own.get("vocabulary") == "words"
+    )
     out = []
     for one in every:
         if stop():

@@ -18,9 +18,14 @@ def calibrate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What the pictures should show.")],
     drafts: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps to try as drafts.")] = "2,5,10",
     candidates: Annotated[int, typer.Option(metavar="N", help="Candidates per prompt.")] = 32,
-    model: Model = "pocket", reward: Reward = "clip_score", sampler: Sampler = "euler", steps: Steps = None,
-    batch: Batch = None, seed: Seed = 0, as_json: AsJson = False,
-) -> int:  # fmt: skip
+    model: Model = "pocket",
+    reward: Reward = "clip_score",
+    sampler: Sampler = "euler",
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> int:
     """How much of a search's gain survives when candidates are judged by drafts (see --draft of run)."""
     from fairlead.run import models
     from fairlead.run.calibrate import calibrate as measure
@@ -30,9 +35,15 @@ def calibrate(
     except ValueError:
         raise FairleadError(f"Drafts {drafts!r} are not numbers: write for example 2,5,10.") from None
     spec = make_spec(
-        prompts[0], model=model, reward=reward, sampler=sampler, steps=steps, batch=batch, seed=seed,
+        prompts[0],
+        model=model,
+        reward=reward,
+        sampler=sampler,
+        steps=steps,
+        batch=batch,
+        seed=seed,
         defaults=models.defaults(model),
-    )  # fmt: skip
+    )
     with quiet(as_json):
         found = measure(spec, prompts, tried, candidates)
     if as_json:

@@ -67,6 +67,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
 @contextlib.contextmanager
 def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
     """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
@@ -76,10 +78,24 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 
 def _spec(
-    prompt: str, model: str, reward: str, watched: list[str] | None, space: str, search: str, steer: list[str] | None,
-    intervene: list[str] | None, setting: list[str] | None, budget: str | None, sampler: str | None, steps: int | None,
-    group: int, batch: int | None, seed: int, draft: int | None, finals: int | None,
-) -> Spec:  # fmt: skip
+    prompt: str,
+    model: str,
+    reward: str,
+    watched: list[str] | None,
+    space: str,
+    search: str,
+    steer: list[str] | None,
+    intervene: list[str] | None,
+    setting: list[str] | None,
+    budget: str | None,
+    sampler: str | None,
+    steps: int | None,
+    group: int,
+    batch: int | None,
+    seed: int,
+    draft: int | None,
+    finals: int | None,
+) -> Spec:
     from fairlead.run import models
 
     try:
@@ -88,27 +104,72 @@ def _spec(
         raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
     settings = parse_settings(setting or ())
     return make_spec(
-        prompt, model=model, reward=reward, watch=watched or (), space=space, search=search, steer=steer or (),
-        intervene=intervene or (), settings=settings, budget=budget, sampler=sampler, steps=steps, group=group, batch=batch,
-        seed=seed, draft=draft, finals=finals,
+        prompt,
+        model=model,
+        reward=reward,
+        watch=watched or (),
+        space=space,
+        search=search,
+        steer=steer or (),
+        intervene=intervene or (),
+        settings=settings,
+        budget=budget,
+        sampler=sampler,
+        steps=steps,
+        group=group,
+        batch=batch,
+        seed=seed,
+        draft=draft,
+        finals=finals,
         defaults=models.defaults(model, settings.get("model", {}).get("revision")),
-    )  # fmt: skip
+    )
 
 
 @app.command("run", short_help="Search for a better picture.")
 @model_flags
 def run_command(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
-    search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
-    seed: Seed = 0, draft: Draft = None, finals: Finals = None, keep: kept.Keep = None, out: Out = None,
-    as_json: AsJson = False, dry_run: DryRun = False,
-) -> int:  # fmt: skip
+    prompt: Prompt,
+    model: Model = "pocket",
+    reward: Reward = "clip_score",
+    watched: Watched = None,
+    space: Space = "noise",
+    search: Search = "best_of",
+    steer: Steer = None,
+    intervene: Intervene = None,
+    setting: Setting = None,
+    budget: Budget = None,
+    sampler: Sampler = None,
+    steps: Steps = None,
+    group: Group = 1,
+    batch: Batch = None,
+    seed: Seed = 0,
+    draft: Draft = None,
+    finals: Finals = None,
+    keep: kept.Keep = None,
+    out: Out = None,
+    as_json: AsJson = False,
+    dry_run: DryRun = False,
+) -> int:
     """Search for a better picture and write it, its rivals and a report into a new folder."""
     spec = _spec(
-        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed,
-        draft, finals,
-    )  # fmt: skip
+        prompt,
+        model,
+        reward,
+        watched,
+        space,
+        search,
+        steer,
+        intervene,
+        setting,
+        budget,
+        sampler,
+        steps,
+        group,
+        batch,
+        seed,
+        draft,
+        finals,
+    )
     if dry_run:
         _warn(spec)
         return show_price(spec, as_json)
@@ -163,20 +224,28 @@ def replay(
     if as_json:
         print_json(
             {
-                "run": shown(run), "candidate": again.index, "identical": again.identical,
+                "run": shown(run),
+                "candidate": again.index,
+                "identical": again.identical,
                 "reward": {"recorded": again.recorded.reward, "replayed": again.reward},
-                "max_pixel_difference": again.max_pixel_difference, "companions": again.companions,
+                "max_pixel_difference": again.max_pixel_difference,
+                "companions": again.companions,
                 "image": None if out is None else shown(out),
             }
-        )  # fmt: skip
+        )
     else:
         rows = [
             ("candidate", str(again.index) if again.index != BASELINE else "baseline"),
             ("recorded reward", repr(again.recorded.reward)),
             ("replayed reward", repr(again.reward)),
-            ("pixels", "identical" if again.max_pixel_difference == 0 else f"differ by up to {again.max_pixel_difference} of 255"),
+            (
+                "pixels",
+                "identical"
+                if again.max_pixel_difference == 0
+                else f"differ by up to {again.max_pixel_difference} of 255",
+            ),
             ("rendered with", f"{again.companions} in one batch"),
-        ]  # fmt: skip
+        ]
         stdout().print(pairs(rows if out is None else [*rows, ("picture", shown(out))]))
         print(again.message)
     return 0 if again.identical else 1
@@ -230,16 +299,45 @@ def list_command(
 @app.command()
 @model_flags
 def price(
-    prompt: Prompt, model: Model = "pocket", reward: Reward = "clip_score", watched: Watched = None, space: Space = "noise",
-    search: Search = "best_of", steer: Steer = None, intervene: Intervene = None, setting: Setting = None,
-    budget: Budget = None, sampler: Sampler = None, steps: Steps = None, group: Group = 1, batch: Batch = None,
-    seed: Seed = 0, draft: Draft = None, finals: Finals = None, as_json: AsJson = False,
-) -> int:  # fmt: skip
+    prompt: Prompt,
+    model: Model = "pocket",
+    reward: Reward = "clip_score",
+    watched: Watched = None,
+    space: Space = "noise",
+    search: Search = "best_of",
+    steer: Steer = None,
+    intervene: Intervene = None,
+    setting: Setting = None,
+    budget: Budget = None,
+    sampler: Sampler = None,
+    steps: Steps = None,
+    group: Group = 1,
+    batch: Batch = None,
+    seed: Seed = 0,
+    draft: Draft = None,
+    finals: Finals = None,
+    as_json: AsJson = False,
+) -> int:
     """What a run would cost, counted without running it."""
     spec = _spec(
-        prompt, model, reward, watched, space, search, steer, intervene, setting, budget, sampler, steps, group, batch, seed,
-        draft, finals,
-    )  # fmt: skip
+        prompt,
+        model,
+        reward,
+        watched,
+        space,
+        search,
+        steer,
+        intervene,
+        setting,
+        budget,
+        sampler,
+        steps,
+        group,
+        batch,
+        seed,
+        draft,
+        finals,
+    )
     _warn(spec)
     return show_price(spec, as_json)
 

@@ -29,15 +29,21 @@ INTERRUPTED = 130
 
 def compare(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="A TOML file, or a ready-made plan: quick, full.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Its folder.  [default: comparisons/PLAN]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Its folder.  [default: comparisons/PLAN]")
+    ] = None,
     workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes side by side on this machine.")] = 1,
-    budget: Annotated[str | None, typer.Option(metavar="LIMIT", help="Another budget, like nfe=640: one resource.")] = None,
-    methods: Annotated[list[str] | None, typer.Option("--method", metavar="NAME", help="Only it and the reference.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="LIMIT", help="Another budget, like nfe=640: one resource.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option("--method", metavar="NAME", help="Only it and the reference.")
+    ] = None,
     prompts: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first prompts.")] = None,
     seeds: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first seeds.")] = None,
     report: Annotated[bool, typer.Option("--report", help="Only write the page and tables of what is there.")] = False,
     as_json: AsJson = False,
-) -> int:  # fmt: skip
+) -> int:
     """Run every method on the same prompts and seeds at one budget; the same command continues after an interruption."""
     from fairlead.bench import plan as plans
 
@@ -53,8 +59,17 @@ def compare(
             stopped = stop()
     standing = desk.write()
     if as_json:
-        print_json({"plan": chosen.name, "folder": shown(folder), "page": shown(folder / NAME), "methods": standing.summary(),
-                    "refused": standing.refused, "done": len(standing.done), "cells": standing.total})  # fmt: skip
+        print_json(
+            {
+                "plan": chosen.name,
+                "folder": shown(folder),
+                "page": shown(folder / NAME),
+                "methods": standing.summary(),
+                "refused": standing.refused,
+                "done": len(standing.done),
+                "cells": standing.total,
+            }
+        )
     else:
         _show(standing, desk.files)
     if not report and stopped:
@@ -75,7 +90,9 @@ class _Desk:
     def seen(self, cell: Cell, status: str) -> None:
         """One cell ended."""
         self._seen += 1
-        word = "" if status == "done" else ": refused as before" if (cell.method, status) in self._told else f": {status}"
+        word = (
+            "" if status == "done" else ": refused as before" if (cell.method, status) in self._told else f": {status}"
+        )
         self._told.add((cell.method, status))
         say(
             f"{self._seen} new, {duration(time.monotonic() - self._since)}: {cell.method}, {cell.prompt!r}, seed {cell.seed}{word}"
@@ -100,8 +117,10 @@ class _Desk:
             raise FairleadError(f"{self._folder} holds no finished run of this plan: run it without --report.")
         self.files = [shown(write_contest(standing, self._source))]
         tables: dict[str, list[dict[str, Any]]] = {
-            "cells": standing.table(), "methods": standing.summary(), "curves": standing.curves(),
-        }  # fmt: skip
+            "cells": standing.table(),
+            "methods": standing.summary(),
+            "curves": standing.curves(),
+        }
         for name, rows in tables.items():
             for kind in (".csv", ".parquet"):
                 if rows and (kind == ".csv" or _has_pyarrow()):
@@ -123,12 +142,13 @@ def _show(s: Standing, files: list[str]) -> None:
     for line in s.lines:
         over, wins = line.over.get(metrics[0]), line.wins.get(metrics[0])
         view.add_row(
-            line.method, *(number(line.values[m].value) for m in metrics),
+            line.method,
+            *(number(line.values[m].value) for m in metrics),
             "" if over is None else f"{number(over.value, sign=True)}  {interval(over, True)}",
             "" if wins is None else f"{wins.value:.0%}",
             "" if line.method == PLAIN else count(line.candidates),
             "" if line.method == PLAIN else count(getattr(line.cost, s.plan.resource)),
-        )  # fmt: skip
+        )
     console = stdout()
     console.print(view)
     for told in sentences(s):

@@ -24,9 +24,23 @@ ROWS = 24
 """Prompts with pictures at most."""
 THUMB = 256
 COLOURS = (
-    "#7d8893", "#0b8ea3", "#d9772b", "#7a5cc4", "#3c9a5f", "#cc4466", "#9a7b1f", "#4a78d0", "#b0559b", "#4f9e91", "#a05a3c",
-    "#6b8e23", "#8c7ae6", "#c23616", "#2f8fdd", "#b8860b",
-)  # fmt: skip
+    "#7d8893",
+    "#0b8ea3",
+    "#d9772b",
+    "#7a5cc4",
+    "#3c9a5f",
+    "#cc4466",
+    "#9a7b1f",
+    "#4a78d0",
+    "#b0559b",
+    "#4f9e91",
+    "#a05a3c",
+    "#6b8e23",
+    "#8c7ae6",
+    "#c23616",
+    "#2f8fdd",
+    "#b8860b",
+)
 """The reference has the first."""
 PLAIN = "no search"
 """The plain sample of the seed, as a row beside the methods."""
@@ -87,9 +101,12 @@ def _head(s: Standing) -> str:
     plan, done = s.plan, len(s.done)
     refused = sum(len(plan.prompts) * len(plan.seeds) for _ in s.refused)
     facts = [
-        str(plan.common.get("model", "pocket")), f"{len(plan.methods)} methods", f"{len(plan.prompts)} prompts",
-        f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}", f"{count(plan.limit)} {plan.resource} each",
-    ]  # fmt: skip
+        str(plan.common.get("model", "pocket")),
+        f"{len(plan.methods)} methods",
+        f"{len(plan.prompts)} prompts",
+        f"{len(plan.seeds)} seed{'s' if len(plan.seeds) > 1 else ''}",
+        f"{count(plan.limit)} {plan.resource} each",
+    ]
     bar = ""
     if done + refused < s.total:
         bar = (
@@ -152,10 +169,17 @@ def _forests(s: Standing) -> str:
     cards = ""
     for metric in s.metrics:
         rows = [
-            forest.Row(x.method, x.over[metric].value, x.over[metric].low, x.over[metric].high,
-                       f"{number(x.over[metric].value, sign=True)}  wins {x.wins[metric].value:.0%}", _colour(s, x.method))
-            for x in s.lines if metric in x.over
-        ]  # fmt: skip
+            forest.Row(
+                x.method,
+                x.over[metric].value,
+                x.over[metric].low,
+                x.over[metric].high,
+                f"{number(x.over[metric].value, sign=True)}  wins {x.wins[metric].value:.0%}",
+                _colour(s, x.method),
+            )
+            for x in s.lines
+            if metric in x.over
+        ]
         if rows:
             kind = "optimised" if metric == REWARD else "not optimised"
             title = f"{label(s, metric)} over {s.plan.reference}, paired over {len(s.prompts)} prompts"
@@ -297,12 +321,19 @@ def _settings(s: Standing) -> str:
     first = next(iter(s.done.values()))
     spec, p = first.view.spec, s.plan
     items: list[tuple[str, Any]] = [
-        ("held equal", f"{p.resource} = {count(p.limit)} per prompt and seed; preparation is inside, the plain sample is nobody's"),
-        ("reward", p.reward), ("watched", ", ".join(p.watch) or "none"), ("reference", p.reference),
-        ("prompts", f"{len(p.prompts)}, sha256 {p.digest}"), ("seeds", ", ".join(map(str, p.seeds))),
+        (
+            "held equal",
+            f"{p.resource} = {count(p.limit)} per prompt and seed; preparation is inside, the plain sample is nobody's",
+        ),
+        ("reward", p.reward),
+        ("watched", ", ".join(p.watch) or "none"),
+        ("reference", p.reference),
+        ("prompts", f"{len(p.prompts)}, sha256 {p.digest}"),
+        ("seeds", ", ".join(map(str, p.seeds))),
         ("model", f"{spec.model.name}, {spec.sampler}, {spec.steps} steps, batch {spec.batch}"),
-        *((f"model {k}", v) for k, v in spec.model.settings.items()), *first.view.versions.items(),
-    ]  # fmt: skip
+        *((f"model {k}", v) for k, v in spec.model.settings.items()),
+        *first.view.versions.items(),
+    ]
     return f'<section id="settings"><h2>Settings</h2>{pairs([(str(a), str(b)) for a, b in items])}</section>'
 
 

@@ -97,7 +97,7 @@ def section(view: View) -> str:
     )
     return (
         f"<h2>Good and different<small>{found['k']} kept by a determinant of likeness ({text(found['likeness'])}) and reward; "
-        f'Vendi counts different pictures, 1 to {found["k"]}</small></h2>'
+        f"Vendi counts different pictures, 1 to {found['k']}</small></h2>"
         f'{aside}<section class="gallery" id="kept">{cards}</section>'
         f'<div class="two"><figure class="card">{_front(found)}</figure><div class="card scroll" id="front"><table><thead><tr>'
         f"<th>{found['k']} of {found.get('of', len(view.candidates))}</th><th>mean reward</th><th>Vendi</th></tr></thead>"

@@ -24,8 +24,13 @@ def price(spec: Spec, as_json: bool) -> int:
 
     with quiet(as_json):
         found = price(spec)
-    parts = {"candidate": found.unit, "baseline": found.plain, "once": found.once,
-             "finals": found.finals, "total": found.total}  # fmt: skip
+    parts = {
+        "candidate": found.unit,
+        "baseline": found.plain,
+        "once": found.once,
+        "finals": found.finals,
+        "total": found.total,
+    }
     if as_json:
         print_json(
             {
@@ -72,7 +77,9 @@ def price(spec: Spec, as_json: bool) -> int:
     few, many = (round(n) for n in (found.asked.expected, found.asked.most))
     asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
     room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
-    console.print(Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written."))
+    console.print(
+        Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written.")
+    )
     need = found.once + found.plain + found.unit * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
@@ -177,9 +184,14 @@ def _model_facts(name: str) -> None:
         return
     megabytes, words = facts["megabytes"], _words(name)
     told = {
-        "family": facts["family"], "size": f"{megabytes:.0f} MB" if megabytes else "", "steps": facts["steps"],
-        "picture": facts["size"], "guidance": facts.get("guidance"), "can": facts.get("able"), "model card": facts.get("card"),
-    }  # fmt: skip
+        "family": facts["family"],
+        "size": f"{megabytes:.0f} MB" if megabytes else "",
+        "steps": facts["steps"],
+        "picture": facts["size"],
+        "guidance": facts.get("guidance"),
+        "can": facts.get("able"),
+        "model card": facts.get("card"),
+    }
     print()
     console.print(pairs([(what, str(value)) for what, value in told.items() if value]))
     if words:
@@ -200,10 +212,15 @@ def list_runs(as_json: bool) -> int:
             continue
         objects.append({**view.as_object(), "prompt": view.spec.prompt})
         table.add_row(
-            Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), str(len(view.candidates)),
-            number(view.baseline.reward if view.baseline else None), number(view.best.reward if view.best else None),
-            number(view.gain, sign=True), count(view.spent.nfe), Text(reason(view.stopped) or view.status),
-        )  # fmt: skip
+            Text(shown(folder), style="bold cyan"),
+            Text(view.spec.prompt),
+            str(len(view.candidates)),
+            number(view.baseline.reward if view.baseline else None),
+            number(view.best.reward if view.best else None),
+            number(view.gain, sign=True),
+            count(view.spent.nfe),
+            Text(reason(view.stopped) or view.status),
+        )
     if as_json:
         print_json({"runs": objects})
     elif objects:

@@ -39,10 +39,12 @@ Reward = Annotated[
 Watched = Annotated[
     list[str] | None,
     typer.Option(
-        "--watch", metavar="FORMULA", help="A reward that is recorded and never optimised; repeat for several.",
+        "--watch",
+        metavar="FORMULA",
+        help="A reward that is recorded and never optimised; repeat for several.",
         autocompletion=_names("rewards"),
     ),
-]  # fmt: skip
+]
 Space = Annotated[str, typer.Option(metavar="NAME", help="What the search moves.", autocompletion=_names("spaces"))]
 Search = Annotated[str, typer.Option(metavar="NAME", help="The outer loop.", autocompletion=_names("searches"))]
 Steer = Annotated[

@@ -20,9 +20,13 @@ def calibrate_repulsion(
     loss: Annotated[float, typer.Option(metavar="SHARE", help="Of the reward that may be lost.")] = 0.01,
     likeness: Annotated[str, typer.Option(metavar="NAME", help="Features diversity is counted in.")] = "pixels",
     keep: Annotated[bool, typer.Option("--write", help="Write the choice beside the model, for later runs.")] = False,
-    model: Model = "pocket", reward: Reward = "clip_score", sampler: Sampler = None, steps: Steps = None,
-    seed: Seed = 0, as_json: AsJson = False,
-) -> int:  # fmt: skip
+    model: Model = "pocket",
+    reward: Reward = "clip_score",
+    sampler: Sampler = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> int:
     """How strong repulsion may be for a model before the reward falls, and write it down as the model's default."""
     from fairlead.run import models
     from fairlead.run.calibrate_repulsion import calibrate, chosen, write
@@ -32,9 +36,16 @@ def calibrate_repulsion(
     except ValueError:
         raise FairleadError(f"Strengths {strengths!r} are not numbers: write for example 0.05,0.1,0.2.") from None
     spec = make_spec(
-        prompts[0], model=model, reward=reward, sampler=sampler, steps=steps, seed=seed, group=group, batch=group,
+        prompts[0],
+        model=model,
+        reward=reward,
+        sampler=sampler,
+        steps=steps,
+        seed=seed,
+        group=group,
+        batch=group,
         defaults=models.defaults(model),
-    )  # fmt: skip
+    )
     with quiet(as_json):
         found = calibrate(models.with_dtype(spec), prompts, tried, likeness=likeness)
     best = chosen(found, loss)

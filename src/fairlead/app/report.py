@@ -91,7 +91,9 @@ def _shot(view: View, which: str) -> str:
         why = "no candidate has a reward yet" if which == "best" else "not rendered yet"
         return f'<figure class="card shot {css}"><div class="blank"></div><figcaption><b>{title}</b> {why}</figcaption></figure>'
     if which == "best":
-        told = f"candidate {candidate.index}" + ("" if candidate.refines is None else f", draft {candidate.refines} in full")
+        told = f"candidate {candidate.index}" + (
+            "" if candidate.refines is None else f", draft {candidate.refines} in full"
+        )
     else:
         told = "same seed, no control" if view.own_baseline else "same seed, no search"
     shot = picture(view.named_picture(f"{which}.png", candidate), LARGE)
@@ -182,7 +184,11 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
             y_label="reward",
             lines=[Line("best so far", staircase(trace, axis), float(getattr(view.spent, axis)))],
             dots=[
-                (getattr(p.spent, axis), p.candidate.reward, f"candidate {p.candidate.index}: {number(p.candidate.reward)}")
+                (
+                    getattr(p.spent, axis),
+                    p.candidate.reward,
+                    f"candidate {p.candidate.index}: {number(p.candidate.reward)}",
+                )
                 for p in trace
                 if math.isfinite(p.candidate.reward)
             ],

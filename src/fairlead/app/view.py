@@ -153,12 +153,14 @@ class View:
         best, baseline = self.best, self.baseline
         return {
             "run": shown(self.folder),
-            "baseline": baseline and {
+            "baseline": baseline
+            and {
                 "reward": baseline.reward,
                 "terms": dict(baseline.terms),
                 "image": shown(self.named_picture("baseline.png", baseline)),
             },
-            "best": best and {
+            "best": best
+            and {
                 "candidate": best.index,
                 "reward": best.reward,
                 "terms": dict(best.terms),
@@ -166,13 +168,18 @@ class View:
                 **({} if best.refines is None else {"draft": self._draft(best.refines)}),
             },
             **(
-                {"watched": {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in heldout.held(self)},
-                 "hacking": heldout.hacked(self)}
-                if self.spec.watch else {}
+                {
+                    "watched": {
+                        h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in heldout.held(self)
+                    },
+                    "hacking": heldout.hacked(self),
+                }
+                if self.spec.watch
+                else {}
             ),
             "cost": {name: cost[name] for name in names},
             "stopped": self.stopped or self.status,
-        }  # fmt: skip
+        }
 
 
 def rows(view: View) -> Sequence[dict[str, Any]]:

@@ -51,8 +51,15 @@ class Bench:
 
     def warm(self, cell: Cell) -> None:
         """The first picture of a process pays for libraries that wake up; nobody should pay that in a comparison."""
-        spec = replace(cell.spec, search=replace(cell.spec.search, name="best_of", settings={}), steering=(), interventions=(),
-                       draft=None, group=1, budget={"nfe": float(cell.spec.steps)})  # fmt: skip
+        spec = replace(
+            cell.spec,
+            search=replace(cell.spec.search, name="best_of", settings={}),
+            steering=(),
+            interventions=(),
+            draft=None,
+            group=1,
+            budget={"nfe": float(cell.spec.steps)},
+        )
         with tempfile.TemporaryDirectory() as scratch, contextlib.suppress(FairleadError):
             engine.start(spec, Path(scratch) / "run", model=self.model(spec)).close()
 
@@ -172,8 +179,13 @@ def check_settings(plan: Plan) -> None:
 
 
 def run(
-    plan: Plan, out: Path, *, workers: int = 1, watch: Watch = lambda c, s: None, stop: Callable[[], bool] = lambda: False
-) -> None:  # fmt: skip
+    plan: Plan,
+    out: Path,
+    *,
+    workers: int = 1,
+    watch: Watch = lambda c, s: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
     """All cells; with `workers` > 1 in so many processes, each with its share of the threads, or an accelerator of its own.
 
     `watch(cell, how it stands)` is called in this process after every cell.

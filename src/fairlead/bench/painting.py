@@ -105,8 +105,12 @@ def prepare(job: Job, out: Path) -> None:
         for i, one in enumerate(job.suite.asked):
             (out / f"{i:05d}" / "samples").mkdir(parents=True, exist_ok=True)
             (out / f"{i:05d}" / "metadata.jsonl").write_text(json.dumps(one.record(), ensure_ascii=False) + "\n")
-        about = {"source": job.suite.source, "versions": machine.versions(), "spent": Cost().as_dict(),
-                 "created": datetime.now(UTC).isoformat(timespec="seconds")}  # fmt: skip
+        about = {
+            "source": job.suite.source,
+            "versions": machine.versions(),
+            "spent": Cost().as_dict(),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         write_atomically(out / MANIFEST, json.dumps({**asked, **about}, indent=1).encode())
     except OSError as error:
         raise StoreError(f"{out} cannot be written ({error.strerror}): give another --out.") from error

@@ -12,9 +12,18 @@ from functools import cache
 from typing import Any
 
 RELATIONS = (
-    "on the top of", "on the bottom of", "on the left of", "on the right of", "on side of", "on top of", "next to", "near",
-    "in front of", "behind", "hidden by",
-)  # fmt: skip
+    "on the top of",
+    "on the bottom of",
+    "on the left of",
+    "on the right of",
+    "on side of",
+    "on top of",
+    "next to",
+    "near",
+    "in front of",
+    "behind",
+    "hidden by",
+)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight")
 SKIPPED = {"top", "the side", "the left", "the right"}
 MOST = 8

@@ -93,10 +93,16 @@ class Plan:
         model = words.pop("model", "pocket")
         settings = dict(words.pop("settings", {}))
         made = make_spec(
-            prompt, model=model, reward=self.reward, watch=self.watch, budget={self.resource: self.limit}, settings=settings,
+            prompt,
+            model=model,
+            reward=self.reward,
+            watch=self.watch,
+            budget={self.resource: self.limit},
+            settings=settings,
             seed=Key.root(seed).fold("compare", prompt).integer() % 2**31,
-            defaults=models.defaults(model if isinstance(model, str) else model.name), **words,
-        )  # fmt: skip
+            defaults=models.defaults(model if isinstance(model, str) else model.name),
+            **words,
+        )
         return replace(made, baseline=False)
 
     def cells(self) -> list[Cell]:
@@ -186,11 +192,19 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
     resource, limit = _one(raw.get("budget", "nfe=640"))
     words = {k: raw[k] for k in COMMON if k in raw}
     plan = Plan(
-        name=name, reward=str(raw.get("reward", "clip_score")), watch=tuple(_listed(raw.get("watch", ()))),
-        resource=resource, limit=limit, reference=reference, seeds=_seeds(raw.get("seeds", 1)),
-        prompts=tuple(_prompts(raw.get("prompts", {"generate": 12}), folder)), methods=methods, common=words,
-        diversity=tuple(_listed(raw.get("diversity", ()))), about=str(raw.get("about", "")),
-    )  # fmt: skip
+        name=name,
+        reward=str(raw.get("reward", "clip_score")),
+        watch=tuple(_listed(raw.get("watch", ()))),
+        resource=resource,
+        limit=limit,
+        reference=reference,
+        seeds=_seeds(raw.get("seeds", 1)),
+        prompts=tuple(_prompts(raw.get("prompts", {"generate": 12}), folder)),
+        methods=methods,
+        common=words,
+        diversity=tuple(_listed(raw.get("diversity", ()))),
+        about=str(raw.get("about", "")),
+    )
     for metric in plan.diversity:
         parse_part(metric, "metrics")
     if not plan.prompts:
@@ -214,7 +228,9 @@ def _typed(words: Mapping[str, Any], whose: str) -> None:
         _listed(words.get(word, []), f"{word} of {whose}")
     own = words.get("settings", {})
     if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
-        raise FairleadError(f"settings of {whose} is {own!r}: give a table per part, like {{zero_order = {{neighbours = 8}}}}.")
+        raise FairleadError(
+            f"settings of {whose} is {own!r}: give a table per part, like {{zero_order = {{neighbours = 8}}}}."
+        )
 
 
 def _listed(value: Any, what: str = "The entry", advice: str = "give text in quotes, or a list of it") -> list[str]:
@@ -262,7 +278,9 @@ def _prompts(given: Any, folder: Path) -> list[tuple[str, str]]:
         return list({text.strip(): (text.strip(), "") for text in texts}.values())
     _known(given, ("file", "count", "generate", "seed"), "entry of prompts")
     if "generate" in given:
-        return generated(_whole(given["generate"], "prompts.generate"), _whole(given.get("seed", 44), "prompts.seed", 0))
+        return generated(
+            _whole(given["generate"], "prompts.generate"), _whole(given.get("seed", 44), "prompts.seed", 0)
+        )
     from fairlead.bench import prompts
 
     count = None if "count" not in given else _whole(given["count"], "prompts.count")
@@ -283,7 +301,9 @@ def generated(count: int, seed: int = 44) -> list[tuple[str, str]]:
     lists = [[(p.text, p.tag) for p in every if p.tag == tag] for tag in geneval.TAGS]
     found = [row for rows in zip(*lists, strict=False) for row in rows]
     if count > len(found):
-        raise FairleadError(f"prompts.generate is {count} and this grammar gives {len(found)} from one seed: ask for fewer.")
+        raise FairleadError(
+            f"prompts.generate is {count} and this grammar gives {len(found)} from one seed: ask for fewer."
+        )
     return found[:count]
 
 

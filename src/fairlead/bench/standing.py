@@ -188,10 +188,17 @@ class Standing:
         total = sum((d.view.spent for d in rows), Cost())
         walls = [d.wall for d in rows]
         return Line(
-            method, values, over, won, self._diversity(method), total * (1 / n),
-            _average(math.nan if w is None else w for w in walls), max((d.peak_mb or math.nan for d in rows), default=math.nan),
-            sum(len(d.view.candidates) for d in rows) / n, len(rows),
-        )  # fmt: skip
+            method,
+            values,
+            over,
+            won,
+            self._diversity(method),
+            total * (1 / n),
+            _average(math.nan if w is None else w for w in walls),
+            max((d.peak_mb or math.nan for d in rows), default=math.nan),
+            sum(len(d.view.candidates) for d in rows) / n,
+            len(rows),
+        )
 
     def picture(self, method: str, prompt: str, seed: int) -> Path | None:
         """The winner's file; for `PLAIN` the plain sample's."""
@@ -234,22 +241,32 @@ class Standing:
         """One flat record per finished cell."""
         return [
             {
-                "method": d.cell.method, "prompt": d.cell.prompt, "tag": d.cell.tag, "seed": d.cell.seed,
+                "method": d.cell.method,
+                "prompt": d.cell.prompt,
+                "tag": d.cell.tag,
+                "seed": d.cell.seed,
                 **{m: d.final(m) for m in self.metrics},
                 **{f"{m}, {PLAIN}": self.plain(*d.key, m) for m in self.metrics},
-                "candidates": len(d.view.candidates), **d.view.spent.as_dict(), "wall": d.wall, "peak_mb": d.peak_mb,
-                "stopped": d.view.stopped, "run_seed": d.cell.spec.seed, "folder": d.cell.folder,
+                "candidates": len(d.view.candidates),
+                **d.view.spent.as_dict(),
+                "wall": d.wall,
+                "peak_mb": d.peak_mb,
+                "stopped": d.view.stopped,
+                "run_seed": d.cell.spec.seed,
+                "folder": d.cell.folder,
             }
             for d in self.done.values()
-        ]  # fmt: skip
+        ]
 
     def curves(self) -> list[dict[str, Any]]:
         """Every point of every curve against the resource held equal."""
         axis = self.plan.resource
         return [
             {"method": m, "metric": x, axis: at, **asdict(v)}
-            for m in self.methods for x in self.metrics for at, v in self.curve(m, axis, x)
-        ]  # fmt: skip
+            for m in self.methods
+            for x in self.metrics
+            for at, v in self.curve(m, axis, x)
+        ]
 
     def summary(self) -> list[dict[str, Any]]:
         """One flat record per method and metric."""

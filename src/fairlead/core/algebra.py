@@ -65,8 +65,11 @@ class ZScore(Sum):
 
 
 COMPARISONS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    ">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le,
-}  # fmt: skip
+    ">": operator.gt,
+    ">=": operator.ge,
+    "<": operator.lt,
+    "<=": operator.le,
+}
 
 
 class Condition(Sum):
@@ -202,6 +205,12 @@ def make(op: str, parts: tuple[Reward, ...]) -> Reward:
     if op in COMPARISONS:
         return Condition(parts, op)
     nodes: dict[str, Callable[[tuple[Reward, ...]], Reward]] = {
-        "+": Sum, "*": Product, "/": Quotient, "min": Minimum, "zscore": ZScore, "veto": Veto, "rank_mean": RankMean,
-    }  # fmt: skip
+        "+": Sum,
+        "*": Product,
+        "/": Quotient,
+        "min": Minimum,
+        "zscore": ZScore,
+        "veto": Veto,
+        "rank_mean": RankMean,
+    }
     return nodes[op](parts)

@@ -286,7 +286,11 @@ def without_infinity(values: Tensor) -> Tensor:
 
 
 def checked(
-    leaf: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
+    leaf: Reward,
+    images: Tensor,
+    prompts: Sequence[str],
+    early: Mapping[float, Tensor] | None = None,
+    rivals: bool = False,
 ) -> Tensor:
     """One leaf on one batch -> [B] float32, whatever it returned; wrong images and wrong answers are refused."""
     check_images(images, prompts)

@@ -362,11 +362,23 @@ def sample(
 
         drawn = normals(tuple(k.fold("step", i) for k in keys), *x.shape[1:]) if sampler.stochastic else torch.empty(0)
         step = Step(
-            x=x, at=at, to=to, index=i, steps=steps, keys=tuple(k.fold("steer", i) for k in keys), groups=group,
-            noise=drawn.to(x.device), memory=memory, denoise=_asking(model, now, group, i, steps, meter),
-            ladder=model.levels, score=scored, sampler=sampler, told=cond, slope=lambda f, y: _slope(f, y, meter),
+            x=x,
+            at=at,
+            to=to,
+            index=i,
+            steps=steps,
+            keys=tuple(k.fold("steer", i) for k in keys),
+            groups=group,
+            noise=drawn.to(x.device),
+            memory=memory,
+            denoise=_asking(model, now, group, i, steps, meter),
+            ladder=model.levels,
+            score=scored,
+            sampler=sampler,
+            told=cond,
+            slope=lambda f, y: _slope(f, y, meter),
             others={n: (_asking(k, own, group, i, steps, meter), k.levels) for n, (k, own) in beside.items()},
-        )  # fmt: skip
+        )
         step = steering(step)
         x = step.run()
         if step.last:

@@ -22,4 +22,6 @@ def digest(source: str) -> str:
     try:
         return blake2b(path.read_bytes(), digest_size=8).hexdigest()
     except OSError as error:
-        raise FairleadError(f"{path} cannot be read ({error.strerror}): check its name and your current folder.") from error
+        raise FairleadError(
+            f"{path} cannot be read ({error.strerror}): check its name and your current folder."
+        ) from error

@@ -19,9 +19,14 @@ CHUNK = 1 << 18
 
 
 def repel(
-    x: Tensor, eta: float | Array, inner: int = 10, kernel_reg: float = 1e-4, objective: str = "vendi",
-    rounding: str = "once", known: Array | None = None,
-) -> Tensor:  # fmt: skip
+    x: Tensor,
+    eta: float | Array,
+    inner: int = 10,
+    kernel_reg: float = 1e-4,
+    objective: str = "vendi",
+    rounding: str = "once",
+    known: Array | None = None,
+) -> Tensor:
     """x [g, B, P] -> x after `inner` steps of eta/inner times the gradient, eta one number or [g]; in x's number format.
 
     Every step is a combination of the rows, so it is taken on their Gram matrix (`known`, if it is) and applied once:

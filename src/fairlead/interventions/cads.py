@@ -31,7 +31,12 @@ class Cads:
     place: Place = field(default="prompt", init=False)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.scale < float("inf") and 0 <= self.mix <= 1 and 0 <= self.until <= 1 and 0 <= self.start < float("inf")):
+        if not (
+            0 <= self.scale < float("inf")
+            and 0 <= self.mix <= 1
+            and 0 <= self.until <= 1
+            and 0 <= self.start < float("inf")
+        ):
             raise FairleadError(
                 f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give a scale of at "
                 "least 0 and shares from 0 to 1; a start over 1 keeps some of the prompt."

@@ -105,7 +105,9 @@ class Repulsion:
             return False
         first = max(1, round(rows.steps / 7)) if self.first is None else self.first
         if self.first is not None and first >= rows.steps > 1:
-            warnings.warn(f"repulsion.first {first} is the whole trajectory of {rows.steps} steps: quality falls.", stacklevel=2)
+            warnings.warn(
+                f"repulsion.first {first} is the whole trajectory of {rows.steps} steps: quality falls.", stacklevel=2
+            )
         if rows.step == 0 < first and rows.level.time < self.sigma_min:
             warnings.warn(
                 f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it changes nothing.",

@@ -14,8 +14,14 @@ import torch
 from fairlead.core.device import free
 from fairlead.core.errors import FairleadError, unknown
 
-DTYPES = {"float32": "float32", "fp32": "float32", "float16": "float16", "fp16": "float16", "bfloat16": "bfloat16",
-          "bf16": "bfloat16"}  # fmt: skip
+DTYPES = {
+    "float32": "float32",
+    "fp32": "float32",
+    "float16": "float16",
+    "fp16": "float16",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+}
 OFFLOADS = ("model", "group", "text")
 ROOM = 0.75
 """Part of the free memory that weights may take before the text encoders have to leave."""

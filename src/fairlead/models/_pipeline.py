@@ -38,9 +38,16 @@ class Pipeline(Sites, ABC):
     2404.07724). Both branches are run at every level: the price stays the same."""
 
     def __init__(
-        self, source: Any, loading: Mapping[str, Any], *, height: int | None, width: int | None, cfg: float,
-        negative_prompt: str | None, pipeline: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        loading: Mapping[str, Any],
+        *,
+        height: int | None,
+        width: int | None,
+        cfg: float,
+        negative_prompt: str | None,
+        pipeline: str | None = None,
+    ) -> None:
         loading = dict(loading)
         compiled = bool(loading.pop("compile", False))
         self._interval = _interval(loading.pop("guidance_interval", (0.0, 1.0)))
@@ -227,9 +234,12 @@ class Pipeline(Sites, ABC):
             on = cpu.to(x.device)
             x, tokens, extra = x[on], tokens[on], {k: v[on] for k, v in extra.items()}
             self._rows = replace(
-                rows, base=rows.base[cpu], group=rows.group[cpu], replica=rows.replica[cpu],
+                rows,
+                base=rows.base[cpu],
+                group=rows.group[cpu],
+                replica=rows.replica[cpu],
                 conditional=rows.conditional[cpu],
-            )  # fmt: skip
+            )
         self._mask = extra.get("mask") if self._edits else None
         try:
             return self._network(x, at, tokens, extra)

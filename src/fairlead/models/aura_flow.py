@@ -19,9 +19,16 @@ class AuraFlow(Pipeline):
     family = "AuraFlowPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 3.5,
-        negative_prompt: str | None = None, max_sequence_length: int = 256, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 3.5,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 256,
+        **loading: Any,
+    ) -> None:
         self._length = max_sequence_length
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt

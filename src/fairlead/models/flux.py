@@ -25,9 +25,17 @@ class Flux(Pipeline):
     family = "FluxPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 3.5,
-        true_cfg_scale: float = 1.0, negative_prompt: str | None = None, max_sequence_length: int = 512, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 3.5,
+        true_cfg_scale: float = 1.0,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 512,
+        **loading: Any,
+    ) -> None:
         self._guidance, self._length = float(guidance_scale), max_sequence_length
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt

@@ -23,9 +23,15 @@ class Flux2(Pipeline):
     family = "Flux2Pipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.0,
-        max_sequence_length: int = 512, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 4.0,
+        max_sequence_length: int = 512,
+        **loading: Any,
+    ) -> None:
         self._guidance: float | None = float(guidance_scale)
         self._prepare(source, loading, height, width, 1.0, max_sequence_length)
 
@@ -93,9 +99,15 @@ class Flux2Klein(Flux2):
     family = "Flux2KleinPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.0,
-        max_sequence_length: int = 512, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 4.0,
+        max_sequence_length: int = 512,
+        **loading: Any,
+    ) -> None:
         self._guidance = None
         self._prepare(source, loading, height, width, float(guidance_scale), max_sequence_length)
 

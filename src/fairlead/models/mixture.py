@@ -80,9 +80,15 @@ class Mixture:
     """
 
     def __init__(
-        self, *, size: int = 8, modes: int = 4, spread: float = 0.3, radius: float = 1.0, seed: int = 0,
+        self,
+        *,
+        size: int = 8,
+        modes: int = 4,
+        spread: float = 0.3,
+        radius: float = 1.0,
+        seed: int = 0,
         gaussians: Gaussians | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if gaussians is None:
             if min(size, modes) < 1 or spread <= 0:
                 raise FairleadError(f"mixture has size {size}, modes {modes}, spread {spread}: all must be positive.")

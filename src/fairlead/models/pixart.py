@@ -17,9 +17,17 @@ class PixArtSigma(DiscretePipeline):
     family = "PixArtSigmaPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.5,
-        negative_prompt: str | None = None, max_sequence_length: int = 300, timesteps: Sequence[int] = (), **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 4.5,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 300,
+        timesteps: Sequence[int] = (),
+        **loading: Any,
+    ) -> None:
         self._length = max_sequence_length
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt

@@ -27,9 +27,17 @@ class QwenImage(Pipeline):
     family = "QwenImagePipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, true_cfg_scale: float = 4.0,
-        guidance_scale: float = 1.0, negative_prompt: str | None = " ", max_sequence_length: int = 512, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        true_cfg_scale: float = 4.0,
+        guidance_scale: float = 1.0,
+        negative_prompt: str | None = " ",
+        max_sequence_length: int = 512,
+        **loading: Any,
+    ) -> None:
         self._length, self._guidance = max_sequence_length, float(guidance_scale)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt

@@ -24,9 +24,17 @@ class Sana(Pipeline):
     family = "SanaPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 4.5,
-        negative_prompt: str | None = None, max_sequence_length: int = 300, instruction: bool = True, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 4.5,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 300,
+        instruction: bool = True,
+        **loading: Any,
+    ) -> None:
         self._length, self._instruct = max_sequence_length, instruction
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt

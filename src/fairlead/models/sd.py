@@ -58,9 +58,16 @@ class StableDiffusion(UNet):
     family = "StableDiffusionPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 7.5,
-        negative_prompt: str | None = None, timesteps: Sequence[int] = (), **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 7.5,
+        negative_prompt: str | None = None,
+        timesteps: Sequence[int] = (),
+        **loading: Any,
+    ) -> None:
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )

@@ -26,11 +26,20 @@ class StableDiffusion3(Pipeline):
     family = "StableDiffusion3Pipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 7.0,
-        negative_prompt: str | None = None, max_sequence_length: int = 256,
-        skip_guidance_layers: Sequence[int] | None = None, skip_layer_guidance_scale: float = 2.8,
-        skip_layer_guidance_start: float = 0.01, skip_layer_guidance_stop: float = 0.2, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 7.0,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 256,
+        skip_guidance_layers: Sequence[int] | None = None,
+        skip_layer_guidance_scale: float = 2.8,
+        skip_layer_guidance_start: float = 0.01,
+        skip_layer_guidance_stop: float = 0.2,
+        **loading: Any,
+    ) -> None:
         self._length = max_sequence_length
         self._left_out: list[int] | None = None
         self._skip, self._skip_scale = list(skip_guidance_layers or ()), float(skip_layer_guidance_scale)
@@ -51,9 +60,13 @@ class StableDiffusion3(Pipeline):
 
     def _text(self, prompts: list[str]) -> dict[str, Tensor]:
         tokens, _, pooled, _ = self._pipe.encode_prompt(
-            prompts, None, None, device=self._device, do_classifier_free_guidance=False,
+            prompts,
+            None,
+            None,
+            device=self._device,
+            do_classifier_free_guidance=False,
             max_sequence_length=self._length,
-        )  # fmt: skip
+        )
         return {"tokens": tokens, "pooled": pooled}
 
     def levels(self, steps: int) -> Sequence[Level]:

@@ -23,10 +23,19 @@ class StableDiffusionXL(UNet):
     family = "StableDiffusionXLPipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 5.0,
-        negative_prompt: str | None = None, clip_skip: int | None = None, timesteps: Sequence[int] = (),
-        original_size: Sequence[int] | None = None, crop: Sequence[int] = (0, 0), **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 5.0,
+        negative_prompt: str | None = None,
+        clip_skip: int | None = None,
+        timesteps: Sequence[int] = (),
+        original_size: Sequence[int] | None = None,
+        crop: Sequence[int] = (0, 0),
+        **loading: Any,
+    ) -> None:
         self._skip = clip_skip
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt

@@ -27,9 +27,16 @@ class ZImage(Pipeline):
     family = "ZImagePipeline"
 
     def __init__(
-        self, source: Any, *, height: int | None = None, width: int | None = None, guidance_scale: float = 5.0,
-        negative_prompt: str | None = None, max_sequence_length: int = 512, **loading: Any,
-    ) -> None:  # fmt: skip
+        self,
+        source: Any,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        guidance_scale: float = 5.0,
+        negative_prompt: str | None = None,
+        max_sequence_length: int = 512,
+        **loading: Any,
+    ) -> None:
         self._length = max_sequence_length
         super().__init__(
             source, loading, height=height, width=width, cfg=1.0 + guidance_scale, negative_prompt=negative_prompt

@@ -7,9 +7,15 @@ from dataclasses import dataclass
 from fairlead.pocket import world
 
 _RELATION_WORDS = {
-    "left": "left of", "right": "right of", "above": "above", "over": "above", "on top": "above",
-    "below": "below", "under": "below", "beneath": "below",
-}  # fmt: skip
+    "left": "left of",
+    "right": "right of",
+    "above": "above",
+    "over": "above",
+    "on top": "above",
+    "below": "below",
+    "under": "below",
+    "beneath": "below",
+}
 _NUMBER_WORDS = {word: number for number, word in world.NUMBERS.items()}
 
 

@@ -53,9 +53,18 @@ class Client:
     """
 
     def __init__(
-        self, model: str, base_url: str | None, *, timeout: float, retries: int, pause: float, concurrency: int,
-        prices: tuple[float, float], cap: float | None, cache: str | bool | None,
-    ) -> None:  # fmt: skip
+        self,
+        model: str,
+        base_url: str | None,
+        *,
+        timeout: float,
+        retries: int,
+        pause: float,
+        concurrency: int,
+        prices: tuple[float, float],
+        cap: float | None,
+        cache: str | bool | None,
+    ) -> None:
         try:
             import openai
         except ImportError as error:
@@ -66,7 +75,9 @@ class Client:
         self._prices, self._cap, self.spent = prices, cap, 0.0
         self.lost = 0
         """Questions that a patient `ask` went on without."""
-        self._cache = None if cache is False else _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
+        self._cache = (
+            None if cache is False else _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
+        )
         self.charge: Callable[[Cost], None] = lambda cost: None
         self.models: set[str] = set()
 
@@ -86,7 +97,9 @@ class Client:
 
         `patient`: where the server gave no answer, the reply is a refusal that says so, not an error.
         """
-        names = [sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest() for q in questions]
+        names = [
+            sha256(json.dumps([self._where, self.model, q], sort_keys=True).encode()).hexdigest() for q in questions
+        ]
         known = {n: r for n in set(names) if self._cache and (r := self._cache.get(n)) is not None}
         new = {n: q for n, q in zip(names, questions, strict=True) if n not in known}
         if new:
@@ -206,9 +219,13 @@ class _Cache:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(path, timeout=30)) as db, db:
-                db.execute("create table if not exists reply(name text primary key, data text not null, at real not null)")
+                db.execute(
+                    "create table if not exists reply(name text primary key, data text not null, at real not null)"
+                )
         except (OSError, sqlite3.Error) as error:
-            raise FairleadError(f"{path} cannot hold the judge's cache ({error}): set judge.cache to a path or False.") from error
+            raise FairleadError(
+                f"{path} cannot hold the judge's cache ({error}): set judge.cache to a path or False."
+            ) from error
         self._path = path
 
     def get(self, name: str) -> Reply | None:

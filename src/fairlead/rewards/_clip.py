@@ -49,9 +49,7 @@ def normalise(images: Tensor, mean: Sequence[float] = MEAN, std: Sequence[float]
 class Clip:
     """Unit image and text features of one frozen `CLIPModel`."""
 
-    def __init__(
-        self, source: str, device: str, tokenizer: str | None = None, activation: str | None = None
-    ) -> None:
+    def __init__(self, source: str, device: str, tokenizer: str | None = None, activation: str | None = None) -> None:
         import transformers
         from transformers import AutoTokenizer, CLIPModel
 
@@ -115,7 +113,8 @@ def cut_warning(reward: str, prompt: str, found: int, limit: int) -> None:
     if found > limit:
         start = prompt if len(prompt) <= 40 else f"{prompt[:37]}..."
         warnings.warn(
-            f"{reward} reads at most {limit} tokens and the prompt {start!r} has {found}: its end does not count.", stacklevel=2
+            f"{reward} reads at most {limit} tokens and the prompt {start!r} has {found}: its end does not count.",
+            stacklevel=2,
         )
 
 
@@ -129,9 +128,7 @@ def _pooled(output: Any) -> Tensor:
     return pooled
 
 
-def clip(
-    source: str | None, device: str = "cpu", tokenizer: str | None = None, activation: str | None = None
-) -> Clip:
+def clip(source: str | None, device: str = "cpu", tokenizer: str | None = None, activation: str | None = None) -> Clip:
     """The checkpoint, loaded once per process and device, however it is asked for. None comes with the package."""
     if source is None:
         from fairlead.pocket import load as pocket

@@ -29,7 +29,9 @@ def missing(reward: str, name: str, error: BaseException) -> FairleadError:
             f"{reward} needs {name!r}, which is gated: accept its licence on the hub, then set HF_TOKEN or run 'hf auth login'."
         )
     if Path(name).exists():
-        told = re.sub(r"\x1b\[\d*m", "", (str(error).splitlines() or [""])[0]).partition(". ")[0] or type(error).__name__
+        told = (
+            re.sub(r"\x1b\[\d*m", "", (str(error).splitlines() or [""])[0]).partition(". ")[0] or type(error).__name__
+        )
         return FairleadError(f"{reward}: {name!r} could not be read ({told}): give a checkpoint of that kind.")
     if Path(name).suffix in FILES or name.startswith((".", "/", "~")):
         return FairleadError(f"{reward}: {name!r} could not be read, it is not there: check its path.")

@@ -20,9 +20,12 @@ from fairlead.rewards._load import fill, layers
 ACTIVATIONS = ("gelu", "quick_gelu")
 NOT_WEIGHTS = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 BLOCK = (
-    ("ln_1", "layer_norm1"), ("ln_2", "layer_norm2"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2"),
+    ("ln_1", "layer_norm1"),
+    ("ln_2", "layer_norm2"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
     ("attn.out_proj", "self_attn.out_proj"),
-)  # fmt: skip
+)
 TOP = {
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
     "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
@@ -80,22 +83,35 @@ def config(state: Mapping[str, Tensor], activation: str) -> Any:
         joint = state["visual.proj"].shape[1]
         fc = {t: len(state[f"{t}transformer.resblocks.0.mlp.c_fc.weight"]) for t in ("visual.", "")}
     except KeyError as error:
-        raise FairleadError(f"The checkpoint has no tensor {error}, so it is not a CLIP with two transformers.") from None
+        raise FairleadError(
+            f"The checkpoint has no tensor {error}, so it is not a CLIP with two transformers."
+        ) from None
     common = {"hidden_act": activation, "projection_dim": joint, "layer_norm_eps": 1e-5}
     eot = vocabulary - 1
     return CLIPConfig(
         projection_dim=joint,
         vision_config=CLIPVisionConfig(
-            hidden_size=width, intermediate_size=fc["visual."], patch_size=patch, image_size=side * patch,
+            hidden_size=width,
+            intermediate_size=fc["visual."],
+            patch_size=patch,
+            image_size=side * patch,
             num_hidden_layers=layers(state, "visual.transformer.resblocks."),
-            num_attention_heads=HEADS.get(width, max(1, width // 64)), **common,
+            num_attention_heads=HEADS.get(width, max(1, width // 64)),
+            **common,
         ).to_dict(),
         text_config=CLIPTextConfig(
-            hidden_size=text, intermediate_size=fc[""], vocab_size=vocabulary, num_attention_heads=max(1, text // 64),
-            num_hidden_layers=layers(state, "transformer.resblocks."), bos_token_id=eot - 1, eos_token_id=eot,
-            max_position_embeddings=len(state["positional_embedding"]), pad_token_id=eot, **common,
+            hidden_size=text,
+            intermediate_size=fc[""],
+            vocab_size=vocabulary,
+            num_attention_heads=max(1, text // 64),
+            num_hidden_layers=layers(state, "transformer.resblocks."),
+            bos_token_id=eot - 1,
+            eos_token_id=eot,
+            max_position_embeddings=len(state["positional_embedding"]),
+            pad_token_id=eot,
+            **common,
         ).to_dict(),
-    )  # fmt: skip
+    )
 
 
 def network(reward: str, state: Mapping[str, Tensor], activation: str | None) -> Any:

@@ -30,7 +30,11 @@ def order(scheme: str, priority: Sequence[int], compare: Compare) -> list[float]
         return [0.5] * n
     if scheme in ("pairs", "round_robin"):
         drawn = sorted(range(n), key=priority.__getitem__)
-        pairs = list(combinations(drawn, 2)) if scheme == "round_robin" else list(zip(drawn[::2], drawn[1::2], strict=False))
+        pairs = (
+            list(combinations(drawn, 2))
+            if scheme == "round_robin"
+            else list(zip(drawn[::2], drawn[1::2], strict=False))
+        )
         return _means(n, pairs, compare(pairs))
     parts = (_sorted if scheme == "sort" else _halved)(n, priority, compare)
     values, below = [0.0] * n, 0

@@ -31,9 +31,13 @@ class ClipScore(Reward):
     differentiable = True
 
     def __init__(
-        self, checkpoint: str | None = None, scale: str = "percent", activation: str | None = None,
-        tokenizer: str | None = None, device: str = "cpu",
-    ) -> None:  # fmt: skip
+        self,
+        checkpoint: str | None = None,
+        scale: str = "percent",
+        activation: str | None = None,
+        tokenizer: str | None = None,
+        device: str = "cpu",
+    ) -> None:
         if scale not in SCALES:
             raise unknown("clip_score scale", str(scale), SCALES)
         self._clip, self._scale = clip(checkpoint, device, tokenizer, activation), scale

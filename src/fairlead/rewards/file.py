@@ -30,7 +30,9 @@ class FileReward(Reward):
         path, name = where.split(source)
         found = where.digest(source)
         if digest is not None and digest != found:
-            raise FairleadError(f"{path} has changed since this run was started ({digest} then, {found} now): start a new run.")
+            raise FairleadError(
+                f"{path} has changed since this run was started ({digest} then, {found} now): start a new run."
+            )
         spec = importlib.util.spec_from_file_location(f"fairlead_file_{found}", path)
         assert spec is not None
         assert spec.loader is not None
@@ -38,9 +40,13 @@ class FileReward(Reward):
         try:
             spec.loader.exec_module(module)
         except Exception as error:
-            raise FairleadError(f"{path} raised {type(error).__name__} while it was read: {error}. Mend the file.") from error
+            raise FairleadError(
+                f"{path} raised {type(error).__name__} while it was read: {error}. Mend the file."
+            ) from error
         if not hasattr(module, name):
-            known = [k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__]
+            known = [
+                k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__
+            ]
             raise FairleadError(f"{path} has no {name!r}: it has {', '.join(known) or 'nothing to call'}.")
         self._inner = _reward(getattr(module, name), source)
         self.name, self.differentiable, self.level = self._inner.name, self._inner.differentiable, self._inner.level
@@ -59,7 +65,9 @@ def _reward(found: Any, source: str) -> Reward:
         try:
             found = found()
         except TypeError as error:
-            raise FairleadError(f"{source} cannot be made without settings ({error}): name an object or a function.") from None
+            raise FairleadError(
+                f"{source} cannot be made without settings ({error}): name an object or a function."
+            ) from None
     if isinstance(found, Reward):
         if found.leaves() != [found]:
             raise FairleadError(f"{source} is a formula: name one reward, and write the formula on the command line.")

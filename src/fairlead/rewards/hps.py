@@ -43,7 +43,11 @@ class Hps(Reward):
     differentiable = True
 
     def __init__(
-        self, version: str | float = "2.1", checkpoint: str | None = None, tokenizer: str | None = None, device: str = "cpu"
+        self,
+        version: str | float = "2.1",
+        checkpoint: str | None = None,
+        tokenizer: str | None = None,
+        device: str = "cpu",
     ) -> None:
         word = f"{version:g}" if isinstance(version, float | int) else str(version).removeprefix("v")
         word = {"2.0": "2"}.get(word, word)

@@ -76,7 +76,9 @@ class HttpReward(Reward):
                 why = getattr(error, "reason", None) or error
             if attempt + 1 < TRIES:
                 time.sleep(self._pause * 2**attempt)
-        raise RewardError(f"{self._url} gave no scores ({why}): check the server, then resume; what was scored is kept.")
+        raise RewardError(
+            f"{self._url} gave no scores ({why}): check the server, then resume; what was scored is kept."
+        )
 
 
 def _is_score(value: object) -> bool:

@@ -20,11 +20,18 @@ MEAN, STD = 0.16717362830052426, 1.0333394966054072
 LENGTH = 35
 """Word pieces read of a prompt, [CLS] and [SEP] included; padded to it, and padding is masked."""
 VISION: tuple[tuple[str, str], ...] = (
-    ("cls_token", "embeddings.class_embedding"), ("pos_embed", "embeddings.position_embedding"),
-    ("patch_embed.proj.", "embeddings.patch_embedding."), ("norm.", "post_layernorm."),
-)  # fmt: skip
-BLOCK: tuple[tuple[str, str], ...] = (("norm1.", "layer_norm1."), ("norm2.", "layer_norm2."), ("attn.qkv.", "self_attn.qkv."),
-         ("attn.proj.", "self_attn.projection."), ("mlp.", "mlp."))  # fmt: skip
+    ("cls_token", "embeddings.class_embedding"),
+    ("pos_embed", "embeddings.position_embedding"),
+    ("patch_embed.proj.", "embeddings.patch_embedding."),
+    ("norm.", "post_layernorm."),
+)
+BLOCK: tuple[tuple[str, str], ...] = (
+    ("norm1.", "layer_norm1."),
+    ("norm2.", "layer_norm2."),
+    ("attn.qkv.", "self_attn.qkv."),
+    ("attn.proj.", "self_attn.projection."),
+    ("mlp.", "mlp."),
+)
 
 
 def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
@@ -66,16 +73,40 @@ def networks(state: Mapping[str, Tensor]) -> tuple[Any, Any, Tensor, Tensor]:
             b = b + head[f"layers.{i}.bias"].double()
     except KeyError as error:
         raise FairleadError(f"image_reward finds no tensor {error} in its checkpoint: give ImageReward.pt.") from None
-    see = BlipVisionModel(BlipVisionConfig(
-        hidden_size=width, intermediate_size=fc[0], num_hidden_layers=layers(vision, "encoder.layers."), patch_size=patch,
-        num_attention_heads=max(1, width // 64), image_size=side, hidden_act="gelu", layer_norm_eps=1e-6,
-    ))  # fmt: skip
-    read = BlipTextModel(BlipTextConfig(
-        vocab_size=words, hidden_size=hidden, encoder_hidden_size=width, intermediate_size=fc[1], hidden_act="gelu",
-        num_hidden_layers=layers(text, "encoder.layer."), num_attention_heads=max(1, hidden // 64), layer_norm_eps=1e-12,
-        max_position_embeddings=longest, is_decoder=True, bos_token_id=min(30522, words - 2),
-    ), add_pooling_layer=False)  # fmt: skip
-    return fill("image_reward", see, vision), fill("image_reward", read, text), w.flatten().float(), b.flatten()[0].float()
+    see = BlipVisionModel(
+        BlipVisionConfig(
+            hidden_size=width,
+            intermediate_size=fc[0],
+            num_hidden_layers=layers(vision, "encoder.layers."),
+            patch_size=patch,
+            num_attention_heads=max(1, width // 64),
+            image_size=side,
+            hidden_act="gelu",
+            layer_norm_eps=1e-6,
+        )
+    )
+    read = BlipTextModel(
+        BlipTextConfig(
+            vocab_size=words,
+            hidden_size=hidden,
+            encoder_hidden_size=width,
+            intermediate_size=fc[1],
+            hidden_act="gelu",
+            num_hidden_layers=layers(text, "encoder.layer."),
+            num_attention_heads=max(1, hidden // 64),
+            layer_norm_eps=1e-12,
+            max_position_embeddings=longest,
+            is_decoder=True,
+            bos_token_id=min(30522, words - 2),
+        ),
+        add_pooling_layer=False,
+    )
+    return (
+        fill("image_reward", see, vision),
+        fill("image_reward", read, text),
+        w.flatten().float(),
+        b.flatten()[0].float(),
+    )
 
 
 def _embedded() -> str:
@@ -103,16 +134,17 @@ class ImageReward(Reward):
     source: ClassVar[str] = "Xu et al. 2023, arXiv 2304.05977, section 2.3; weights THUDM/ImageReward"
     differentiable = True
 
-    def __init__(
-        self, checkpoint: str | None = None, tokenizer: str | None = None, device: str = "cpu"
-    ) -> None:
+    def __init__(self, checkpoint: str | None = None, tokenizer: str | None = None, device: str = "cpu") -> None:
         from transformers import AutoTokenizer
 
         path = fetch(self.name, _embedded() if checkpoint is None else checkpoint, "ImageReward.pt")
         own = path.is_dir() and (path / "tokenizer_config.json").is_file()
         tokenizer = tokenizer or (str(path) if own else "google-bert/bert-base-uncased")
         if path.is_dir():
-            path = next((p for p in (path / "ImageReward.pt", path / "model.safetensors") if p.exists()), path / "ImageReward.pt")
+            path = next(
+                (p for p in (path / "ImageReward.pt", path / "model.safetensors") if p.exists()),
+                path / "ImageReward.pt",
+            )
         see, read, w, b = networks(tensors(self.name, Path(path)))
         try:
             self._tokens: Any = AutoTokenizer.from_pretrained(tokenizer)
@@ -125,9 +157,13 @@ class ImageReward(Reward):
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
         for prompt, ids in zip(prompts, self._tokens(list(prompts))["input_ids"], strict=True):
             cut_warning(self.name, prompt, len(ids), LENGTH)
-        words = self._tokens(list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt")
+        words = self._tokens(
+            list(prompts), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
+        )
         words = {k: words[k].to(self._w.device) for k in ("input_ids", "attention_mask")}
-        seen = self._see(pixel_values=preprocess(images.to(self._w.device, torch.float32), self._size)).last_hidden_state
+        seen = self._see(
+            pixel_values=preprocess(images.to(self._w.device, torch.float32), self._size)
+        ).last_hidden_state
         mask = torch.ones(seen.shape[:2], dtype=torch.long, device=seen.device)
         hidden = self._read(**words, encoder_hidden_states=seen, encoder_attention_mask=mask, is_decoder=False)
         raw: Tensor = hidden.last_hidden_state[:, 0] @ self._w + self._b

@@ -24,7 +24,7 @@ FIVE = {
     "visual_quality": "it is sharp, well lit and well composed, without artefacts or broken anatomy",
     "internal_consistency": "its parts fit together in perspective, light, scale and style",
     "emotional_resonance": "it carries the mood that the subject calls for",
-}  # fmt: skip
+}
 RUBRICS: dict[str, dict[str, str]] = {
     "five_aspects": FIVE,
     "alignment": {"alignment": FIVE["accuracy_to_prompt"]},
@@ -54,11 +54,22 @@ class Judge(Reward):
     source: ClassVar[str] = "rubric: Ma et al. 2025, arXiv 2501.09732; yes_no: Lin et al. 2024, arXiv 2404.01291"
 
     def __init__(
-        self, model: str, base_url: str | None = None, mode: str = "rubric", rubric: str = "five_aspects",
-        question: str = QUESTION, reference: str | None = None, concurrency: int = 8, retries: int = 4, timeout: float = 60.0,
-        pause: float = 1.0, price_in: float = 0.0, price_out: float = 0.0, cap: float | None = None,
+        self,
+        model: str,
+        base_url: str | None = None,
+        mode: str = "rubric",
+        rubric: str = "five_aspects",
+        question: str = QUESTION,
+        reference: str | None = None,
+        concurrency: int = 8,
+        retries: int = 4,
+        timeout: float = 60.0,
+        pause: float = 1.0,
+        price_in: float = 0.0,
+        price_out: float = 0.0,
+        cap: float | None = None,
         cache: str | bool | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         if mode not in MODES:
             raise unknown("judge mode", str(mode), MODES)
         if rubric not in RUBRICS:
@@ -66,15 +77,24 @@ class Judge(Reward):
         if "{}" not in question:
             raise FairleadError(f"judge.question {question!r} has no place for the prompt: write {{}} where it goes.")
         if mode == "pairwise" and not (reference and Path(reference).expanduser().is_file()):
-            raise FairleadError(f"judge.reference is {reference!r}: pairwise needs a picture, for example RUN/baseline.png.")
+            raise FairleadError(
+                f"judge.reference is {reference!r}: pairwise needs a picture, for example RUN/baseline.png."
+            )
         self._mode, self._aspects, self._question = mode, RUBRICS[rubric], question
         self._reference = _url(Path(str(reference)).expanduser().read_bytes()) if mode == "pairwise" else ""
         self.name = f"judge_{mode}" if mode != "rubric" else f"judge_{rubric}"
         self._reasons: tuple[str, ...] = ()
         self.client = Client(
-            model, base_url, timeout=timeout, retries=retries, pause=pause, concurrency=concurrency,
-            prices=(float(price_in), float(price_out)), cap=cap, cache=cache,
-        )  # fmt: skip
+            model,
+            base_url,
+            timeout=timeout,
+            retries=retries,
+            pause=pause,
+            concurrency=concurrency,
+            prices=(float(price_in), float(price_out)),
+            cap=cap,
+            cache=cache,
+        )
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -93,7 +113,9 @@ class Judge(Reward):
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
         shots = [shot_of(image) for image in images]
         ask, read, orders = self._way()
-        questions = [ask(shot, prompt, turned) for turned in orders for shot, prompt in zip(shots, prompts, strict=True)]
+        questions = [
+            ask(shot, prompt, turned) for turned in orders for shot, prompt in zip(shots, prompts, strict=True)
+        ]
         found = self._read(questions, read)
         n = len(shots)
         both = [(found[i], found[i + n]) if len(orders) == 2 else (found[i],) for i in range(n)]
@@ -104,8 +126,10 @@ class Judge(Reward):
     def _way(self) -> tuple[Callable[[str, str, bool], dict[str, Any]], Callable[[Reply], float], tuple[bool, ...]]:
         """How this mode asks, reads, and in which orders it shows."""
         ask, read = {
-            "rubric": (self._rubric, self._mean), "yes_no": (self._yes_no, _probability), "pairwise": (self._pair, outcome),
-        }[self._mode]  # fmt: skip
+            "rubric": (self._rubric, self._mean),
+            "yes_no": (self._yes_no, _probability),
+            "pairwise": (self._pair, outcome),
+        }[self._mode]
         return ask, read, (False, True) if self._mode == "pairwise" else (False,)
 
     def questions(self, rivals: int = 1) -> tuple[float, float]:
@@ -228,8 +252,10 @@ def _messages(text: str, shots: Sequence[str]) -> dict[str, Any]:
 def _structured(text: str, shots: Sequence[str], properties: Mapping[str, Any]) -> dict[str, Any]:
     """A question whose reply is one JSON object with the explanation before everything else."""
     schema = {
-        "type": "object", "properties": {"explanation": {"type": "string"}, **properties},
-        "required": ["explanation", *properties], "additionalProperties": False,
-    }  # fmt: skip
+        "type": "object",
+        "properties": {"explanation": {"type": "string"}, **properties},
+        "required": ["explanation", *properties],
+        "additionalProperties": False,
+    }
     shape = {"type": "json_schema", "json_schema": {"name": "judgement", "strict": True, "schema": schema}}
     return {**_messages(text, shots), "max_tokens": 600, "temperature": 0, "response_format": shape}

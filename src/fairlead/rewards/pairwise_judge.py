@@ -36,22 +36,45 @@ class PairwiseJudge(Judge):
     name = "pairwise_judge"
     unit: ClassVar[str] = "competing: 0 to 1; finished: rubric 0 to 100"
     licence: ClassVar[str] = "the model's own"
-    source: ClassVar[str] = "Yeh et al. 2025, arXiv 2410.05760; ties, sides and schemes beside `partition` and `pairs` ours"
+    source: ClassVar[str] = (
+        "Yeh et al. 2025, arXiv 2410.05760; ties, sides and schemes beside `partition` and `pairs` ours"
+    )
     orders = True
 
     def __init__(
-        self, model: str, base_url: str | None = None, scheme: str = "partition", sides: str = "drawn", scenario: str = "",
-        rubric: str = "five_aspects", seed: int = 0, concurrency: int = 8, retries: int = 4, timeout: float = 60.0,
-        pause: float = 1.0, price_in: float = 0.0, price_out: float = 0.0, cap: float | None = None,
+        self,
+        model: str,
+        base_url: str | None = None,
+        scheme: str = "partition",
+        sides: str = "drawn",
+        scenario: str = "",
+        rubric: str = "five_aspects",
+        seed: int = 0,
+        concurrency: int = 8,
+        retries: int = 4,
+        timeout: float = 60.0,
+        pause: float = 1.0,
+        price_in: float = 0.0,
+        price_out: float = 0.0,
+        cap: float | None = None,
         cache: str | bool | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         for what, value, known in (("scheme", scheme, _ordering.SCHEMES), ("sides", sides, SIDES)):
             if value not in known:
                 raise unknown(f"pairwise_judge {what}", str(value), known)
         super().__init__(
-            model, base_url, rubric=rubric, concurrency=concurrency, retries=retries, timeout=timeout, pause=pause,
-            price_in=price_in, price_out=price_out, cap=cap, cache=cache,
-        )  # fmt: skip
+            model,
+            base_url,
+            rubric=rubric,
+            concurrency=concurrency,
+            retries=retries,
+            timeout=timeout,
+            pause=pause,
+            price_in=price_in,
+            price_out=price_out,
+            cap=cap,
+            cache=cache,
+        )
         self.name = "pairwise_judge"
         self._scheme, self._both, self._scenario = scheme, sides == "both", scenario
         self._key = Key.root(seed).fold("pairwise_judge")
@@ -92,7 +115,8 @@ class PairwiseJudge(Judge):
             raise RewardError(f"None of {asked} comparisons was answered ({failed[0]}): check the server, then resume.")
         if failed:
             warnings.warn(
-                f"{len(failed)} of {asked} comparisons of pairwise_judge failed and count as ties: {failed[0]}.", stacklevel=2
+                f"{len(failed)} of {asked} comparisons of pairwise_judge failed and count as ties: {failed[0]}.",
+                stacklevel=2,
             )
         return torch.tensor([values[shot] for shot in shots])
 

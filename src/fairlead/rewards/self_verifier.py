@@ -33,7 +33,9 @@ class SelfVerifier(Reward):
 
     def __init__(self, features: str | None = None, level: float = 0.4, device: str = "cpu") -> None:
         if not 0 < level < 1:
-            raise FairleadError(f"self_verifier.level is {level!r}: give a share of noise between 0 and 1, for example 0.4.")
+            raise FairleadError(
+                f"self_verifier.level is {level!r}: give a share of noise between 0 and 1, for example 0.4."
+            )
         self.level = float(level)
         self._features = _Tower(features, device) if features else None
         self._clip = None if features else clip(None, device)
@@ -69,7 +71,9 @@ class _Tower:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B, D] unit norm, from a squashed square."""
-        pixels = normalise(resize(images.to(self._net.device, torch.float32), self._size, self._size), self._mean, self._std)
+        pixels = normalise(
+            resize(images.to(self._net.device, torch.float32), self._size, self._size), self._mean, self._std
+        )
         out = self._net.get_image_features(pixel_values=pixels) if self._joint else self._net(pixel_values=pixels)
         if isinstance(out, Tensor):
             return F.normalize(out, dim=-1)

@@ -66,13 +66,19 @@ class VqaScore(Reward):
     differentiable = False
 
     def __init__(
-        self, checkpoint: str = "Qwen/Qwen2-VL-2B-Instruct", question: str = QUESTION, reading: str = "normalised",
-        device: str = "cpu", dtype: str = "auto",
-    ) -> None:  # fmt: skip
+        self,
+        checkpoint: str = "Qwen/Qwen2-VL-2B-Instruct",
+        question: str = QUESTION,
+        reading: str = "normalised",
+        device: str = "cpu",
+        dtype: str = "auto",
+    ) -> None:
         from transformers import AutoModelForImageTextToText
 
         if "{}" not in question:
-            raise FairleadError(f"vqa_score.question {question!r} has no place for the prompt: write {{}} where it goes.")
+            raise FairleadError(
+                f"vqa_score.question {question!r} has no place for the prompt: write {{}} where it goes."
+            )
         if reading not in READINGS:
             raise unknown("vqa_score reading", str(reading), READINGS)
         self._question, self._reading = question, reading
@@ -94,7 +100,11 @@ class VqaScore(Reward):
         for image, prompt in zip(images, prompts, strict=True):
             array = (image.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
             content = [{"type": "image"}, {"type": "text", "text": self._question.format(prompt)}]
-            text = self._processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-            inputs = self._processor(text=[text], images=[Image.fromarray(array)], return_tensors="pt").to(self._net.device)
+            text = self._processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True
+            )
+            inputs = self._processor(text=[text], images=[Image.fromarray(array)], return_tensors="pt").to(
+                self._net.device
+            )
             out.append(self._net(**inputs).logits[0, -1])
         return probability(torch.stack(out), self._yes, self._no, self._reading).cpu()

@@ -38,7 +38,9 @@ def calibrate(
 ) -> list[Strength]:
     """Groups of `spec.group` pictures of every prompt, plain and at every strength, of the same seeds."""
     if spec.group < 2 or not prompts:
-        raise FairleadError(f"{len(prompts)} prompts and groups of {spec.group}: give a prompt and groups of at least 2.")
+        raise FairleadError(
+            f"{len(prompts)} prompts and groups of {spec.group}: give a prompt and groups of at least 2."
+        )
     models.check(replace(spec, interventions=(Part("repulsion"),)))
     encode: Callable[[Tensor], Tensor] = registry.build("features", Part(likeness))
     model, table = None, dict[float, list[tuple[float, float]]]()
@@ -76,7 +78,9 @@ def write(name: str, strength: Strength, evidence: Sequence[Strength]) -> Path:
     """Into the `fairlead.json` of the model's folder, from where every later run of it takes the default."""
     where = models.folder(name)
     if where is None:
-        raise FairleadError(f"{name!r} is not a folder, so nothing can be written beside it: say --set repulsion.strength=...")
+        raise FairleadError(
+            f"{name!r} is not a folder, so nothing can be written beside it: say --set repulsion.strength=..."
+        )
     path = where / "fairlead.json"
     data: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else models.defaults(name)
     data.setdefault("interventions", {}).setdefault("repulsion", {})["strength"] = strength.strength

@@ -58,20 +58,40 @@ FAMILIES = {
 }
 
 REFUSED = {
-    "Img2Img": INPUT_IMAGE, "Inpaint": INPUT_IMAGE, "Kontext": INPUT_IMAGE, "Fill": INPUT_IMAGE, "Edit": INPUT_IMAGE,
-    "ControlNet": INPUT_IMAGE, "Upscale": INPUT_IMAGE, "InstructPix2Pix": INPUT_IMAGE, "Redux": INPUT_IMAGE,
-    "Control": INPUT_IMAGE, "Video": VIDEO, "Wan": VIDEO, "LTX": VIDEO, "Mochi": VIDEO, "Allegro": VIDEO, "Latte": VIDEO,
-    "CogVideo": VIDEO, "Cascade": STAGES, "Wuerstchen": STAGES, "Kandinsky": STAGES,
+    "Img2Img": INPUT_IMAGE,
+    "Inpaint": INPUT_IMAGE,
+    "Kontext": INPUT_IMAGE,
+    "Fill": INPUT_IMAGE,
+    "Edit": INPUT_IMAGE,
+    "ControlNet": INPUT_IMAGE,
+    "Upscale": INPUT_IMAGE,
+    "InstructPix2Pix": INPUT_IMAGE,
+    "Redux": INPUT_IMAGE,
+    "Control": INPUT_IMAGE,
+    "Video": VIDEO,
+    "Wan": VIDEO,
+    "LTX": VIDEO,
+    "Mochi": VIDEO,
+    "Allegro": VIDEO,
+    "Latte": VIDEO,
+    "CogVideo": VIDEO,
+    "Cascade": STAGES,
+    "Wuerstchen": STAGES,
+    "Kandinsky": STAGES,
     "IFPipeline": "it works on pixels in several stages, and fairlead searches latents",
     "HiDream": "its blocks carry a language model's states along, which no adapter here reads yet",
-}  # fmt: skip
+}
 """Part of a pipeline's class name -> why it is refused."""
 
 SAMPLERS = {
-    "EulerAncestralDiscreteScheduler": "ancestral", "DDPMScheduler": "ancestral", "LCMScheduler": "consistency",
-    "TCDScheduler": "consistency", "DPMSolverMultistepScheduler": "dpmpp_2m", "HeunDiscreteScheduler": "heun",
+    "EulerAncestralDiscreteScheduler": "ancestral",
+    "DDPMScheduler": "ancestral",
+    "LCMScheduler": "consistency",
+    "TCDScheduler": "consistency",
+    "DPMSolverMultistepScheduler": "dpmpp_2m",
+    "HeunDiscreteScheduler": "heun",
     "FlowMatchHeunDiscreteScheduler": "heun",
-}  # fmt: skip
+}
 """The sampler that steps as a scheduler class does; euler for the others."""
 
 

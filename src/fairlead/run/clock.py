@@ -71,9 +71,20 @@ class Clock:
         best, index = self.best or (None, None)
         rate = 1 / self.per_image() if self.per_image() else 0.0
         self._watch(
-            Progress(phase, self.done, self.expected, self.spent, self._spec.limit, self.baseline, best, index,
-                     time.perf_counter() - self._since, rate, self._watched(index))
-        )  # fmt: skip
+            Progress(
+                phase,
+                self.done,
+                self.expected,
+                self.spent,
+                self._spec.limit,
+                self.baseline,
+                best,
+                index,
+                time.perf_counter() - self._since,
+                rate,
+                self._watched(index),
+            )
+        )
 
     def _watched(self, best: int | None) -> dict[str, tuple[float, float]]:
         """What was only watched, of the baseline and of the best."""

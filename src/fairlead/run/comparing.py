@@ -16,7 +16,9 @@ def compared(store: Store, recorded: Candidate, outcome: Outcome, companions: in
     old, _ = png.read(store.image(Path(recorded.image).stem))
     new, _ = png.read(outcome.image)
     gap = int(np.abs(old.astype(int) - new.astype(int)).max()) if old.shape == new.shape else 255
-    same = outcome.reward == recorded.reward or (outcome.reward != outcome.reward and recorded.reward != recorded.reward)
+    same = outcome.reward == recorded.reward or (
+        outcome.reward != outcome.reward and recorded.reward != recorded.reward
+    )
     here = machine.versions()
     why = "; ".join(f"{k} was {v} and is {here[k]}" for k, v in store.versions.items() if here.get(k, v) != v)
     if identical := gap == 0 and same:

@@ -50,7 +50,9 @@ class Desk:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         if not self._path.is_file():
-            raise StoreError(f"{self._path.parent} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
+            raise StoreError(
+                f"{self._path.parent} holds no {DATABASE}: give the directory that 'fairlead run' printed."
+            )
         db = sqlite3.connect(self._path, timeout=10.0)
         try:
             with db:
@@ -88,7 +90,9 @@ class Desk:
         """Keep an answer, if it is one."""
         posted = next((p for p in self.questions() if p.question.name == name), None)
         if posted is None:
-            raise FairleadError(f"{self._path.parent} has no question {name!r}: see 'fairlead answer {self._path.parent} --list'.")
+            raise FairleadError(
+                f"{self._path.parent} has no question {name!r}: see 'fairlead answer {self._path.parent} --list'."
+            )
         try:
             posted.question.read(answer)
         except ValueError as error:
@@ -108,7 +112,9 @@ class Desk:
             return []
         finally:
             db.close()
-        return [Posted(Question(kind, text, tuple(json.loads(pictures))), answer) for kind, text, pictures, answer in rows]
+        return [
+            Posted(Question(kind, text, tuple(json.loads(pictures))), answer) for kind, text, pictures, answer in rows
+        ]
 
     def sheet(self, question: Question) -> Path | None:
         """Where the numbered pictures of a question on the way lie as one."""

@@ -65,9 +65,15 @@ def _local(spec: Spec, reward: Reward | None, model: Model | None, siblings: liv
 
 
 def start(
-    spec: Spec, out: Path, *, reward: Reward | None = None, model: Model | None = None, siblings: live.Siblings = None,
-    on_progress: Watch = _silent, stop: Stop = _never,
-) -> Store:  # fmt: skip
+    spec: Spec,
+    out: Path,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: live.Siblings = None,
+    on_progress: Watch = _silent,
+    stop: Stop = _never,
+) -> Store:
     """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible.
 
     `reward`, `model` and `siblings` are live objects in place of what the Spec names.
@@ -98,9 +104,16 @@ def start(
 
 
 def resume(
-    folder: Path, *, budget: Mapping[str, float] | None = None, reward: Reward | None = None, model: Model | None = None,
-    siblings: live.Siblings = None, on_progress: Watch = _silent, stop: Stop = _never, person: Person | None = None,
-) -> Store:  # fmt: skip
+    folder: Path,
+    *,
+    budget: Mapping[str, float] | None = None,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: live.Siblings = None,
+    on_progress: Watch = _silent,
+    stop: Stop = _never,
+    person: Person | None = None,
+) -> Store:
     """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
     store = Store.open(folder)
     with store.lock():
@@ -123,9 +136,14 @@ def resume(
 
 
 def replay(
-    folder: Path, index: int, *, alone: bool = False, reward: Reward | None = None, model: Model | None = None,
+    folder: Path,
+    index: int,
+    *,
+    alone: bool = False,
+    reward: Reward | None = None,
+    model: Model | None = None,
     siblings: live.Siblings = None,
-) -> Replay:  # fmt: skip
+) -> Replay:
     """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
 
     Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
@@ -275,9 +293,13 @@ class _Drive:
         grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
         refines = tuple(a.refines for a in asked if a.refines is not None)
         return Task(
-            tuple(a.index for a in asked), tuple(a.proposal for a in asked), tuple(a.group for a in asked), grant, plain,
+            tuple(a.index for a in asked),
+            tuple(a.proposal for a in asked),
+            tuple(a.group for a in asked),
+            grant,
+            plain,
             refines,
-        )  # fmt: skip
+        )
 
     def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
         """Recalled where recorded, computed and recorded where not; in ask order."""
@@ -370,7 +392,9 @@ class _Drive:
             return found, steering
         try:
             if self._spec.own_baseline:
-                self._settle(store, self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True))
+                self._settle(
+                    store, self._answer(store, [self.task([found[BASELINE]], plain=True)], steering, lambda: True)
+                )
             for asked in self._rounds(store, steering, lambda: True):
                 found.update({a.index: a for a in asked})
                 if set(wanted) <= found.keys():

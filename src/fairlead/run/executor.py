@@ -51,9 +51,14 @@ class Local:
     """One worker, here."""
 
     def __init__(
-        self, spec: Spec, *, reward: Reward | None = None, model: Model | None = None,
-        siblings: Mapping[str, Model] | None = None, want_gradient: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        spec: Spec,
+        *,
+        reward: Reward | None = None,
+        model: Model | None = None,
+        siblings: Mapping[str, Model] | None = None,
+        want_gradient: bool = False,
+    ) -> None:
         self.worker = Worker(spec, reward=reward, model=model, siblings=siblings, want_gradient=want_gradient)
         self._prices: dict[tuple[int | None, bool], tuple[Cost, Cost]] = {}
 

@@ -128,7 +128,9 @@ def _named(node: ast.expr, text: str) -> Any:
     assert isinstance(name, ast.Name)
     if isinstance(node, ast.Call) and node.args:
         raise FairleadError(f"{name.id} in {text!r} has a setting without its name: write {name.id}(w=0.5).")
-    return parse_reward(registry.call(NAMED[name.id], name.id, {word.arg or "": _literal(word, text) for word in words}))
+    return parse_reward(
+        registry.call(NAMED[name.id], name.id, {word.arg or "": _literal(word, text) for word in words})
+    )
 
 
 def _binary(node: ast.BinOp, left: Any, right: Any, text: str) -> Any:
@@ -141,7 +143,9 @@ def _binary(node: ast.BinOp, left: Any, right: Any, text: str) -> Any:
         if not isinstance(right, float) or right == 0:
             raise FairleadError(f"Reward {text!r} divides by {reward_text(right)}: divide by a number other than zero.")
         return left / right if isinstance(left, float) else {"/": [left, right]}
-    raise FairleadError(f"Reward {text!r} uses {type(node.op).__name__}: only +, -, *, / and {', '.join(CALLS)} make rewards.")
+    raise FairleadError(
+        f"Reward {text!r} uses {type(node.op).__name__}: only +, -, *, / and {', '.join(CALLS)} make rewards."
+    )
 
 
 def _times(factor: float, tree: Any) -> Any:
@@ -171,7 +175,11 @@ def _call(node: ast.Call, name: str, text: str) -> Any:
     if name == "veto":
         otherwise = settings.pop("otherwise", None)
         extra = [] if otherwise is None else [float(otherwise)]
-        if len(parts) != 2 or settings or not (isinstance(parts[1], Mapping) and set(parts[1]) <= set(SIGNS) - {"+", "*", "/"}):
+        if (
+            len(parts) != 2
+            or settings
+            or not (isinstance(parts[1], Mapping) and set(parts[1]) <= set(SIGNS) - {"+", "*", "/"})
+        ):
             raise FairleadError(f"veto in {text!r} wants a reward and a condition: write veto(a, b > 0.5).")
         return {name: [*parts, *extra]}
     if len(parts) != 1:
@@ -188,9 +196,13 @@ def _statistics(path: Path, formula: str) -> dict[str, float]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise FairleadError(f"{path} holds no statistics ({error}): write it with 'fairlead score --stats FILE'.") from None
+        raise FairleadError(
+            f"{path} holds no statistics ({error}): write it with 'fairlead score --stats FILE'."
+        ) from None
     if formula not in found:
-        raise FairleadError(f"{path} has no statistics of {formula!r}, only of {', '.join(map(repr, found)) or 'nothing'}.")
+        raise FairleadError(
+            f"{path} has no statistics of {formula!r}, only of {', '.join(map(repr, found)) or 'nothing'}."
+        )
     return {"mean": found[formula]["mean"], "std": found[formula]["std"]}
 
 

@@ -57,10 +57,16 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     front = [_point(w, pick(likes, w * standard(rewards), k), rewards, likes) for w in sorted({*FRONT, weight})]
     best = sorted(range(len(full)), key=lambda i: -float(rewards[i].nan_to_num(-torch.inf)))[:k]
     found = {
-        "k": k, "of": len(every), "weight": weight, "likeness": likeness, "kept": [full[i].index for i in chosen], "front": front,
-        "chosen": _point(weight, chosen, rewards, likes), "best": _point(None, best, rewards, likes),
+        "k": k,
+        "of": len(every),
+        "weight": weight,
+        "likeness": likeness,
+        "kept": [full[i].index for i in chosen],
+        "front": front,
+        "chosen": _point(weight, chosen, rewards, likes),
+        "best": _point(None, best, rewards, likes),
         "first": _point(None, list(range(k)), rewards, likes),
-    }  # fmt: skip
+    }
     shutil.rmtree(folder / FOLDER, ignore_errors=True)
     (folder / FOLDER).mkdir()
     for place, i in enumerate(chosen, 1):

@@ -273,7 +273,11 @@ def warnings(spec: Spec) -> list[str]:
         lost = [w for w in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", spec.prompt.lower())) if w not in known]
         if lost:
             registered = spec.model.name in registry.table("models")
-            listed = f"listed by 'fairlead list models {spec.model.name}'" if registered else "in its tokenizer/tokenizer.json"
+            listed = (
+                f"listed by 'fairlead list models {spec.model.name}'"
+                if registered
+                else "in its tokenizer/tokenizer.json"
+            )
             told = ", ".join(repr(w) for w in lost)
             out.append(f"{spec.model.name} does not know {told}: the picture cannot show it. Its words are {listed}.")
     settings = spec.model.settings
@@ -290,8 +294,14 @@ def warnings(spec: Spec) -> list[str]:
     for name, least in ((name, getattr(method, "least_moves", 0)) for name, method in steering):
         few = able is not None and able.few_step
         if least and (few or spec.steps < least):
-            why = f"{spec.model.name} was distilled for others" if few else f"{spec.steps} of at least {least} steps are too few"
-            out.append(f"{name} walks noise levels of its own, and {why}: expect ruined pictures, or set {name}.solver=sampler.")
+            why = (
+                f"{spec.model.name} was distilled for others"
+                if few
+                else f"{spec.steps} of at least {least} steps are too few"
+            )
+            out.append(
+                f"{name} walks noise levels of its own, and {why}: expect ruined pictures, or set {name}.solver=sampler."
+            )
     return out
 
 

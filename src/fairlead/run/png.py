@@ -19,9 +19,15 @@ CHUNK = "fairlead"
 
 
 def recipe(
-    spec: Spec, version: str, index: int, key: str, reward: float, terms: Mapping[str, float], plain: bool,
+    spec: Spec,
+    version: str,
+    index: int,
+    key: str,
+    reward: float,
+    terms: Mapping[str, float],
+    plain: bool,
     steps: int | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Everything needed to render the picture again, as JSON data. The budget decides nothing about one picture."""
     return {
         "fairlead": version,

@@ -58,7 +58,9 @@ def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
         store.close()
     for what, mine, its in (("prompt", spec.prompt, other.prompt), ("model", spec.model, other.model)):
         if mine != its:
-            raise FairleadError(f"The run in {folder} has the {what} {its!r} and this one {mine!r}: they must be equal.")
+            raise FairleadError(
+                f"The run in {folder} has the {what} {its!r} and this one {mine!r}: they must be equal."
+            )
     if kept is None:
         raise FairleadError(f"The run in {folder} prepared nothing: give one that used the same steering.")
     return {name: tensor.to(device) for name, tensor in load(kept[0]).items()}

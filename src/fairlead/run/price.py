@@ -51,7 +51,9 @@ class Mirage:
         self._meter.charge(Cost(forwards=len(x) * each))
         self.rows = max(self.rows, len(x))
         told = torch.stack([t.float().flatten(1).mean(1) for t in cond.text.values()]).sum(0).view(-1, 1, 1, 1)
-        return x * (0 * told + torch.zeros_like(x))  # an operation that keeps a tensor, or nothing would be computed again
+        return x * (
+            0 * told + torch.zeros_like(x)
+        )  # an operation that keeps a tensor, or nothing would be computed again
 
     def decode(self, x: Tensor) -> Tensor:
         """Charged; returns grey 8x8 pictures [B, 3, 8, 8]."""
@@ -162,12 +164,17 @@ def unit(worker: Worker, *, steps: int | None = None, plain: bool = False) -> tu
 def footprint(worker: Worker) -> memory.Footprint | None:
     """Memory of a run: its model and siblings, each with the most that the steering asks of it at once, and gradients."""
     dry = _dry(worker, None, False).worker
-    asked = [(worker.model, dry.model), *((kin.model, dry.siblings[name].model) for name, kin in worker.siblings.items())]
+    asked = [
+        (worker.model, dry.model),
+        *((kin.model, dry.siblings[name].model) for name, kin in worker.siblings.items()),
+    ]
     weights, picture = {}, 0
     for model, seen in asked:
         assert isinstance(seen, Mirage)
         each = 1 / worker.spec.group
-        part = memory.footprint(model, seen.rows * each, seen.decodes * each, worker.wants_gradient or worker.steers_by_gradient)
+        part = memory.footprint(
+            model, seen.rows * each, seen.decodes * each, worker.wants_gradient or worker.steers_by_gradient
+        )
         if part is None:
             return None
         weights[id(model)], picture = part.weights, max(picture, part.picture)
@@ -179,9 +186,12 @@ def _dry(worker: Worker, steps: int | None, plain: bool) -> _Dry:
     spec = replace(worker.spec, watch=(), batch=worker.spec.batch or worker.spec.group)
     siblings = {name: Mirage(kin.model, kin.cond) for name, kin in worker.siblings.items()}
     dry = Worker(
-        spec, reward=_counting(worker.reward), model=Mirage(worker.model, worker.cond), siblings=siblings,
+        spec,
+        reward=_counting(worker.reward),
+        model=Mirage(worker.model, worker.cond),
+        siblings=siblings,
         want_gradient=worker.wants_gradient,
-    )  # fmt: skip
+    )
     ready, once = dry.prepare(INFINITE)
     asked_once = _asked(dry.reward, spec.prompt)
     for seen in (dry.model, *(kin.model for kin in dry.siblings.values())):

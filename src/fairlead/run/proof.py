@@ -43,17 +43,51 @@ REFERENCES = (
         Reference(PUBLISHED, f"{i}.webp", OCEAN, score, 0.02, "README of THUDM/ImageReward, assets/images")
         for i, score in enumerate((0.58116, 0.27453, -1.41318, -2.02957), 1)
     ),
-    Reference(COCO_CLIP, "000000039769.jpg", "a photo of a cat", 24.5701, 0.1, "integration test of transformers' CLIP"),
-    Reference(COCO_CLIP, "000000039769.jpg", "a photo of a dog", 19.3049, 0.1, "integration test of transformers' CLIP"),
+    Reference(
+        COCO_CLIP, "000000039769.jpg", "a photo of a cat", 24.5701, 0.1, "integration test of transformers' CLIP"
+    ),
+    Reference(
+        COCO_CLIP, "000000039769.jpg", "a photo of a dog", 19.3049, 0.1, "integration test of transformers' CLIP"
+    ),
 )
 HEADS: dict[str, tuple[float, ...]] = {
-    "aesthetic_v2/sac+logos+ava1-l14-linearMSE.pth":
-        (1.6555, 2.3593, 3.0698, 3.6725, 4.2380, 4.7010, 5.0731, 5.3654, 5.5767, 5.7468),
-    "aesthetic_v2/ava+logos-l14-linearMSE.pth":
-        (4.5126, 4.4763, 4.4919, 4.5959, 4.7054, 4.8433, 5.0039, 5.1479, 5.2309, 5.2664),
-    "aesthetic_v1/sa_0_4_vit_l_14_linear.pth":
-        (-2.4579, -0.1379, 1.8951, 3.5849, 5.0997, 6.4701, 7.7870, 9.0480, 10.2264, 11.3044),
-}  # fmt: skip
+    "aesthetic_v2/sac+logos+ava1-l14-linearMSE.pth": (
+        1.6555,
+        2.3593,
+        3.0698,
+        3.6725,
+        4.2380,
+        4.7010,
+        5.0731,
+        5.3654,
+        5.5767,
+        5.7468,
+    ),
+    "aesthetic_v2/ava+logos-l14-linearMSE.pth": (
+        4.5126,
+        4.4763,
+        4.4919,
+        4.5959,
+        4.7054,
+        4.8433,
+        5.0039,
+        5.1479,
+        5.2309,
+        5.2664,
+    ),
+    "aesthetic_v1/sa_0_4_vit_l_14_linear.pth": (
+        -2.4579,
+        -0.1379,
+        1.8951,
+        3.5849,
+        5.0997,
+        6.4701,
+        7.7870,
+        9.0480,
+        10.2264,
+        11.3044,
+    ),
+}
 """Published heads by their place in a data folder, with their values on the ten rating embeddings published with V1."""
 CHECKPOINTS = {
     "clip_score": ("openai/clip-vit-large-patch14", "model.safetensors"),
@@ -72,7 +106,11 @@ def checks(pictures: Path | None = None, references: Path | None = None) -> list
         try:
             out.append(_present(name))
         except Exception as error:
-            out.append(Check(f"reward {name}", False, str(error).splitlines()[0], "update or uninstall the package it comes from"))
+            out.append(
+                Check(
+                    f"reward {name}", False, str(error).splitlines()[0], "update or uninstall the package it comes from"
+                )
+            )
     found = list(REFERENCES) if references is None else [*REFERENCES, *_read(references)]
     out.extend(_heads())
     for reference in found:
@@ -113,7 +151,9 @@ def _heads() -> Iterator[Check]:
 
     data = Path(root) / "data"
     load = importlib.import_module(registry.table("rewards")["aesthetic"].partition(":")[0]).load_head
-    vectors = sorted((data / "aesthetic_v1").rglob("*.npy"), key=lambda p: int("".join(filter(str.isdigit, p.stem)) or 0))
+    vectors = sorted(
+        (data / "aesthetic_v1").rglob("*.npy"), key=lambda p: int("".join(filter(str.isdigit, p.stem)) or 0)
+    )
     e = torch.tensor(np.stack([np.load(p).reshape(-1) for p in vectors])).float()
     for file, published in HEADS.items():
         w, b = load(data / file)
@@ -128,7 +168,9 @@ def _try(reference: Reference, pictures: Path | None) -> Check:
     said = f"published {reference.published:.4f} ({reference.source})"
     path = None if pictures is None else pictures / reference.picture
     if path is None or not path.is_file():
-        return Check(name, True, f"not tried, {said}: put {reference.picture} into a folder and name it with --pictures")
+        return Check(
+            name, True, f"not tried, {said}: put {reference.picture} into a folder and name it with --pictures"
+        )
     from fairlead.run import scoring
     from fairlead.run.worker import build_reward, reward_leaf
 
@@ -153,9 +195,17 @@ def _read(path: Path) -> list[Reference]:
     try:
         rows: list[dict[str, Any]] = json.loads(path.read_text())
         return [
-            Reference(str(r["reward"]), str(r["picture"]), str(r["prompt"]), float(r["published"]),
-                      float(r.get("tolerance", 0.01)), str(r.get("source", path.name)))
+            Reference(
+                str(r["reward"]),
+                str(r["picture"]),
+                str(r["prompt"]),
+                float(r["published"]),
+                float(r.get("tolerance", 0.01)),
+                str(r.get("source", path.name)),
+            )
             for r in rows
-        ]  # fmt: skip
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FairleadError(f"{path} is no list of reward, picture, prompt and published ({error}): mend it.") from error
+        raise FairleadError(
+            f"{path} is no list of reward, picture, prompt and published ({error}): mend it."
+        ) from error

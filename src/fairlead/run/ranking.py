@@ -24,7 +24,9 @@ class Ranking:
 
     def __init__(self, reward: Reward, prompt: str) -> None:
         self._reward, self._prompt, self._terms = reward, prompt, dict[int, Mapping[str, float]]()
-        self._people = [(label, leaf) for label, leaf in zip(reward.labels(), reward.leaves(), strict=True) if leaf.asks]
+        self._people = [
+            (label, leaf) for label, leaf in zip(reward.labels(), reward.leaves(), strict=True) if leaf.asks
+        ]
         self._rounds: list[list[tuple[int, str]]] = [[]]
 
     @property

@@ -55,7 +55,9 @@ def collect(paths: Sequence[Path], prompt: str | None = None, prompts: Path | No
     """
     found = [each for path in paths for each in _below(Path(path))]
     if not found:
-        raise FairleadError(f"There is no picture in {', '.join(map(str, paths))}: give files of {', '.join(SUFFIXES[:4])}.")
+        raise FairleadError(
+            f"There is no picture in {', '.join(map(str, paths))}: give files of {', '.join(SUFFIXES[:4])}."
+        )
     if prompt is not None:
         return [replace(p, prompt=prompt) for p in found]
     if prompts is not None:
@@ -89,7 +91,11 @@ def _named(found: list[Picture], file: Path) -> list[Picture]:
     rows: list[dict[str, Any]] | None = None
     try:
         if file.suffix in (".jsonl", ".json"):
-            data = json.loads(file.read_text(encoding="utf-8")) if file.suffix == ".json" else [json.loads(x) for x in lines]
+            data = (
+                json.loads(file.read_text(encoding="utf-8"))
+                if file.suffix == ".json"
+                else [json.loads(x) for x in lines]
+            )
             rows = [{"file": k, "prompt": v} for k, v in data.items()] if isinstance(data, dict) else data
         elif file.suffix == ".csv":
             rows = list(csv.DictReader(lines))
@@ -99,7 +105,9 @@ def _named(found: list[Picture], file: Path) -> list[Picture]:
         raise FairleadError(f"{file} does not name 'file' and 'prompt' in every row ({error}): mend it.") from error
     if rows is None:
         if len(lines) not in (1, len(found)):
-            raise FairleadError(f"{file} has {len(lines)} prompts for {len(found)} pictures: give one a line, in their order.")
+            raise FairleadError(
+                f"{file} has {len(lines)} prompts for {len(found)} pictures: give one a line, in their order."
+            )
         return [replace(p, prompt=lines[i % len(lines)].strip()) for i, p in enumerate(found)]
     if lost := [p.path.name for p in found if p.path.name not in table]:
         raise FairleadError(f"{file} has no prompt for {lost[0]!r}: add a row for it.")
@@ -140,7 +148,9 @@ def load(path: Path) -> tuple[Tensor, str]:
         elif image.mode.startswith(("L", "1", "I", "F")):
             done = "grey repeated three times"
             if image.mode.startswith("I"):
-                image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+                image = Image.fromarray(
+                    (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
+                )
         array = np.asarray(image.convert("RGB"))
     return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255, done
 
@@ -177,7 +187,9 @@ def score(
     return _ranked(scores, reward) if reward.relative else scores
 
 
-def _flush(images: list[tuple[int, Any, str]], pictures: Sequence[Picture], reward: Reward, done: dict[int, Score]) -> None:
+def _flush(
+    images: list[tuple[int, Any, str]], pictures: Sequence[Picture], reward: Reward, done: dict[int, Score]
+) -> None:
     import torch
 
     for _, same in groupby(sorted(images, key=lambda x: (tuple(x[1].shape), x[0])), key=lambda x: tuple(x[1].shape)):
@@ -186,7 +198,9 @@ def _flush(images: list[tuple[int, Any, str]], pictures: Sequence[Picture], rewa
         values, columns = total.tolist(), {k: v.tolist() for k, v in terms.items()}
         for n, (i, _, note) in enumerate(rows):
             why = [leaf.reasons[n] for leaf in reward.leaves() if n < len(leaf.reasons) and leaf.reasons[n]]
-            done[i] = Score(pictures[i], values[n], {k: v[n] for k, v in columns.items()}, "; ".join([*why, note] if note else why))
+            done[i] = Score(
+                pictures[i], values[n], {k: v[n] for k, v in columns.items()}, "; ".join([*why, note] if note else why)
+            )
 
 
 def _ranked(scores: list[Score], reward: Reward) -> list[Score]:
@@ -209,10 +223,16 @@ def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """One flat record per picture, in the given order, for a table."""
     names = list(dict.fromkeys(k for s in scores for k in s.terms))
     return [
-        {"file": s.picture.label, "rank": rank, "reward": s.reward, **{n: s.terms.get(n, math.nan) for n in names},
-         "prompt": s.picture.prompt, "reason": s.reason}
+        {
+            "file": s.picture.label,
+            "rank": rank,
+            "reward": s.reward,
+            **{n: s.terms.get(n, math.nan) for n in names},
+            "prompt": s.picture.prompt,
+            "reason": s.reason,
+        }
         for s, rank in zip(scores, ranks(scores), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def statistics(scores: Sequence[Score]) -> dict[str, float]:
@@ -243,7 +263,9 @@ def write(table: list[dict[str, Any]], path: Path) -> None:
             data = io.BytesIO()
             pandas.DataFrame(table).to_parquet(data)
         except ImportError as error:
-            raise FairleadError(f"{path} needs pandas and pyarrow: pip install pandas pyarrow, or write .csv.") from error
+            raise FairleadError(
+                f"{path} needs pandas and pyarrow: pip install pandas pyarrow, or write .csv."
+            ) from error
         write_atomically(path, data.getvalue())
     else:
         raise FairleadError(f"{path} ends in {path.suffix or 'nothing'}: write .csv, .json or .parquet.")

@@ -224,19 +224,32 @@ class Store:
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
-                asked, drafts = [question(task, i) for i in range(len(outcomes))], task.refines or [None] * len(outcomes)
+                asked, drafts = (
+                    [question(task, i) for i in range(len(outcomes))],
+                    task.refines or [None] * len(outcomes),
+                )
                 self._db.execute(
                     "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?)",
                     [
-                        (o.index, number, q, p.key.hex(), None if o.reward != o.reward else o.reward, json.dumps(dict(o.terms)),
-                         json.dumps(o.cost.as_dict()), name, p.steps or steps,
-                         None if o.gradient is None else o.gradient.float().numpy().tobytes(), draft)
+                        (
+                            o.index,
+                            number,
+                            q,
+                            p.key.hex(),
+                            None if o.reward != o.reward else o.reward,
+                            json.dumps(dict(o.terms)),
+                            json.dumps(o.cost.as_dict()),
+                            name,
+                            p.steps or steps,
+                            None if o.gradient is None else o.gradient.float().numpy().tobytes(),
+                            draft,
+                        )
                         for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
-                )  # fmt: skip
+                )
 
     def record_cut(self, cost: Cost) -> None:
         """A task that was cut and has no outcomes, with what it spent all the same."""
@@ -249,7 +262,9 @@ class Store:
         rows = [(None if v != v else v, i) for i, v in totals.items()]
         with _plain(self.folder), self._db:
             self._db.executemany("update outcome set reward=? where idx=?", rows)
-            self._db.executemany("update outcome set terms=? where idx=?", [(json.dumps(dict(t)), i) for i, t in terms.items()])
+            self._db.executemany(
+                "update outcome set terms=? where idx=?", [(json.dumps(dict(t)), i) for i, t in terms.items()]
+            )
 
     def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
         """What a steering prepared once per prompt, with what it cost."""
@@ -277,7 +292,9 @@ class Store:
     def best(self) -> Candidate | None:
         """The highest reward; the earliest of equals. Failed candidates never rank, nor drafts once one is rendered fully."""
         ranked = [c for c in self.candidates() if c.reward == c.reward]
-        return max([c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None)
+        return max(
+            [c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None
+        )
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""

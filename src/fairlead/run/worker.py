@@ -82,9 +82,14 @@ class Worker:
     """
 
     def __init__(
-        self, spec: Spec, *, reward: Reward | None = None, model: Model | None = None,
-        siblings: Mapping[str, Model] | None = None, want_gradient: bool = False,
-    ):  # fmt: skip
+        self,
+        spec: Spec,
+        *,
+        reward: Reward | None = None,
+        model: Model | None = None,
+        siblings: Mapping[str, Model] | None = None,
+        want_gradient: bool = False,
+    ):
         self.spec, self.meter, self.wants_gradient = spec, Meter(), want_gradient
         self._device = machine.device()
         if model is None:
@@ -264,7 +269,11 @@ class Worker:
         if not self.wants_gradient:
             return f"{said}: use dtype bfloat16, a smaller picture or group."
         need, plain = memory.footprint(self.model, gradient=True), memory.footprint(self.model)
-        sizes = ["", ""] if need is None or plain is None else [f" (about {f.at(n) / 1e9:.3g} GB here)" for f in (need, plain)]
+        sizes = (
+            ["", ""]
+            if need is None or plain is None
+            else [f" (about {f.at(n) / 1e9:.3g} GB here)" for f in (need, plain)]
+        )
         return (
             f"{said} and a gradient through them{sizes[0]}: use dtype bfloat16, a smaller picture, or a search without gradients "
             f"such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
@@ -289,10 +298,19 @@ class Worker:
             glimpse, notes = sampling.Glimpse(levels, self._levels), dict[str, Tensor]()
             chosen = sampling.Chain() if task.plain else steering
             z = sampling.sample(
-                self.model, self._sampler, latents, cond, levels, keys, self.meter,
-                steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen, groups=groups, score=self._score,
-                siblings=self.siblings, notes=notes,
-            )  # fmt: skip
+                self.model,
+                self._sampler,
+                latents,
+                cond,
+                levels,
+                keys,
+                self.meter,
+                steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen,
+                groups=groups,
+                score=self._score,
+                siblings=self.siblings,
+                notes=notes,
+            )
             images = self._picture(z)
             early = {level: self._picture(x0) for level, x0 in glimpse.seen.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
@@ -335,9 +353,13 @@ class Worker:
         return total.to(z.device)
 
     def _judge(
-        self, reward: Reward, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None,
+        self,
+        reward: Reward,
+        images: Tensor,
+        prompts: Sequence[str],
+        early: Mapping[float, Tensor] | None = None,
         rivals: bool = False,
-    ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         try:
             found = reward(images, prompts, early, rivals)
             for leaf in reward.leaves():

@@ -82,7 +82,9 @@ class Population(Generations):
         self._key, self._rollout = key, key.fold("candidate", 0)
         self._start = space.draw(self._rollout)
         if len(self._start) < 2:
-            raise FairleadError(f"{name} needs at least 2 dimensions and this space has {len(self._start)}: use another search.")
+            raise FairleadError(
+                f"{name} needs at least 2 dimensions and this space has {len(self._start)}: use another search."
+            )
         self._anchor = Anchor(self._start, not_negative(f"{name}.penalty", penalty))
         self._age = self._failed = 0
 

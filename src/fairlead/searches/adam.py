@@ -30,9 +30,18 @@ class Adam(Generations):
     wants_gradient = True
 
     def __init__(
-        self, space: Space, key: Key, rate: float = 0.01, beta1: float = 0.9, beta2: float = 0.999, eps: float = 1e-8,
-        decay: float = 0.0, clip: float | None = None, penalty: float = 0.0, iterations: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        rate: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-8,
+        decay: float = 0.0,
+        clip: float | None = None,
+        penalty: float = 0.0,
+        iterations: int | None = None,
+    ) -> None:
         super().__init__()
         self._rate, self._eps = positive("adam.rate", rate), not_negative("adam.eps", eps)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):

@@ -27,9 +27,15 @@ class Reno(Generations):
     wants_gradient = True
 
     def __init__(
-        self, space: Space, key: Key, rate: float = 5.0, momentum: float = 0.9, clip: float = 0.1,
-        regularisation: float = 0.01, iterations: int | None = 50,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        rate: float = 5.0,
+        momentum: float = 0.9,
+        clip: float = 0.1,
+        regularisation: float = 0.01,
+        iterations: int | None = 50,
+    ) -> None:
         super().__init__()
         self._rate, self._clip = positive("reno.rate", rate), positive("reno.clip", clip)
         if not 0 <= momentum < 1:

@@ -50,9 +50,17 @@ class SepCma(Population):
     word = "sep_cma"
 
     def __init__(
-        self, space: Space, key: Key, sigma: float = 0.5, population: int = 20, step: str = "auto", active: bool = True,
-        penalty: float = 0.0, generations: int | None = None, device: str = "cpu",
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        sigma: float = 0.5,
+        population: int = 20,
+        step: str = "auto",
+        active: bool = True,
+        penalty: float = 0.0,
+        generations: int | None = None,
+        device: str = "cpu",
+    ) -> None:
         super().__init__(space, key, sigma, population, generations, penalty)
         if step not in RULES:
             raise unknown("sep_cma.step", str(step), RULES)
@@ -61,7 +69,9 @@ class SepCma(Population):
         try:
             self._device = torch.zeros(0, device=device).device
         except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-            raise FairleadError(f"sep_cma.device is {device!r}, which this machine has not: give cpu, or the model's.") from error
+            raise FairleadError(
+                f"sep_cma.device is {device!r}, which this machine has not: give cpu, or the model's."
+            ) from error
         _, _, mueff = weights(population, 0, 0, False)
         self._cc = (1 + 1 / n + mueff / n) / (math.sqrt(n) + 1 / n + 2 * mueff / n)
         self._c1 = 1 / (n + 2 * math.sqrt(n) + mueff / n)

@@ -29,9 +29,16 @@ class Snes(Population):
     word = "snes"
 
     def __init__(
-        self, space: Space, key: Key, sigma: float = 0.5, population: int = 20, rate: float = 1.0,
-        spread_rate: float | None = None, penalty: float = 0.0, generations: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        sigma: float = 0.5,
+        population: int = 20,
+        rate: float = 1.0,
+        spread_rate: float | None = None,
+        penalty: float = 0.0,
+        generations: int | None = None,
+    ) -> None:
         super().__init__(space, key, sigma, population, generations, penalty)
         n = len(self._start)
         usual = (3 + math.log(n)) / (5 * math.sqrt(n))

@@ -38,9 +38,19 @@ class TrustRegion(Generations):
     """
 
     def __init__(
-        self, space: Space, key: Key, warmup: int = 20, batch: int = 20, regions: int = 15, length: float = 0.8,
-        shortest: float = 0.05, longest: float = 2.4, factor: float = 1.5, patience: int = 3, renorm: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        warmup: int = 20,
+        batch: int = 20,
+        regions: int = 15,
+        length: float = 0.8,
+        shortest: float = 0.05,
+        longest: float = 2.4,
+        factor: float = 1.5,
+        patience: int = 3,
+        renorm: bool = False,
+    ) -> None:
         super().__init__()
         for name, value in (("warmup", warmup), ("batch", batch), ("regions", regions), ("patience", patience)):
             if not isinstance(value, int) or value < 1:

@@ -53,9 +53,17 @@ class ZeroOrder(Generations):
     """
 
     def __init__(
-        self, space: Space, key: Key, neighbours: int = 4, cosine: float = 0.95, neighbourhood: str = "angular",
-        accept: str = "better", stall: str = "resample", radius: float = 0.15, iterations: int | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        space: Space,
+        key: Key,
+        neighbours: int = 4,
+        cosine: float = 0.95,
+        neighbourhood: str = "angular",
+        accept: str = "better",
+        stall: str = "resample",
+        radius: float = 0.15,
+        iterations: int | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(neighbours, int) or neighbours < 1:
             raise FairleadError(f"zero_order.neighbours is {neighbours!r}: give a whole number of at least 1.")

@@ -38,11 +38,20 @@ class Embedding:
     """
 
     def __init__(
-        self, shape: Shape, tokens: float = 1.0, pooled: float = 1.0, unit: str = "spread", form: str = "shift",
-        first: int = 0, last: int | None = None, radius: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        shape: Shape,
+        tokens: float = 1.0,
+        pooled: float = 1.0,
+        unit: str = "spread",
+        form: str = "shift",
+        first: int = 0,
+        last: int | None = None,
+        radius: float | None = None,
+    ) -> None:
         if shape.told is None:
-            raise FairleadError("The space 'embedding' starts at an encoded prompt and was given none: pass Shape(told=...).")
+            raise FairleadError(
+                "The space 'embedding' starts at an encoded prompt and was given none: pass Shape(told=...)."
+            )
         for word, choice, known in (("unit", unit, UNITS), ("form", form, FORMS)):
             if choice not in known:
                 raise unknown(f"embedding.{word}", str(choice), known)
@@ -63,7 +72,9 @@ class Embedding:
         self._rows = _positions(shape, first, last)
         self._sizes = {name: self._pick(name, told[name]).numel() for name in self._scales}
         if self.dim == 0:
-            raise FairleadError(f"Nothing moves with tokens={tokens:g} and pooled={pooled:g} on this model: raise one of them.")
+            raise FairleadError(
+                f"Nothing moves with tokens={tokens:g} and pooled={pooled:g} on this model: raise one of them."
+            )
         self._start = torch.zeros(self.dim)
         if self._absolute:
             self._start = torch.cat([self._pick(k, told[k]).flatten().float().cpu() for k in self._scales])
@@ -93,7 +104,9 @@ class Embedding:
             shift = shift * (self._radius / size).clamp(max=1.0)
         text = cond.text
         moved = {}
-        for (name, scale), part in zip(self._scales.items(), torch.split(shift, list(self._sizes.values()), 1), strict=True):
+        for (name, scale), part in zip(
+            self._scales.items(), torch.split(shift, list(self._sizes.values()), 1), strict=True
+        ):
             base = text[name]
             step = scale * part.to(base.device).view_as(self._pick(name, base))
             if name == "tokens":

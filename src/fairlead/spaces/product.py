@@ -20,9 +20,16 @@ class Product:
     """
 
     def __init__(
-        self, shape: Shape, sphere: bool = True, tokens: float = 1.0, pooled: float = 1.0, unit: str = "spread",
-        first: int = 0, last: int | None = None, radius: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        shape: Shape,
+        sphere: bool = True,
+        tokens: float = 1.0,
+        pooled: float = 1.0,
+        unit: str = "spread",
+        first: int = 0,
+        last: int | None = None,
+        radius: float | None = None,
+    ) -> None:
         self._noise, self._sphere = Noise(shape), bool(sphere)
         self._told = Embedding(shape, tokens, pooled, unit, "shift", first, last, radius)
 

@@ -73,9 +73,11 @@ class Demon:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         for name, value, known in (
-            ("weights", self.weights, WEIGHTS), ("estimate", self.estimate, ESTIMATES), ("solver", self.solver, SOLVERS),
+            ("weights", self.weights, WEIGHTS),
+            ("estimate", self.estimate, ESTIMATES),
+            ("solver", self.solver, SOLVERS),
             ("failed", self.failed, FAILED),
-        ):  # fmt: skip
+        ):
             if value not in known:
                 raise unknown(f"demon.{name}", str(value), known)
         if isinstance(self.tau, str) and self.tau not in TAUS:
@@ -88,7 +90,9 @@ class Demon:
             value = getattr(self, name)
             number = isinstance(value, int | float) and low <= value < math.inf and (name != "start" or value > low)
             if not number and not (name == "tau" and isinstance(value, str)):
-                raise FairleadError(f"demon.{name} is {value!r}: give a finite number {'above' if low else 'of at least'} {low:g}.")
+                raise FairleadError(
+                    f"demon.{name} is {value!r}: give a finite number {'above' if low else 'of at least'} {low:g}."
+                )
         if (self.estimate == "sibling") != (self.sibling is not None):
             raise FairleadError(
                 f"demon.estimate is {self.estimate!r} and demon.sibling {self.sibling!r}: a sibling estimate needs the name of a "
@@ -132,7 +136,9 @@ class Demon:
             return step
         if self.solver == "sampler":
             if not step.sampler.stochastic:
-                raise FairleadError("demon.solver is 'sampler' and this run's draws no noise: choose --sampler ancestral.")
+                raise FairleadError(
+                    "demon.solver is 'sampler' and this run's draws no noise: choose --sampler ancestral."
+                )
             return self._steered(step) if step.to.sigma > 0 and self._acts(step) else step
         if ratio(step.at) > 1.001 * self.start:
             return replace(step, sampler=euler)

@@ -51,7 +51,9 @@ class FeynmanKac:
         if not (isinstance(self.tilt, int | float) and 0 <= self.tilt < float("inf")):
             raise FairleadError(f"feynman_kac.tilt is {self.tilt!r}: give a number of at least 0.")
         if not 0 < self.threshold <= 1:
-            raise FairleadError(f"feynman_kac.threshold is {self.threshold!r}: give a share of the particles, 1 for always.")
+            raise FairleadError(
+                f"feynman_kac.threshold is {self.threshold!r}: give a share of the particles, 1 for always."
+            )
 
     @property
     def couples(self) -> bool:
@@ -74,7 +76,9 @@ class FeynmanKac:
         state: dict[str, Tensor] = step.memory.setdefault("feynman_kac", {})
         zero = torch.zeros_like(value)
         gain, state["running"] = self._potential(value, state.get("running"))
-        log = state.get("log", zero) + (gain if step.index + 1 < step.steps else self.tilt * value - state.get("paid", zero))
+        log = state.get("log", zero) + (
+            gain if step.index + 1 < step.steps else self.tilt * value - state.get("paid", zero)
+        )
         log = torch.where(known & (log > LEAST), log, LEAST)
         state["paid"] = state.get("paid", zero) + gain
         chosen, state["log"], ess = self._resampled(step, log)

@@ -28,8 +28,12 @@ from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, do
 from fairlead.steering._presets import PRESETS, USUAL
 
 SAMPLERS: dict[str, Sampler] = {
-    "euler": euler, "heun": heun, "dpmpp_2m": dpmpp_2m, "ancestral": ancestral, "consistency": consistency,
-}  # fmt: skip
+    "euler": euler,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "ancestral": ancestral,
+    "consistency": consistency,
+}
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ class Lidar:
         n: int = self._usual("n")
         if self._off:
             if n < 2:
-                warnings.warn("lidar with n=1 has nothing to compare and changes nothing: give n of 2 or more.", stacklevel=2)
+                warnings.warn(
+                    "lidar with n=1 has nothing to compare and changes nothing: give n of 2 or more.", stacklevel=2
+                )
             return self
         keys = tuple(scene.key.fold("lidar", i) for i in range(n))
         sampler = SAMPLERS[self.sampler] if self.sampler else dpmpp_2m if self.model is None else None
@@ -112,7 +118,11 @@ class Lidar:
         parts, values = [], []
         for first in range(0, n, scene.batch):
             piece = slice(first, first + scene.batch)
-            z = scene.render(keys[piece], self._usual("steps"), model=self.model, sampler=sampler) if kept is None else kept[piece]
+            z = (
+                scene.render(keys[piece], self._usual("steps"), model=self.model, sampler=sampler)
+                if kept is None
+                else kept[piece]
+            )
             parts.append(z)
             values.append(scene.score(z))
         return self.with_bank(torch.cat(parts), torch.cat(values))
@@ -133,7 +143,9 @@ class Lidar:
         found = [t for name, t in scene.recorded(self.run).items() if name.endswith(".bank")]
         if not found or len(found[0]) < n:
             have = f"a bank of {len(found[0])}" if found else "no bank"
-            raise FairleadError(f"The run in {self.run} kept {have} and lidar.n is {n}: give a smaller n or another run.")
+            raise FairleadError(
+                f"The run in {self.run} kept {have} and lidar.n is {n}: give a smaller n or another run."
+            )
         return found[0][:n]
 
     def __call__(self, step: Step) -> Step:

@@ -44,7 +44,9 @@ class ValueDecoding:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise FairleadError(f"svdd.{name} is {value!r}: give a whole number of at least 1.")
         if not (isinstance(self.temperature, int | float) and 0 <= self.temperature < float("inf")):
-            raise FairleadError(f"svdd.temperature is {self.temperature!r}: give a number of at least 0, 0 for the best child.")
+            raise FairleadError(
+                f"svdd.temperature is {self.temperature!r}: give a number of at least 0, 0 for the best child."
+            )
 
     @property
     def couples(self) -> bool:
@@ -78,7 +80,9 @@ class ValueDecoding:
             return [step.at, step.to]
         levels = list(step.ladder(step.steps))[step.index : step.index + self.block + 1]
         if levels[:2] != [step.at, step.to]:
-            raise FairleadError("svdd.block is above 1 and another steering changes the levels: use block=1, or one of them.")
+            raise FairleadError(
+                "svdd.block is above 1 and another steering changes the levels: use block=1, or one of them."
+            )
         return levels
 
     def _best(self, step: Step, levels: list[Level]) -> list[tuple[Tensor, Tensor | None]]:

@@ -35,7 +35,7 @@ def reward_laws(
 ) -> None:
     """Checks: [B] float32 with every leaf's term; the same twice; independent of batch and order; nothing written to;
     prompts ignored where it says so; no gradient into weights; the gradient where it claims one; every leaf charges.
-    """  # fmt: skip
+    """
     images = pictures(5) if images is None else images
     words = prompts(len(images)) if prompt is None else list(prompt)
     n, before = len(images), images.clone()

@@ -91,7 +91,7 @@ def executor_laws(make: Callable[[Spec], Executor], spec: Spec | None = None) ->
 def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], Store], folder: Path) -> None:
     """`create(folder, spec)` and `reopen(folder)`. Checks: what is recorded is recalled bit for bit, also after reopening;
     another question is refused; NaN never ranks and the earliest of equals wins; costs add up; nothing is half recorded.
-    """  # fmt: skip
+    """
     spec = small_spec()
     store = create(folder, spec)
     tasks = some_tasks(Local(spec), spec, (3, 2))

@@ -23,7 +23,7 @@ def sampler_laws(sampler: Sampler, *, exact: bool = True) -> None:
     """Checks: inputs are not written to; rows are independent; noise is used exactly where the sampler says so; with the
     clean picture known it lands on it and keeps the noise level on the way; the mixture's moments come out, unless the
     method is not `exact` for a denoiser that predicts a mean.
-    """  # fmt: skip
+    """
     with global_randomness_untouched("The sampler"):
         _known_picture(sampler)
         _one_step(sampler)

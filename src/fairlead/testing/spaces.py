@@ -14,7 +14,7 @@ from fairlead.testing._check import counting, differs, encode, equal, global_ran
 def space_laws(space: Space, model: Model, *, n: int = 4) -> None:
     """Checks: draws are a function of the key; latents are unit normal under the prior, of the model's shape and dtype;
     each row depends on its own point and key alone; placing is differentiable and writes to nothing.
-    """  # fmt: skip
+    """
     with global_randomness_untouched("The space"), counting(model):
         own = keys(n, "space")
         x = torch.stack([space.draw(k) for k in own])

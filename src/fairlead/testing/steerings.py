@@ -108,8 +108,16 @@ def _run(
     with meter.grant(INFINITE):
         steering = steering if ready else steering.prepare(_scene(model, meter, reward))
         out = sample(
-            model, sampler, x, model.encode(["x"] * len(pick)), model.levels(STEPS), own, meter,
-            steering=steering, groups=torch.tensor([GROUPS[i] for i in pick]), score=score,
-        )  # fmt: skip
+            model,
+            sampler,
+            x,
+            model.encode(["x"] * len(pick)),
+            model.levels(STEPS),
+            own,
+            meter,
+            steering=steering,
+            groups=torch.tensor([GROUPS[i] for i in pick]),
+            score=score,
+        )
     equal(x, before, "The steering wrote to the noise it was given")
     return out, meter.spent
