@@ -338,7 +338,9 @@ DEMON = "fairlead.steering.demon"
 FULL: Callable[[float], int] = lambda b: 2 * suite("steering/test_demon").scoring_moves(b, 20)  # noqa: E731
 EMBEDDING = "fairlead.spaces.embedding:Embedding"
 PIPELINE = "fairlead.models._pipeline:Pipeline"
+SAMPLERS = "fairlead.core.samplers"
 SAMPLING = "fairlead.core.sampling"
+STEERING = "fairlead.core.steering"
 STORE = "fairlead.run.store:Store"
 
 MISTAKES = {
@@ -373,40 +375,40 @@ MISTAKES = {
         "fairlead.run.engine:_Drive._answer", "self._ledger.settle(Cost(), cost)", "pass", resuming
     ),
     "the clean prediction is paid for twice": Mistake(
-        f"{SAMPLING}:Step.solved", "self if self.x0 is not None else", "", core_test("test_solving_is_paid_once")
+        f"{STEERING}:Step.solved", "if self.x0 is not None:", "if False:", core_test("test_solving_is_paid_once")
     ),
     # samplers
     "a wrong multistep coefficient": Mistake(
-        f"{SAMPLING}:dpmpp_2m", "0.5 * h / before", "0.25 * h / before", order("dpmpp_2m", 2)
+        f"{SAMPLERS}:dpmpp_2m", "0.5 * h / before", "0.25 * h / before", order("dpmpp_2m", 2)
     ),
     "the inverse multistep ratio": Mistake(
-        f"{SAMPLING}:dpmpp_2m",
+        f"{SAMPLERS}:dpmpp_2m",
         "0.5 * h / before",
         "0.5 * before / h",
         core_test("test_multistep_is_the_published_update"),
     ),
     "heun without its second evaluation": Mistake(
-        f"{SAMPLING}:heun", "y0 = denoise(y, to)", "y0 = x0", order("heun", 2)
+        f"{SAMPLERS}:heun", "y0 = denoise(y, to)", "y0 = x0", order("heun", 2)
     ),
     "too little noise in the ancestral step": Mistake(
-        f"{SAMPLING}:ancestral", "up * noise", "0.9 * up * noise", sampling_laws("ancestral")
+        f"{SAMPLERS}:ancestral", "up * noise", "0.9 * up * noise", sampling_laws("ancestral")
     ),
     "multistep history survives resampling": Mistake(
-        f"{SAMPLING}:Step.run",
-        'self.memory.pop("past", None)',
-        'self.memory["past"] = Past(ready.x0, ready.at)',
+        f"{STEERING}:Step.run",
+        'self.memory.pop("previous", None)',
+        'self.memory["previous"] = PreviousStep(ready.x0, ready.at)',
         core_test("test_then_applies_in_order_and_forgets_history"),
     ),
     "looking ahead forgets guidance": Mistake(
-        f"{SAMPLING}:Step.guide",
+        f"{STEERING}:Step.guide",
         "return replace(self, denoise=guided,",
-        "return replace(self, ladder=lambda n: (), denoise=guided,",
+        "return replace(self, schedule=lambda n: (), denoise=guided,",
         core_test("test_peek_sees_guidance"),
     ),
     # rows
     "copies of a sample are not told apart": Mistake(
         f"{SAMPLING}:replicas",
-        "out.append(seen.get(r, 0))",
+        "out.append(times.get(row, 0))",
         "out.append(0)",
         core_test("test_rows_tell_whose_row_is_whose"),
     ),
@@ -564,7 +566,7 @@ MISTAKES = {
     ),
     "the baseline is steered": Mistake(
         "fairlead.run.worker:Worker._evaluate",
-        "chosen = sampling.Chain() if task.plain else steering",
+        "chosen = Chain() if task.plain else steering",
         "chosen = steering",
         baseline,
     ),
@@ -685,7 +687,7 @@ MISTAKES = {
         told("test_product_is_the_plain_sample_at_its_draw_and_stays_on_the_shell"),
     ),
     "the embedding's gradient is not computed again": Mistake(
-        f"{SAMPLING}:_asking", "(y.requires_grad or cond.moves)", "y.requires_grad", bill("adam")
+        f"{SAMPLING}:_denoiser", "(y.requires_grad or cond.requires_grad)", "y.requires_grad", bill("adam")
     ),
     "the worse half is not used": Mistake(
         "fairlead.searches.sep_cma:weights",
@@ -863,7 +865,7 @@ MISTAKES = {
         demon("test_cost_is_the_formula_and_the_price", {}, FULL),
     ),
     "gradients are free": Mistake(
-        f"{SAMPLING}:_slope", "meter.charge(Cost(backwards=(meter.spent - before).forwards))", "pass", rival_cost
+        f"{SAMPLING}:_gradient", "meter.charge(Cost(backwards=(meter.spent - before).forwards))", "pass", rival_cost
     ),
     "the gradient's strength forgets the level": Mistake(
         "fairlead.steering.reward_gradient:RewardGradient.__call__",
@@ -873,8 +875,8 @@ MISTAKES = {
     ),
     "embeddings wander": Mistake(
         "fairlead.steering.date:AdaptiveEmbedding.__call__",
-        "original = step.told",
-        "original = step.cond",
+        "original = step.prompt_conditioning",
+        "original = step.conditioning",
         rival("test_embeddings_stay_in_their_ball_and_samples_apart"),
     ),
     "the potentials are never corrected": Mistake(
