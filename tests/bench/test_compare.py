@@ -223,11 +223,11 @@ def test_intervals() -> None:
     ("old", "new", "told"),
     [
         ('budget = "nfe=24"', 'budget = "nfe=24,seconds=3"', "holds one resource equal"),
-        ('budget = "nfe=24"', 'budgets = "nfe=24"', "did you mean 'budget'"),
-        ("group = 64", "groups = 64", "did you mean 'group'"),
+        ('budget = "nfe=24"', 'budgets = "nfe=24"', "Did you mean 'budget'"),
+        ("group = 64", "groups = 64", "Did you mean 'group'"),
         ('prompts = ["one", "two", "three"]', "prompts = []", "0 prompts"),
-        ('steer = ["dfs"]', 'steer = ["dfz"]', "did you mean 'dfs'"),
-        ('reward = "brightness"', 'reward = "brightnes"', "did you mean 'brightness'"),
+        ('steer = ["dfs"]', 'steer = ["dfz"]', "Did you mean 'dfs'"),
+        ('reward = "brightness"', 'reward = "brightnes"', "Did you mean 'brightness'"),
         ("[methods.random]", "[method.random]", "methods"),
         ("steps = 2", "steps = ", "not TOML"),
         ('budget = "nfe=24"', "budget = 24", "budget is 24"),
@@ -237,7 +237,7 @@ def test_intervals() -> None:
         ("steps = 2", "seeds = []", "at least one"),
         ("steps = 2", "seeds = [1, 1]", "each once"),
         ("steps = 2", 'seeds = ["a"]', "A seed is 'a'"),
-        ("steps = 2", 'diversity = ["vendii"]', "did you mean 'vendi'"),
+        ("steps = 2", 'diversity = ["vendii"]', "Did you mean 'vendi'"),
         ('["one", "two", "three"]', "3", r"prompts is 3: give text in quotes, a list of it, or \{generate = 12\}\."),
         ('["one", "two", "three"]', "{}", "name a file"),
         ('["one", "two", "three"]', "{generate = -1}", "generate is -1"),
@@ -260,8 +260,8 @@ def test_a_wrong_plan_is_one_sentence(old: str, new: str, told: str) -> None:
     [
         ('steer = ["dfs"]', 'steer = ["dfs(breath=2)"]', "setting of dfs"),
         ('steer = ["dfs"]', 'search = "best_of(m=2)"', "setting of best_of"),
-        ('steer = ["dfs"]', 'space = "embedding(frist=1)"', "did you mean 'first'"),
-        ('steer = ["dfs"]', 'intervene = ["repulsion(strenght=1)"]', "did you mean 'strength'"),
+        ('steer = ["dfs"]', 'space = "embedding(frist=1)"', "Did you mean 'first'"),
+        ('steer = ["dfs"]', 'intervene = ["repulsion(strenght=1)"]', "Did you mean 'strength'"),
     ],
 )
 def test_a_misspelt_setting_costs_nothing(old: str, new: str, told: str, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
     known = list(dict.fromkeys(a.category for a in suite.asked))
     for name in categories:
         if name not in known:
-            raise unknown(f"category of {suite.name}", name, known)
+            raise unknown("category", name, known, of=suite.name)
     seen: dict[str, int] = {}
     kept = []
     for asked in suite.asked:

@@ -53,10 +53,10 @@ from fairlead.app.view import View
 from fairlead.app.words import command, new_folder, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run.records import BASELINE
+from fairlead.run.registry import LISTED
 from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings
 from fairlead.run.store import DATABASE, Store, write_atomically
 
-KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
 INTERRUPTED = 130
 """Exit code of a run that was stopped by Ctrl-C, and of one that was aborted."""
 
@@ -272,19 +272,19 @@ def report(
 @app.command("list")
 def list_command(
     kind: Annotated[
-        str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(KINDS)}, runs.  [default: all but runs]")
+        str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(LISTED)}, runs.  [default: all but runs]")
     ] = None,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them: all that is said of it.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """What can be named in a run, or the runs in ./runs."""
-    if kind is not None and kind not in (*KINDS, "runs"):
-        raise unknown("list", kind, (*KINDS, "runs"))
+    if kind is not None and kind not in (*LISTED, "runs"):
+        raise unknown("list", kind, (*LISTED, "runs"))
     if kind == "runs":
         return list_runs(as_json)
     if kind is not None and name is not None:
         return describe(kind, name, as_json)
-    kinds = KINDS if kind is None else (kind,)
+    kinds = LISTED if kind is None else (kind,)
     if as_json:
         print_json({k: [item_object(k, item) for item in catalogue.items(k)] for k in kinds})
         return 0

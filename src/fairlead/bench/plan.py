@@ -125,7 +125,7 @@ class Plan:
         """A smaller plan, or one with another budget; its runs are those of the whole plan."""
         for name in methods:
             if name not in self.methods:
-                raise unknown("method in this plan", name, self.methods)
+                raise unknown("method", name, self.methods, of="this plan")
         for word, number in (("prompts", prompts), ("seeds", seeds)):
             if number is not None:
                 _whole(number, word)
@@ -188,7 +188,7 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
     _typed(raw, f"plan {name}")
     reference = str(raw.get("reference", "random" if "random" in methods else next(iter(methods))))
     if reference not in methods:
-        raise unknown("method in this plan", reference, methods)
+        raise unknown("method", reference, methods, of="this plan")
     resource, limit = _one(raw.get("budget", "nfe=640"))
     words = {k: raw[k] for k in COMMON if k in raw}
     plan = Plan(

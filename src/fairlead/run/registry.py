@@ -110,6 +110,9 @@ BUILTIN: dict[str, dict[str, str]] = {
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""
 
+LISTED = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
+"""The kinds that `fairlead list` shows."""
+
 
 @cache
 def table(kind: str) -> dict[str, str]:
@@ -128,7 +131,8 @@ def table(kind: str) -> dict[str, str]:
 def check(kind: str, name: str) -> str:
     """The name, or an error with the nearest known one."""
     if name not in table(kind):
-        raise unknown(singular(kind), name, table(kind))
+        listed = f"fairlead list {kind}" if kind in LISTED else ""
+        raise unknown(singular(kind), name, table(kind), see=listed)
     return name
 
 
@@ -156,7 +160,7 @@ def known_settings(name: str, settings: Mapping[str, Any], accepted: Collection[
     """Refuse a setting that is not accepted, by its nearest known name."""
     for setting in settings:
         if setting not in accepted:
-            raise unknown(f"setting of {name}", setting, accepted)
+            raise unknown("setting", setting, accepted, of=name)
 
 
 def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:
