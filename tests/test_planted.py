@@ -320,7 +320,7 @@ def comparing(name: str, *args: Any) -> Law:
         plan = module.plan.parse(module.PLAN, "small", Path()).only(["zero_order", "steered"], prompts=3)
         folder = bench.new()
         module.compare.run(plan, folder)
-        getattr(module, name)(*([plan] if args else []), module.Standing.read(plan, folder))
+        getattr(module, name)(*([plan] if args else []), module.ComparisonResults.read(plan, folder))
 
     return law
 
@@ -994,7 +994,7 @@ MISTAKES = {
         comparing("test_numbers_are_paired_and_seeds_shared"),
     ),
     "differences are not paired": Mistake(
-        "fairlead.bench.standing:_difference",
+        "fairlead.bench.comparison_results:_difference",
         "b(p, s)",
         "b('one', s)",
         comparing("test_numbers_are_paired_over_prompts"),
@@ -1006,7 +1006,7 @@ MISTAKES = {
         lambda bench: suite("bench/test_compare").test_intervals(),
     ),
     "a curve sees what is not yet paid for": Mistake(
-        "fairlead.bench.standing:Done.at",
+        "fairlead.bench.comparison_results:Done.at",
         "            leader = point.leader\n",
         "            leader = self.points[-1].leader\n",
         comparing("test_a_curve_knows_only_what_was_spent"),

@@ -97,22 +97,22 @@ def test_an_abort_is_130(fake_engine: Any, capsys: pytest.CaptureFixture[str], t
     [
         (("run", "", "-m", "mixture"), "prompt"),
         (("run", "x" * 3000, "-m", "mixture"), "3000 characters"),
-        ((*RUN, "--reward", "brightnes"), "did you mean 'brightness'"),
+        ((*RUN, "--reward", "brightnes"), "Did you mean 'brightness'"),
         ((*RUN, "--reward", "brightness +"), "not a formula"),
         ((*RUN, "--reward", "mine.py:score"), "mine.py cannot be read"),
-        ((*RUN, "--model", "mixtur"), "did you mean 'mixture'"),
-        ((*RUN, "--search", "best_off"), "did you mean 'best_of'"),
-        ((*RUN, "--space", "noises"), "did you mean 'noise'"),
+        ((*RUN, "--model", "mixtur"), "Did you mean 'mixture'"),
+        ((*RUN, "--search", "best_off"), "Did you mean 'best_of'"),
+        ((*RUN, "--space", "noises"), "Did you mean 'noise'"),
         ((*RUN, "--steer", "nothing"), "nothing"),
-        ((*RUN, "--intervene", "token_mean_dampin"), "did you mean 'token_mean_damping'"),
-        ((*RUN, "--sampler", "eule"), "did you mean 'euler'"),
+        ((*RUN, "--intervene", "token_mean_dampin"), "Did you mean 'token_mean_damping'"),
+        ((*RUN, "--sampler", "eule"), "Did you mean 'euler'"),
         ((*RUN, "--set", "best_of=3"), "part.setting=value"),
-        ((*RUN, "--set", "best_off.n=3"), "did you mean 'best_of'"),
+        ((*RUN, "--set", "best_off.n=3"), "Did you mean 'best_of'"),
         ((*RUN, "--budget", "nfe=0"), "not positive"),
         ((*RUN, "--budget", "nfe=-1"), "not positive"),
         ((*RUN, "--budget", "nfe=nan"), ""),
         ((*RUN, "--budget", "nfe"), "name=number"),
-        ((*RUN, "--budget", "nfes=10"), "did you mean 'nfe'"),
+        ((*RUN, "--budget", "nfes=10"), "Did you mean 'nfe'"),
         ((*RUN, "--steps", "0"), "steps is 0"),
         ((*RUN, "--steps", "many"), "steps"),
         ((*RUN, "--group", "0"), "group is 0"),
@@ -120,8 +120,8 @@ def test_an_abort_is_130(fake_engine: Any, capsys: pytest.CaptureFixture[str], t
         ((*RUN, "--sed", "4"), "--sed"),
         (("run",), "PROMPT"),
         (("rum", "x"), "rum"),
-        (("list", "modls"), "did you mean 'models'"),
-        (("list", "steerings", "demn"), "did you mean 'demon'"),
+        (("list", "modls"), "Did you mean 'models'"),
+        (("list", "steerings", "demn"), "Did you mean 'demon'"),
         (("report",), "RUN"),
         (("report", "nowhere"), "holds no run.sqlite"),
         (("resume", "nowhere"), "holds no run.sqlite"),
@@ -399,7 +399,7 @@ def test_python_dash_m(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("fairlead: There is no list named 'x'")
+    assert done.stderr.startswith("fairlead: List 'x' is unknown")
 
 
 def test_help_names_commands_in_the_order_of_use_and_cuts_no_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,7 +169,7 @@ def test_geneval_on_the_embedded_model_is_whole_and_offline(
     assert main([*words, "--only", "score"]) == 0
     assert main(["bench", "geneval", "--model", "mixture"]) == 2
     assert main(["bench", "genevil"]) == 2
-    assert "did you mean 'geneval'" in capsys.readouterr().err
+    assert "Did you mean 'geneval'" in capsys.readouterr().err
 
 
 def test_a_file_of_prompts_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,7 +149,7 @@ def test_budgets_are_positive(bad: float) -> None:
 
 
 def test_budgets_have_known_names() -> None:
-    with pytest.raises(FairleadError, match="did you mean 'decodes'"):
+    with pytest.raises(FairleadError, match="Did you mean 'decodes'"):
         Cost.budget({"decode": 3})
     budget = Cost.budget({"nfe": 3})
     assert budget.limits() == {"nfe": 3}

@@ -280,7 +280,7 @@ def test_blocks() -> None:
         ({"first": -1}, r"repulsion\.first is -1"),
         ({"first": 1.5}, r"repulsion\.first is 1\.5"),
         ({"sigma_min": 2.0}, "share of noise"),
-        ({"objective": "vend"}, "did you mean 'vendi'"),
+        ({"objective": "vend"}, "Did you mean 'vendi'"),
         ({"blocks": "mid"}, "blocks of repulsion"),
         ({"place": "attn"}, "place of repulsion"),
     ],

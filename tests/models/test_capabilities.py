@@ -115,7 +115,7 @@ def test_other_families_are_refused_by_name(family: str, reason: str, tmp_path: 
 def test_unknown_settings_are_refused_by_name(tmp_path: Path) -> None:
     name = bare(tmp_path, "StableDiffusionXLPipeline")
     spec = make_spec("a dog", model=name, reward="brightness", settings={"model": {"guidance_scal": 1}})
-    with pytest.raises(FairleadError, match="did you mean 'guidance_scale'"):
+    with pytest.raises(FairleadError, match="Did you mean 'guidance_scale'"):
         models.build(spec, device="cpu", dtype="float32")
 
 

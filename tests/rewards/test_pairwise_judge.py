@@ -225,7 +225,7 @@ def test_where_nothing_competes_it_is_refused(tmp_path: Path) -> None:
         for steer in ("lidar", "reward_gradient"):
             with pytest.raises(FairleadError, match=r"orders candidates that compete|has none"):
                 fairlead.run("a dog", **steered(server, tmp_path, steer=steer))
-    with pytest.raises(FairleadError, match=r"scheme named 'quick'"):
+    with pytest.raises(FairleadError, match=r"scheme 'quick' is unknown"):
         PairwiseJudge("tiny", "http://x/v1", scheme="quick")
 
 

@@ -92,7 +92,7 @@ def test_a_run_that_went_on_says_that_the_choice_is_old(tmp_path: Path, capsys: 
 
 
 def test_wrong_words(run: Path) -> None:
-    with pytest.raises(FairleadError, match="did you mean 'clip'"):
+    with pytest.raises(FairleadError, match="Did you mean 'clip'"):
         keep(run, 2, likeness="clipp")
     with pytest.raises(FairleadError, match=r"^No image encoder could be loaded from [^\n]*$"):
         keep(run, 2, likeness=str(run))

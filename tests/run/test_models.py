@@ -94,7 +94,7 @@ def test_a_pipeline_without_adapter_is_named(folder: str) -> None:
 
 def test_a_wrong_setting_is_named(folder: str, tmp_path: Path) -> None:
     spec = spec_for(folder, settings={folder: {"true_cfg": 2}})
-    with pytest.raises(FairleadError, match="did you mean 'true_cfg_scale'"):
+    with pytest.raises(FairleadError, match="Did you mean 'true_cfg_scale'"):
         engine.start(spec, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

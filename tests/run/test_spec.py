@@ -98,7 +98,7 @@ class Jpeg:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("brightnes", "no reward named 'brightnes': did you mean 'brightness'"),
+        ("brightnes", "Reward 'brightnes' is unknown. Did you mean 'brightness'"),
         ("brightness +", "is not a formula"),
         ("brightness / jpeg_size", "divide by a number other than zero"),
         ("brightness ** 2", "uses Pow: only"),
@@ -126,11 +126,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "  "}, "is empty"),
     ({"prompt": "a" * 2001}, "2001 characters, at most 2000"),
     ({"prompt": 3}, "is empty"),
-    ({"search": "best_off"}, "did you mean 'best_of'"),
-    ({"space": "noize"}, "did you mean 'noise'"),
-    ({"sampler": "eular"}, "did you mean 'euler'"),
-    ({"steer": "nothing_like_it"}, "There is no steering named"),
-    ({"intervene": "token_mean_dampin"}, "did you mean 'token_mean_damping'"),
+    ({"search": "best_off"}, "Did you mean 'best_of'"),
+    ({"space": "noize"}, "Did you mean 'noise'"),
+    ({"sampler": "eular"}, "Did you mean 'euler'"),
+    ({"steer": "nothing_like_it"}, "Steering 'nothing_like_it' is unknown"),
+    ({"intervene": "token_mean_dampin"}, "Did you mean 'token_mean_damping'"),
     ({"steps": 0}, "steps is 0: give a whole number"),
     ({"steps": 2.5}, "steps is 2.5"),
     ({"group": -1}, "group is -1"),
@@ -139,12 +139,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"seed": "one"}, "seed is 'one'"),
     ({"budget": "nfe"}, "is not name=number"),
     ({"budget": ""}, "is empty"),
-    ({"budget": "nef=3"}, "did you mean 'nfe'"),
+    ({"budget": "nef=3"}, "Did you mean 'nfe'"),
     ({"budget": {"nfe": 0}}, "not positive"),
     ({"budget": {"nfe": -5}}, "not positive"),
     ({"budget": {"nfe": float("inf")}}, "not finite"),
     ({"budget": {"nfe": float("nan")}}, "not finite"),
-    ({"settings": {"best_off": {"n": 3}}}, "did you mean 'best_of'"),
+    ({"settings": {"best_off": {"n": 3}}}, "Did you mean 'best_of'"),
 ]
 
 
@@ -160,13 +160,13 @@ def test_unknown_models_and_settings(tmp_path: Any) -> None:
     from fairlead.run import models
 
     for name, sentence in (
-        ("pockett", "no model named 'pockett': did you mean 'pocket'"),
+        ("pockett", "Model 'pockett' is unknown. Did you mean 'pocket'"),
         (str(tmp_path), "has no model_index.json"),
-        ("../nowhere", "There is no model named"),
+        ("../nowhere", "Model '../nowhere' is unknown"),
     ):
         with pytest.raises(FairleadError, match=sentence):
             models.folder(name)
-    with pytest.raises(FairleadError, match="no setting of mixture named 'sise': did you mean 'size'"):
+    with pytest.raises(FairleadError, match="Setting 'sise' of mixture is unknown. Did you mean 'size'"):
         registry.build("models", Part("mixture", {"sise": 3}))
     with pytest.raises(FairleadError, match=r"best_of\.n is -1: give a whole number"):
         registry.build("searches", Part("best_of", {"n": -1}), None, None)
@@ -289,5 +289,5 @@ def test_what_cannot_be_imported_is_named(register: Any) -> None:
     register("rewards", "gone", "no_such_module:Reward")
     with pytest.raises(FairleadError, match="reward 'gone' could not be imported from no_such_module:Reward"):
         registry.resolve("rewards", "gone")
-    with pytest.raises(FairleadError, match="no kind named 'reward'"):
+    with pytest.raises(FairleadError, match="Kind 'reward' is unknown"):
         registry.table("reward")

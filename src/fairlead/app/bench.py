@@ -146,7 +146,7 @@ def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
     known = list(dict.fromkeys(a.category for a in suite.asked))
     for name in categories:
         if name not in known:
-            raise unknown(f"category of {suite.name}", name, known)
+            raise unknown("category", name, known, of=suite.name)
     seen: dict[str, int] = {}
     kept = []
     for asked in suite.asked:
@@ -160,7 +160,7 @@ def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
 def _folder(job: Job) -> str:
     from hashlib import blake2b
 
-    from fairlead.app.words import slug
+    from fairlead.run.folders import slug
 
     digest = blake2b(to_json(job.question()).encode(), digest_size=4).hexdigest()
     return f"{job.suite.name}-{slug(Path(job.template.model.name).name, 24)}-{digest}"

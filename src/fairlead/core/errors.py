@@ -1,4 +1,4 @@
-"""Errors a person can act on: one sentence with the value, the cause and what to do."""
+"""Errors that a person can act on: what is wrong, why, and what to do."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class FairleadError(Exception):
-    """Something the caller can mend. The command line prints its text alone and exits with `exit_code`."""
+    """A mistake that the caller can correct. The command line prints only its text and exits with `exit_code`."""
 
     exit_code = 2
     unanswered: Cost | None = None
-    """Seconds and dollars that work had spent when this ended it; the worker fills it in, the driver books it."""
+    """Seconds and dollars spent on work that this error ended; set by the worker, charged by the engine."""
 
 
 class OutOfMemory(FairleadError):
@@ -23,7 +23,7 @@ class OutOfMemory(FairleadError):
 
 
 class StoreError(FairleadError):
-    """The run directory cannot be read, written or continued."""
+    """The run folder cannot be read, written or continued."""
 
     exit_code = 3
 
@@ -34,11 +34,25 @@ class RewardError(FairleadError):
     exit_code = 4
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> FairleadError:
-    """The error for a name that is not there, with the nearest one that is."""
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """The known word that looks most like `word`; None if none is close."""
+    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5) if isinstance(word, str) else []
+    return found[0] if found else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, of: str = "", see: str = "") -> FairleadError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    `of` is what the name belongs to ("setting" `of` "lidar"); `see` is a command that lists the known names.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = (
-        f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}." if names else "none is registered."
-    )
-    return FairleadError(f"There is no {kind} named {name!r}: {hint}")
+    owner = f" of {of}" if of else ""
+    near = nearest(name, names)
+    if near is not None:
+        hint = f"Did you mean {near!r}?"
+    elif names:
+        hint = f"Known names: {', '.join(names)}."
+    else:
+        hint = "There are none."
+    command = f" See '{see}'." if see else ""
+    return FairleadError(f"{kind[:1].upper()}{kind[1:]} {name!r}{owner} is unknown. {hint}{command}")

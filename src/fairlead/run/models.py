@@ -42,7 +42,7 @@ def folder(name: str) -> Path | None:
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
         return None
-    raise unknown("model", name, entries)
+    raise unknown("model", name, entries, see="fairlead list models")
 
 
 def _is_class(entry: str) -> bool:

@@ -115,6 +115,9 @@ BASES = {
 }
 """The base class that declares what an item of a kind can do."""
 
+LISTED = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
+"""The kinds that `fairlead list` shows."""
+
 
 @cache
 def table(kind: str) -> dict[str, str]:
@@ -133,7 +136,8 @@ def table(kind: str) -> dict[str, str]:
 def check(kind: str, name: str) -> str:
     """The name, or an error with the nearest known one."""
     if name not in table(kind):
-        raise unknown(singular(kind), name, table(kind))
+        listed = f"fairlead list {kind}" if kind in LISTED else ""
+        raise unknown(singular(kind), name, table(kind), see=listed)
     return name
 
 
@@ -172,7 +176,7 @@ def known_settings(name: str, settings: Mapping[str, Any], accepted: Collection[
     """Refuse a setting that is not accepted, by its nearest known name."""
     for setting in settings:
         if setting not in accepted:
-            raise unknown(f"setting of {name}", setting, accepted)
+            raise unknown("setting", setting, accepted, of=name)
 
 
 def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *given: Any) -> Any:

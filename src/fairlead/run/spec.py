@@ -255,5 +255,5 @@ def make_spec(
         budget=_limits(budget),
     )
     if lost := set(settings) - used:
-        raise unknown("part in this run to set", sorted(lost)[0], used)
+        raise unknown("part", sorted(lost)[0], used, of="this run")
     return spec
