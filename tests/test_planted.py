@@ -540,7 +540,7 @@ MISTAKES = {
         scoring,
     ),
     "a leaf used twice is two leaves": Mistake(
-        "fairlead.core.reward:Sum.leaves",
+        "fairlead.core.algebra:Sum.leaves",
         "list({id(leaf): leaf for part in self.parts for leaf in part.leaves()}.values())",
         "[leaf for part in self.parts for leaf in part.leaves()]",
         formulas,
