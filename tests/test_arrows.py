@@ -20,6 +20,9 @@ APP_READS = {
     "run.records",
     "run.registry",
     "run.desk",
+    "run.view",
+    "run.held_out",
+    "run.folders",
     "core.cost",
     "core.errors",
     "core.people",
@@ -79,7 +82,7 @@ def allowed(here: str, there: str) -> bool:
     if mine == "run":
         return other == "core"
     if mine == "bench":
-        return other not in AXES
+        return other not in {*AXES, "app"}
     if mine == "app":
         return there in APP_READS
     return True  # the public names, the Python door and the law suites stand above everything
@@ -110,6 +113,7 @@ def test_the_test_sees_a_wrong_arrow() -> None:
     assert not allowed("searches.best_of", "spaces.noise")
     assert not allowed("run.engine", "rewards.brightness")
     assert not allowed("app.report", "run.engine")
+    assert not allowed("bench.plan", "app.words")
     assert allowed("rewards.aesthetic", "pocket.load")
 
 
@@ -121,6 +125,9 @@ LIGHT = [
     "fairlead.run.spec",
     "fairlead.run.store",
     "fairlead.run.records",
+    "fairlead.run.view",
+    "fairlead.run.held_out",
+    "fairlead.run.folders",
     "fairlead.core.cost",
 ]
 

@@ -10,8 +10,8 @@ The bugs are listed in `tests/planted/*.toml`, one file for each folder of the p
     arguments = { expected = 2 }                    # the test's parameters, if it has any
     objects = { sampler = "heun", levels = "preserving" }   # parameters that are names of the test's module
 
-`function = "Store.best"` is needed where the piece occurs more than once in the file, and `raises = "Exception"` where the
-law fails with something other than an AssertionError. A law is a test of the suite, or a function of
+`function = "Store.best"` is needed where the piece occurs more than once in the file. `raises = "Exception"` is needed
+where the law fails with something other than an AssertionError. A law is a test of the suite, or a function of
 `tests/planted/laws.py`, written `laws:NAME`. Its fixtures are provided as usual. Each law first runs on the sound code,
 where it must pass.
 """

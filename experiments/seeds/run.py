@@ -28,16 +28,16 @@ from typing import Any
 
 from fairlead.app.contest import write_contest
 from fairlead.app.words import duration, number
-from fairlead.bench import compare, statistics
+from fairlead.bench import comparison, statistics
 from fairlead.bench import plan as plans
-from fairlead.bench.standing import PLAIN, REWARD, Standing
+from fairlead.bench.comparison_results import BASELINE_ROW, REWARD, ComparisonResults
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
 from fairlead.run.formula import parse_part
 
 HERE = Path(__file__).parent
 EVIDENCE = HERE.parent
-Measure = Callable[[Standing], statistics.Mean]
+Measure = Callable[[ComparisonResults], statistics.Mean]
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,9 @@ class Finding:
 
 
 def difference(a: str, b: str, metric: str = REWARD) -> Measure:
-    """Method a minus method b over the shared prompts; `PLAIN` is the plain sample of the same noise."""
+    """Method a minus method b over the shared prompts; `BASELINE_ROW` is the plain sample of the same noise."""
 
-    def measure(s: Standing) -> statistics.Mean:
+    def measure(s: ComparisonResults) -> statistics.Mean:
         mine, theirs = s.final(a, metric), s.final(b, metric)
         return statistics.mean(s.over_prompts(lambda p, k: mine(p, k) - theirs(p, k)))
 
@@ -86,7 +86,7 @@ def difference(a: str, b: str, metric: str = REWARD) -> Measure:
 def growth(method: str, share: float) -> Measure:
     """A method at the whole budget minus itself at a part of it."""
 
-    def measure(s: Standing) -> statistics.Mean:
+    def measure(s: ComparisonResults) -> statistics.Mean:
         spent, axis = s.plan.limit, s.plan.resource
         return statistics.mean(
             s.over_prompts(
@@ -155,7 +155,7 @@ def claims(o: argparse.Namespace) -> list[Claim]:
             },
             (
                 Part("sep-CMA-ES over Adam at equal evaluations", difference("sep_cma", "adam")),
-                Part("sep-CMA-ES over the unsearched prompt", difference("sep_cma", PLAIN)),
+                Part("sep-CMA-ES over the unsearched prompt", difference("sep_cma", BASELINE_ROW)),
             ),
             "`experiments/embedding_search/run.py --model stabilityai/sdxl-turbo ...` as its first lines say",
             "embedding_search",
@@ -170,7 +170,7 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                 "methods": {"random": {"search": "best_of"}, "demon": {"steer": [o.demon]}},
             },
             (
-                Part("over the plain sample", difference("demon", PLAIN)),
+                Part("over the plain sample", difference("demon", BASELINE_ROW)),
                 Part("over best of N at equal evaluations", difference("demon", "random")),
             ),
             "`experiments/demon/pocket.py --models stable-diffusion-v1-5/stable-diffusion-v1-5 ...`",
@@ -189,8 +189,8 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                 },
             },
             (
-                Part("over the plain sample", difference("lidar", PLAIN)),
-                Part(f"over the plain sample, {watched(o)} (held out)", difference("lidar", PLAIN, watched(o))),
+                Part("over the plain sample", difference("lidar", BASELINE_ROW)),
+                Part(f"over the plain sample, {watched(o)} (held out)", difference("lidar", BASELINE_ROW, watched(o))),
                 Part("over best of N at equal evaluations", difference("lidar", "random")),
             ),
             "`fairlead compare` with SDXL, `lidar(preset='sdxl')` and `image_reward`",
@@ -235,7 +235,7 @@ def registered(words: Mapping[str, Any]) -> bool:
     return True
 
 
-def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[Standing, float]:
+def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[ComparisonResults, float]:
     """A comparison made or continued, with the seconds its runs took."""
     plan = plans.make(raw, name)
     folder = out / name.replace(" ", "_")
@@ -243,8 +243,8 @@ def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[Standing, flo
     def seen(cell: plans.Cell, status: str) -> None:
         print(f"{name}: {cell.method}, {cell.prompt!r}{'' if status == 'done' else f': {status}'}", flush=True)
 
-    compare.run(plan, folder, watch=seen)
-    standing = Standing.read(plan, folder)
+    comparison.run(plan, folder, watch=seen)
+    standing = ComparisonResults.read(plan, folder)
     write_contest(standing, str(folder))
     return standing, sum(d.wall or d.view.spent.seconds for d in standing.done.values())
 
@@ -389,7 +389,7 @@ def league(o: argparse.Namespace) -> str:
         cells = [_cell(x.values[m]) for m in metrics]
         cells.append(figure(x.over[REWARD]) if REWARD in x.over else "")
         cells += [_cell(x.diversity[k]) if k in x.diversity else "" for k in kinds]
-        cells += [number(x.cost.nfe), duration(x.wall)] if x.method != PLAIN else ["", ""]
+        cells += [number(x.cost.nfe), duration(x.wall)] if x.method != BASELINE_ROW else ["", ""]
         lines.append(f"| {x.method} | {' | '.join(cells)} |")
     lines += ["", *(f"- {m} took no part: {why}" for m, why in s.refused.items())]
     unknown = [k for k, v in METHODS.items() if not registered(v)]

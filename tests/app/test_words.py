@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fairlead.app.chart import tick_text, ticks
-from fairlead.app.words import budget_text, count, duration, new_folder, number, reason, run_command, slug
+from fairlead.app.words import budget_text, count, duration, number, reason, run_command
+from fairlead.run.folders import new_folder, slug
 from fairlead.run.spec import Part, make_spec, parse_budget, parse_settings
 
 

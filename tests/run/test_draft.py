@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fairlead.app.report import write_report
-from fairlead.app.view import View, rows
 from fairlead.core import model as core_model
 from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.errors import FairleadError, RewardError
@@ -27,6 +26,7 @@ from fairlead.run import engine, registry
 from fairlead.run.price import price
 from fairlead.run.records import Task
 from fairlead.run.store import Store
+from fairlead.run.view import View, rows
 from fairlead.run.worker import Worker
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec

@@ -160,7 +160,7 @@ def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
 def _folder(job: Job) -> str:
     from hashlib import blake2b
 
-    from fairlead.app.words import slug
+    from fairlead.run.folders import slug
 
     digest = blake2b(to_json(job.question()).encode(), digest_size=4).hexdigest()
     return f"{job.suite.name}-{slug(Path(job.template.model.name).name, 24)}-{digest}"

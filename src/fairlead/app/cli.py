@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fairlead.app import answering, bench, calibrate, catalogue, checking, compare, heldout, kept, repelling, scoring
+from fairlead.app import answering, bench, calibrate, catalogue, checking, compare, held_out, kept, repelling, scoring
 from fairlead.app.comparison import write_comparison
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
@@ -48,14 +48,16 @@ from fairlead.app.options import (
 )
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
+from fairlead.app.run_object import run_object
 from fairlead.app.summary import summary
-from fairlead.app.view import View
-from fairlead.app.words import command, new_folder, shown
+from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
+from fairlead.run.folders import new_folder
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
 from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings
 from fairlead.run.store import DATABASE, Store, write_atomically
+from fairlead.run.view import View
 
 INTERRUPTED = 130
 """Exit code of a run that was stopped by Ctrl-C, and of one that was aborted."""
@@ -424,8 +426,8 @@ def _finish(folder: Path, as_json: bool) -> int:
     console.print(summary(view, page))
     kept.told(folder)
     if as_json:
-        print_json(view.as_object())
-    if told := heldout.warning(view):
+        print_json(run_object(view))
+    if told := held_out.warning(view):
         say(f"warning: {told}")
     if view.status == "stopped":
         word = "answer" if view.stopped == "waiting for an answer" else "resume"

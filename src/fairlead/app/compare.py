@@ -12,15 +12,16 @@ import typer
 from rich.table import Table
 
 from fairlead.app.console import plain_table, print_json, say, stderr, stdout
-from fairlead.app.contest import NAME, PLAIN, interval, label, sentences, write_contest
+from fairlead.app.contest import NAME, interval, label, sentences, write_contest
 from fairlead.app.options import AsJson
 from fairlead.app.progress import Interrupt
 from fairlead.app.words import command, count, duration, number, shown
 from fairlead.core.errors import FairleadError
+from fairlead.run.records import BASELINE_ROW
 
 if TYPE_CHECKING:
+    from fairlead.bench.comparison_results import ComparisonResults
     from fairlead.bench.plan import Cell, Plan
-    from fairlead.bench.standing import Standing
 
 EVERY = 10.0
 """Seconds between two pages while it runs, or ten times what one takes to write, whichever is more."""
@@ -51,7 +52,7 @@ def compare(
     folder = out or Path("comparisons") / chosen.name
     desk = _Desk(chosen, folder, plan)
     if not report:
-        from fairlead.bench import compare as driver
+        from fairlead.bench import comparison as driver
 
         quiet = contextlib.redirect_stdout(sys.stderr)
         with quiet, Interrupt(announce=not stderr().is_terminal) as stop:
@@ -103,12 +104,12 @@ class _Desk:
             self._written = time.monotonic()
             self._took = self._written - began
 
-    def _standing(self) -> Standing:
-        from fairlead.bench.standing import Standing
+    def _standing(self) -> ComparisonResults:
+        from fairlead.bench.comparison_results import ComparisonResults
 
-        return Standing.read(self._plan, self._folder)
+        return ComparisonResults.read(self._plan, self._folder)
 
-    def write(self) -> Standing:
+    def write(self) -> ComparisonResults:
         """Page and tables."""
         from fairlead.run import scoring
 
@@ -135,7 +136,7 @@ def _has_pyarrow() -> bool:
     return find_spec("pyarrow") is not None and find_spec("pandas") is not None
 
 
-def _show(s: Standing, files: list[str]) -> None:
+def _show(s: ComparisonResults, files: list[str]) -> None:
     metrics = s.metrics
     names = [label(s, m) for m in metrics]
     view: Table = plain_table("method", *names, f"over {s.plan.reference}", "wins", "pictures", s.plan.resource)
@@ -146,8 +147,8 @@ def _show(s: Standing, files: list[str]) -> None:
             *(number(line.values[m].value) for m in metrics),
             "" if over is None else f"{number(over.value, sign=True)}  {interval(over, True)}",
             "" if wins is None else f"{wins.value:.0%}",
-            "" if line.method == PLAIN else count(line.candidates),
-            "" if line.method == PLAIN else count(getattr(line.cost, s.plan.resource)),
+            "" if line.method == BASELINE_ROW else count(line.candidates),
+            "" if line.method == BASELINE_ROW else count(getattr(line.cost, s.plan.resource)),
         )
     console = stdout()
     console.print(view)

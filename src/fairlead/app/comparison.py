@@ -9,11 +9,11 @@ from pathlib import Path
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import change, is_ours, page, picture, text
 from fairlead.app.report import LARGE, staircase, state
-from fairlead.app.view import View
 from fairlead.app.words import command, count, duration, number, part_text, shown
 from fairlead.core.errors import StoreError
 from fairlead.run.spec import reward_text
 from fairlead.run.store import write_atomically
+from fairlead.run.view import View
 
 COLOURS = ("#0b8ea3", "#d9772b", "#7a5cc4", "#3c9a5f", "#cc4466", "#9a7b1f", "#4a78d0", "#7d8893")
 """One per run, then again from the start; readable on light and dark."""

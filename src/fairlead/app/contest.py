@@ -11,12 +11,14 @@ from fairlead.app import forest
 from fairlead.app.chart import Chart, svg
 from fairlead.app.chart import Line as Curve
 from fairlead.app.page import is_ours, page, pairs, picture, text
-from fairlead.app.words import UNITS, command, count, duration, number, shown
+from fairlead.app.words import command, count, duration, number, shown
+from fairlead.core.cost import UNITS
 from fairlead.core.errors import StoreError
+from fairlead.run.records import BASELINE_ROW, REWARD
 from fairlead.run.store import write_atomically
 
 if TYPE_CHECKING:
-    from fairlead.bench.standing import Standing
+    from fairlead.bench.comparison_results import ComparisonResults
     from fairlead.bench.statistics import Mean
 
 NAME = "comparison.html"
@@ -42,13 +44,9 @@ COLOURS = (
     "#b8860b",
 )
 """The reference has the first."""
-PLAIN = "no search"
-"""The plain sample of the seed, as a row beside the methods."""
-REWARD = "reward"
-"""The metric that is optimised."""
 
 
-def write_contest(standing: Standing, source: str, out: Path | None = None) -> Path:
+def write_contest(standing: ComparisonResults, source: str, out: Path | None = None) -> Path:
     """Write the page into the comparison's folder, however far it is. `source` is the plan as it was typed."""
     path = out or standing.out / NAME
     if path.exists() and not is_ours(path):
@@ -58,7 +56,7 @@ def write_contest(standing: Standing, source: str, out: Path | None = None) -> P
     return path
 
 
-def _sections(s: Standing, source: str) -> Iterator[str]:
+def _sections(s: ComparisonResults, source: str) -> Iterator[str]:
     yield _head(s)
     if not s.shared:
         why = "".join(f"<li>{text(m)}: {text(w)}</li>" for m, w in s.refused.items())
@@ -81,23 +79,23 @@ def unit(resource: str) -> str:
     return UNITS[resource] + (" (NFE)" if resource == "nfe" else "")
 
 
-def label(s: Standing, metric: str) -> str:
+def label(s: ComparisonResults, metric: str) -> str:
     """A metric as people call it."""
     return s.plan.reward if metric == REWARD else metric
 
 
-def _colour(s: Standing, method: str) -> str:
-    if method == PLAIN:
+def _colour(s: ComparisonResults, method: str) -> str:
+    if method == BASELINE_ROW:
         return "var(--faint)"
     names = [s.plan.reference, *(m for m in s.plan.methods if m != s.plan.reference)]
     return COLOURS[names.index(method) % len(COLOURS)]
 
 
-def _swatch(s: Standing, method: str) -> str:
+def _swatch(s: ComparisonResults, method: str) -> str:
     return f'<i class="swatch" style="background:{_colour(s, method)}"></i>{text(method)}'
 
 
-def _head(s: Standing) -> str:
+def _head(s: ComparisonResults) -> str:
     plan, done = s.plan, len(s.done)
     refused = sum(len(plan.prompts) * len(plan.seeds) for _ in s.refused)
     facts = [
@@ -126,11 +124,11 @@ def interval(m: Mean, sign: bool = False) -> str:
     return "" if math.isnan(m.low) else f"{number(m.low, sign)} to {number(m.high, sign)}"
 
 
-def sentences(s: Standing) -> list[str]:
+def sentences(s: ComparisonResults) -> list[str]:
     """What the numbers say, no more."""
     out, reference = [], s.plan.reference
     for metric in s.metrics:
-        compared = [x for x in s.lines if metric in x.over and x.method != PLAIN]
+        compared = [x for x in s.lines if metric in x.over and x.method != BASELINE_ROW]
         if not compared:
             continue
         first = max(compared, key=lambda x: _finite(x.over[metric].value))
@@ -157,7 +155,7 @@ def sentences(s: Standing) -> list[str]:
     return out
 
 
-def _verdict(s: Standing) -> str:
+def _verdict(s: ComparisonResults) -> str:
     return f'<section class="verdict" id="verdict"><ul>{"".join(f"<li>{text(x)}</li>" for x in sentences(s))}</ul></section>'
 
 
@@ -165,7 +163,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else -math.inf
 
 
-def _forests(s: Standing) -> str:
+def _forests(s: ComparisonResults) -> str:
     cards = ""
     for metric in s.metrics:
         rows = [
@@ -193,7 +191,7 @@ def _forests(s: Standing) -> str:
     return f'<h2>Over {text(s.plan.reference)}<small>{small}</small></h2><section class="charts" id="forests">{cards}</section>'
 
 
-def _curves(s: Standing) -> str:
+def _curves(s: ComparisonResults) -> str:
     axes = [s.plan.resource, *(a for a in ("seconds", "nfe") if a != s.plan.resource)][:2]
     cards = "".join(_curve(s, s.plan.resource, metric) for metric in s.metrics)
     cards += _curve(s, axes[1], REWARD)
@@ -201,10 +199,10 @@ def _curves(s: Standing) -> str:
     return f'<h2>Best so far<small>{small}</small></h2><section class="charts" id="curves">{cards}</section>'
 
 
-def _curve(s: Standing, axis: str, metric: str) -> str:
+def _curve(s: ComparisonResults, axis: str, metric: str) -> str:
     lines, methods = [], []
     for x in s.lines:
-        points = s.curve(x.method, axis, metric) if x.method != PLAIN else []
+        points = s.curve(x.method, axis, metric) if x.method != BASELINE_ROW else []
         if points:
             steps = [(at, m.value) for at, m in points]
             ends = zip(points, [*points[1:], points[-1]], strict=True)
@@ -214,10 +212,10 @@ def _curve(s: Standing, axis: str, metric: str) -> str:
             methods.append(x.method)
     if not lines:
         return ""
-    plain = s.lines[-1].values[metric].value if s.lines[-1].method == PLAIN else math.nan
+    plain = s.lines[-1].values[metric].value if s.lines[-1].method == BASELINE_ROW else math.nan
     key = "".join(
         f'<span data-line="{text(m)}"><i style="background:{_colour(s, m)}"></i>{text(m)}</span>' for m in methods
-    ) + (f'<span><i class="base"></i>{PLAIN}</span>' if plain == plain else "")
+    ) + (f'<span><i class="base"></i>{BASELINE_ROW}</span>' if plain == plain else "")
     name = label(s, metric)
     chart = Chart(f"{name} of the best so far against {axis}", unit(axis), name, lines, baseline=plain, labelled=False)
     kind = " of the leader by reward" if metric != REWARD else ""
@@ -231,7 +229,7 @@ def _cell(m: Mean, best: bool) -> str:
     return f"<td{' class=best' if best else ''}>{number(m.value)}<small>{interval(m)}</small></td>"
 
 
-def _league(s: Standing) -> str:
+def _league(s: ComparisonResults) -> str:
     kinds = list(dict.fromkeys(k for x in s.lines for k in x.diversity))
     top = {m: max((_finite(x.values[m].value) for x in s.lines), default=math.nan) for m in s.metrics}
     widest = {k: max(_finite(x.diversity[k].value) for x in s.lines if k in x.diversity) for k in kinds}
@@ -244,7 +242,7 @@ def _league(s: Standing) -> str:
         cells = "".join(_cell(x.values[m], x.values[m].value == top[m]) for m in s.metrics)
         for k in kinds:
             cells += _cell(x.diversity[k], x.diversity[k].value == widest[k]) if k in x.diversity else "<td></td>"
-        rows += f"<tr{' class=aside' if x.method == PLAIN else ''}><td>{_swatch(s, x.method)}</td>{cells}</tr>"
+        rows += f"<tr{' class=aside' if x.method == BASELINE_ROW else ''}><td>{_swatch(s, x.method)}</td>{cells}</tr>"
     small = f"means over {len(s.prompts)} prompts with 95 % intervals; best of each column in colour"
     return (
         f'<h2>League<small>{small}</small></h2><div class="card scroll" id="league"><table><thead><tr><th>method</th>{head}</tr>'
@@ -252,8 +250,11 @@ def _league(s: Standing) -> str:
     )
 
 
-def _pictures(s: Standing) -> str:
-    methods = [*([PLAIN] if s.lines[-1].method == PLAIN else []), *(x.method for x in s.lines if x.method != PLAIN)]
+def _pictures(s: ComparisonResults) -> str:
+    methods = [
+        *([BASELINE_ROW] if s.lines[-1].method == BASELINE_ROW else []),
+        *(x.method for x in s.lines if x.method != BASELINE_ROW),
+    ]
     firsts = {p: seed for p, seed in reversed(s.shared)}
     chosen = [(p, firsts[p]) for p in s.prompts][:ROWS]
     judge = s.metrics[1] if len(s.metrics) > 1 else None
@@ -274,7 +275,7 @@ def _pictures(s: Standing) -> str:
     )
 
 
-def _shot(s: Standing, method: str, prompt: str, seed: int, value: float, top: bool, judge: str | None) -> str:
+def _shot(s: ComparisonResults, method: str, prompt: str, seed: int, value: float, top: bool, judge: str | None) -> str:
     path = s.picture(method, prompt, seed)
     if path is None:
         return '<td><div class="blank"></div></td>'
@@ -286,8 +287,8 @@ def _shot(s: Standing, method: str, prompt: str, seed: int, value: float, top: b
     )
 
 
-def _costs(s: Standing) -> str:
-    lines = [x for x in s.lines if x.method != PLAIN]
+def _costs(s: ComparisonResults) -> str:
+    lines = [x for x in s.lines if x.method != BASELINE_ROW]
     names = [n for n in UNITS if n == s.plan.resource or any(getattr(x.cost, n) for x in lines)]
     equal = {s.plan.resource: "<small>held equal</small>"}
     head = "".join(f"<th>{text('NFE' if n == 'nfe' else UNITS[n])}{equal.get(n, '')}</th>" for n in names)
@@ -307,7 +308,7 @@ def _costs(s: Standing) -> str:
     )
 
 
-def _methods(s: Standing) -> str:
+def _methods(s: ComparisonResults) -> str:
     from fairlead.bench import plan
 
     rows: Sequence[tuple[str, str]] = [
@@ -317,7 +318,7 @@ def _methods(s: Standing) -> str:
     return f'<h2>Methods</h2><div class="methods">{pairs(list(rows))}</div>'
 
 
-def _settings(s: Standing) -> str:
+def _settings(s: ComparisonResults) -> str:
     first = next(iter(s.done.values()))
     spec, p = first.view.spec, s.plan
     items: list[tuple[str, Any]] = [
@@ -337,7 +338,7 @@ def _settings(s: Standing) -> str:
     return f'<section id="settings"><h2>Settings</h2>{pairs([(str(a), str(b)) for a, b in items])}</section>'
 
 
-def _commands(s: Standing, source: str) -> str:
+def _commands(s: ComparisonResults, source: str) -> str:
     words = ("compare", source, "--out", shown(s.out))
     lines = [
         ("continue, or write this page again", command(*words)),

@@ -10,8 +10,8 @@ import typer
 
 from fairlead.app.console import say
 from fairlead.app.page import picture, text
-from fairlead.app.view import View
 from fairlead.app.words import command, number, shown
+from fairlead.run.view import View
 
 Keep = Annotated[
     int | None,

@@ -11,11 +11,13 @@ from rich.text import Text
 
 from fairlead.app import catalogue
 from fairlead.app.console import pairs, plain_table, print_json, quiet, say, stdout
-from fairlead.app.view import View
-from fairlead.app.words import UNITS, count, duration, number, reason, shown
+from fairlead.app.run_object import run_object
+from fairlead.app.words import count, duration, number, reason, shown
+from fairlead.core.cost import UNITS
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
 from fairlead.run.spec import Spec
+from fairlead.run.view import View
 
 
 def price(spec: Spec, as_json: bool) -> int:
@@ -210,7 +212,7 @@ def list_runs(as_json: bool) -> int:
             objects.append({"run": shown(folder), "error": str(error)})
             table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
             continue
-        objects.append({**view.as_object(), "prompt": view.spec.prompt})
+        objects.append({**run_object(view), "prompt": view.spec.prompt})
         table.add_row(
             Text(shown(folder), style="bold cyan"),
             Text(view.spec.prompt),

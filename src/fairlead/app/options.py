@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fairlead.app.words import UNITS
+from fairlead.core.cost import UNITS
 from fairlead.run import registry
 
 

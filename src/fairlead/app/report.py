@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from fairlead.app import heldout, kept
+from fairlead.app import held_out, kept
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import change, page, pairs, picture, text
-from fairlead.app.view import Point, View
 from fairlead.app.words import (
-    UNITS,
     budget_text,
     command,
     count,
@@ -23,10 +21,11 @@ from fairlead.app.words import (
     run_command,
     shown,
 )
-from fairlead.core.cost import Cost
+from fairlead.core.cost import UNITS, Cost
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import write_atomically
+from fairlead.run.view import Point, View
 
 NAME = "report.html"
 GALLERY = 64
@@ -52,7 +51,7 @@ def _sections(view: View) -> Iterator[str]:
     yield _charts(view)
     yield kept.section(view)
     yield _gallery(view)
-    yield heldout.section(view)
+    yield held_out.section(view)
     yield _terms(view)
     yield _cost(view)
     yield _settings(view)
@@ -142,7 +141,7 @@ def _amount(name: str, value: float) -> str:
 
 def _notes(view: View) -> str:
     notes = list(view.warnings)
-    if told := heldout.warning(view):
+    if told := held_out.warning(view):
         notes.append(told)
     if view.status == "running":
         notes.append(

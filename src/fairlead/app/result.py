@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.app.page import picture, text
 from fairlead.app.report import write_report
-from fairlead.app.view import View, rows
 from fairlead.app.words import count, duration, number, reason
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
+from fairlead.run.view import View, rows
 
 if TYPE_CHECKING:
     from PIL import Image

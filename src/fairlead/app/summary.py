@@ -8,9 +8,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app.console import cost_text, pairs
-from fairlead.app.view import View
 from fairlead.app.words import number, reason, shown
 from fairlead.run.spec import reward_text
+from fairlead.run.view import View
 
 
 def summary(view: View, page: Path) -> Table:

@@ -7,22 +7,10 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
-
-UNITS = {
-    "nfe": "denoiser evaluations",
-    "forwards": "network rows",
-    "backwards": "rows differentiated",
-    "decodes": "images decoded",
-    "scores": "images scored",
-    "seconds": "seconds",
-    "dollars": "US dollars",
-}
-"""What each entry of a cost counts."""
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -62,23 +50,6 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def slug(text: str, longest: int = 40) -> str:
-    """Letters, digits and hyphens of a prompt, for a folder name."""
-    words = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-    if len(words) > longest:
-        words = words[:longest].rsplit("-", 1)[0] if "-" in words[:longest] else words[:longest]
-    return words or "run"
-
-
-def new_folder(prompt: str, now: datetime, root: Path = Path("runs")) -> Path:
-    """A folder under `root` that does not exist yet, named by time and prompt."""
-    name = f"{now:%Y%m%d-%H%M%S}-{slug(prompt)}"
-    folder, again = root / name, 2
-    while folder.exists():
-        folder, again = root / f"{name}-{again}", again + 1
-    return folder
 
 
 def shown(path: Path) -> str:

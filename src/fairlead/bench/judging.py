@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from fairlead.app.words import slug
 from fairlead.bench import geneval, statistics
 from fairlead.bench.prompts import Asked
 from fairlead.bench.statistics import Mean
 from fairlead.core.errors import FairleadError
 from fairlead.run import machine, scoring
+from fairlead.run.folders import slug
 from fairlead.run.spec import parse_reward, reward_text
 
 BATCH = 32

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fairlead.bench import compare
+from fairlead.bench import comparison
 from fairlead.bench.prompts import Asked
 from fairlead.bench.suites import Suite
 from fairlead.core.cost import Cost
@@ -163,7 +163,7 @@ def _plain(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) 
 
 def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) -> Iterator[tuple[int, Cost]]:
     """One run a picture; its winner is kept, the run is not."""
-    bench = compare.Bench(out, {})
+    bench = comparison.CellRunner(out, {})
     for picture in every:
         if (out / picture.path).is_file():
             continue

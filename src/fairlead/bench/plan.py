@@ -31,12 +31,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.contest import PLAIN
-from fairlead.app.words import slug
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key
 from fairlead.run import models
+from fairlead.run.folders import slug
 from fairlead.run.formula import parse_part
+from fairlead.run.records import BASELINE_ROW
 from fairlead.run.spec import Part, Spec, make_spec, parse_budget, reward_text
 
 COMMON = ("model", "sampler", "steps", "batch", "settings")
@@ -179,9 +179,9 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
     for method, words in methods.items():
         if not isinstance(words, dict):
             raise FairleadError(f"Method {method} of plan {name} is {words!r}: make it a table, [methods.{method}].")
-        if not re.fullmatch(r"\w[\w .+-]*", method) or method == PLAIN:
+        if not re.fullmatch(r"\w[\w .+-]*", method) or method == BASELINE_ROW:
             raise FairleadError(
-                f"A method of plan {name} is called {method!r}: use letters, digits, spaces and _-+., and not {PLAIN!r}."
+                f"A method of plan {name} is called {method!r}: use letters, digits, spaces and _-+., and not {BASELINE_ROW!r}."
             )
         _known(words, METHOD, f"setting of method {method}")
         _typed(words, f"method {method}")

@@ -10,6 +10,17 @@ from dataclasses import asdict, dataclass, fields, replace
 
 from fairlead.core.errors import FairleadError, unknown
 
+UNITS = {
+    "nfe": "denoiser evaluations",
+    "forwards": "network rows",
+    "backwards": "rows differentiated",
+    "decodes": "images decoded",
+    "scores": "images scored",
+    "seconds": "seconds",
+    "dollars": "US dollars",
+}
+"""What each entry of a cost counts."""
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 
 BASELINE = -1
 """Index of the plain sample of the same seed without any control."""
+BASELINE_ROW = "no search"
+"""The baseline where it stands in a table beside methods."""
+REWARD = "reward"
+"""The optimised reward where it stands in a table beside watched ones."""
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,18 @@
-"""The held-out guard: what was optimised beside what was only watched. Imports no torch."""
+"""Watched rewards as a held-out check: did they fall while the optimised reward rose? Imports no torch."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from fairlead.app.page import change, text
-from fairlead.app.words import number
 from fairlead.run.spec import reward_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from fairlead.app.view import View
+from fairlead.run.view import View
 
 
 @dataclass(frozen=True)
-class Held:
-    """One watched formula in a run."""
+class HeldOut:
+    """One watched reward of a run: recorded for every picture and never optimised."""
 
     name: str
     before: float
@@ -31,7 +25,7 @@ class Held:
     """True if the reward rose from baseline to best while this went down."""
 
 
-def held(view: View) -> list[Held]:
+def held(view: View) -> list[HeldOut]:
     """Every watched formula of the run, in the order they were named."""
     out = []
     for tree in view.spec.watch:
@@ -40,7 +34,7 @@ def held(view: View) -> list[Held]:
         before = float(view.baseline.terms.get(name, math.nan)) if view.baseline else math.nan
         after = float(view.best.terms.get(name, math.nan)) if view.best else math.nan
         both = [(c.reward, c.terms.get(name, math.nan)) for c in view.candidates]
-        out.append(Held(label, before, after, correlation(both), view.gain > 0 and after < before))
+        out.append(HeldOut(label, before, after, correlation(both), view.gain > 0 and after < before))
     return out
 
 
@@ -75,37 +69,3 @@ def hacked(view: View) -> bool:
     """True if the reward rose and every watched formula fell: what was gained is likely not what was wanted."""
     every = held(view)
     return bool(every) and all(h.fell for h in every)
-
-
-def warning(view: View) -> str | None:
-    """The sentence about it, or None."""
-    if not hacked(view):
-        return None
-    names = ", ".join(f"{h.name} ({number(h.after - h.before, sign=True)})" for h in held(view))
-    return (
-        f"Reward hacking is likely: the optimised reward rose by {number(view.gain)} while everything that was only watched "
-        f"fell: {names}."
-    )
-
-
-def section(view: View) -> str:
-    """Optimised beside watched, as a table; empty if nothing was watched."""
-    every = held(view)
-    if not every:
-        return ""
-    first, last = view.baseline, view.best
-    before, after = (c.reward if c else math.nan for c in (first, last))
-    head = (
-        f'<tr class="total"><td>{text(reward_text(view.spec.reward))}</td><td>optimised</td><td>{number(before)}</td>'
-        f"<td>{number(after)}</td>{change(after - before)}<td></td></tr>"
-    )
-    body = "".join(
-        f"<tr><td>{text(h.name)}</td><td>watched{', <b>fell</b>' if h.fell else ''}</td><td>{number(h.before)}</td>"
-        f"<td>{number(h.after)}</td>{change(h.after - h.before)}<td>{number(h.agreement, sign=True)}</td></tr>"
-        for h in every
-    )
-    return (
-        "<h2>Held out<small>watched rewards were never optimised: they tell whether the gain is real</small></h2>"
-        '<div class="card scroll" id="heldout"><table><thead><tr><th>reward</th><th></th><th>baseline</th><th>best found</th>'
-        f"<th>change</th><th>rank correlation with the reward</th></tr></thead><tbody>{head}{body}</tbody></table></div>"
-    )

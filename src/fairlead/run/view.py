@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.words import shown
 from fairlead.core.cost import Cost
 from fairlead.run.records import BASELINE, Candidate
 from fairlead.run.spec import Spec
@@ -138,48 +137,6 @@ class View:
         """`best.png` or `baseline.png` where it was written, else the picture in the record."""
         path = self.folder / name
         return path if path.is_file() else self.picture(candidate)
-
-    def _draft(self, index: int) -> dict[str, Any]:
-        reward = next(c.reward for c in self.candidates if c.index == index)
-        return {"candidate": index, "reward": reward}
-
-    def as_object(self) -> dict[str, Any]:
-        """What `--json` prints."""
-        cost = self.spent.as_dict()
-        names = ["nfe", "forwards", *(["backwards"] if self.spent.backwards else []), "decodes", "scores", "seconds"]
-        names += ["dollars"] if self.spent.dollars else []
-        from fairlead.app import heldout
-
-        best, baseline = self.best, self.baseline
-        return {
-            "run": shown(self.folder),
-            "baseline": baseline
-            and {
-                "reward": baseline.reward,
-                "terms": dict(baseline.terms),
-                "image": shown(self.named_picture("baseline.png", baseline)),
-            },
-            "best": best
-            and {
-                "candidate": best.index,
-                "reward": best.reward,
-                "terms": dict(best.terms),
-                "image": shown(self.named_picture("best.png", best)),
-                **({} if best.refines is None else {"draft": self._draft(best.refines)}),
-            },
-            **(
-                {
-                    "watched": {
-                        h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in heldout.held(self)
-                    },
-                    "hacking": heldout.hacked(self),
-                }
-                if self.spec.watch
-                else {}
-            ),
-            "cost": {name: cost[name] for name in names},
-            "stopped": self.stopped or self.status,
-        }
 
 
 def rows(view: View) -> Sequence[dict[str, Any]]:

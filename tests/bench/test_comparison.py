@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from fairlead.app.cli import main
-from fairlead.bench import compare, plan, statistics
+from fairlead.bench import comparison, plan, statistics
+from fairlead.bench.comparison_results import BASELINE_ROW, REWARD, ComparisonResults
 from fairlead.bench.plan import Plan
-from fairlead.bench.standing import PLAIN, REWARD, Standing
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.key import Key
 from fairlead.run import engine
@@ -50,23 +50,23 @@ def small() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def whole(small: Plan, tmp_path_factory: pytest.TempPathFactory) -> Standing:
+def whole(small: Plan, tmp_path_factory: pytest.TempPathFactory) -> ComparisonResults:
     out = tmp_path_factory.mktemp("whole")
-    compare.run(small, out)
-    return Standing.read(small, out)
+    comparison.run(small, out)
+    return ComparisonResults.read(small, out)
 
 
-def rewards(standing: Standing) -> dict[Any, list[float]]:
+def rewards(standing: ComparisonResults) -> dict[Any, list[float]]:
     return {k: [c.reward for c in d.view.candidates] for k, d in standing.done.items()}
 
 
-def test_numbers_are_paired_and_seeds_shared(whole: Standing) -> None:
+def test_numbers_are_paired_and_seeds_shared(whole: ComparisonResults) -> None:
     for d in whole.done.values():
         assert not d.view.own_baseline, "nobody pays for the plain sample"
         assert d.cell.spec.seed == whole.done["random", d.cell.prompt, 0].cell.spec.seed
 
 
-def test_every_method_has_the_same_noise_and_the_same_budget(small: Plan, whole: Standing) -> None:
+def test_every_method_has_the_same_noise_and_the_same_budget(small: Plan, whole: ComparisonResults) -> None:
     assert whole.methods == ["random", "zero_order", "steered"]
     assert whole.total == 12
     for (method, prompt, seed), d in whole.done.items():
@@ -92,7 +92,7 @@ def test_nobody_always_goes_first(small: Plan) -> None:
     assert [c.prompt for c in cells] == [p for p in ("one", "two", "three") for _ in range(4)]
 
 
-def test_who_cannot_is_named_with_the_reason(whole: Standing) -> None:
+def test_who_cannot_is_named_with_the_reason(whole: ComparisonResults) -> None:
     assert list(whole.refused) == ["greedy"]
     assert "does not cover one group of 64" in whole.refused["greedy"]
 
@@ -100,8 +100,8 @@ def test_who_cannot_is_named_with_the_reason(whole: Standing) -> None:
 def test_watched_formulas_have_columns_however_they_are_typed(small: Plan, tmp_path: Path) -> None:
     typed = plan.parse(PLAN.replace('["jpeg_size"]', '["-brightness", "0.50*jpeg_size+1"]'), "typed", Path())
     one = typed.only(["random"], prompts=1)
-    compare.run(one, tmp_path)
-    standing = Standing.read(one, tmp_path)
+    comparison.run(one, tmp_path)
+    standing = ComparisonResults.read(one, tmp_path)
     assert standing.metrics == [REWARD, "-1*brightness", "0.5*jpeg_size + 1"]
     (row,) = standing.table()
     assert row["-1*brightness"] == -row[REWARD]
@@ -109,9 +109,9 @@ def test_watched_formulas_have_columns_however_they_are_typed(small: Plan, tmp_p
 
 def test_a_refusal_is_of_its_budget(small: Plan, tmp_path: Path) -> None:
     greedy = small.only(["greedy"], prompts=1)
-    compare.run(greedy, tmp_path)
-    assert list(Standing.read(greedy, tmp_path).refused) == ["greedy"]
-    assert not Standing.read(greedy.only(budget="nfe=48"), tmp_path).refused
+    comparison.run(greedy, tmp_path)
+    assert list(ComparisonResults.read(greedy, tmp_path).refused) == ["greedy"]
+    assert not ComparisonResults.read(greedy.only(budget="nfe=48"), tmp_path).refused
 
 
 def test_who_got_no_picture_in_time_takes_no_part(small: Plan, tmp_path: Path) -> None:
@@ -123,55 +123,55 @@ def test_who_got_no_picture_in_time_takes_no_part(small: Plan, tmp_path: Path) -
         store = Store.create(tmp_path / cell.folder, spec, {}, "now")
         store.set_status(status, "budget: seconds" if status == "finished" else "")
         store.close()
-    standing = Standing.read(hurried, tmp_path)
+    standing = ComparisonResults.read(hurried, tmp_path)
     assert list(standing.refused) == [hurried.cells()[0].method]
     assert "ended before the first picture" in standing.refused[hurried.cells()[0].method]
     assert not standing.done
 
 
-def test_an_interrupted_comparison_goes_on_bit_for_bit(small: Plan, whole: Standing, tmp_path: Path) -> None:
+def test_an_interrupted_comparison_goes_on_bit_for_bit(small: Plan, whole: ComparisonResults, tmp_path: Path) -> None:
     asked = iter(range(99))
-    compare.run(small, tmp_path, stop=lambda: next(asked) >= 25)
-    half = Standing.read(small, tmp_path)
+    comparison.run(small, tmp_path, stop=lambda: next(asked) >= 25)
+    half = ComparisonResults.read(small, tmp_path)
     assert 0 < len(half.done) < len(whole.done)
     seen: list[str] = []
-    compare.run(small, tmp_path, watch=lambda c, s: seen.append(c.folder))
-    assert rewards(Standing.read(small, tmp_path)) == rewards(whole)
+    comparison.run(small, tmp_path, watch=lambda c, s: seen.append(c.folder))
+    assert rewards(ComparisonResults.read(small, tmp_path)) == rewards(whole)
     assert len(seen) == 12 - len(half.done)
-    compare.run(small, tmp_path, watch=lambda c, s: seen.append(c.folder))
+    comparison.run(small, tmp_path, watch=lambda c, s: seen.append(c.folder))
     assert len(seen) == 12 - len(half.done) + 3, "only what was refused is tried again"
 
 
 def test_a_larger_budget_goes_on_and_a_cell_is_an_ordinary_run(small: Plan, tmp_path: Path) -> None:
     one = small.only(["random"], prompts=1)
-    compare.run(one, tmp_path)
+    comparison.run(one, tmp_path)
     more = one.only(budget="nfe=36")
-    assert not Standing.read(more, tmp_path).done, "half the budget is no answer"
-    compare.run(more, tmp_path)
-    (d,) = Standing.read(more, tmp_path).done.values()
+    assert not ComparisonResults.read(more, tmp_path).done, "half the budget is no answer"
+    comparison.run(more, tmp_path)
+    (d,) = ComparisonResults.read(more, tmp_path).done.values()
     assert len(d.view.candidates) == 18
     with pytest.raises(StoreError, match="has spent more than nfe=24: give a larger --budget, or another --out"):
-        compare.run(one, tmp_path)
-    assert len(Standing.read(more, tmp_path).done) == 1, "what is there stays"
+        comparison.run(one, tmp_path)
+    assert len(ComparisonResults.read(more, tmp_path).done) == 1, "what is there stays"
     engine.start(more.cells()[0].spec, tmp_path / "again").close()
     again = Store.open(tmp_path / "again")
     assert [c.reward for c in again.candidates()] == [c.reward for c in d.view.candidates]
     again.close()
 
 
-def test_two_processes_give_what_one_gives(small: Plan, whole: Standing, tmp_path: Path) -> None:
+def test_two_processes_give_what_one_gives(small: Plan, whole: ComparisonResults, tmp_path: Path) -> None:
     two = small.only(["zero_order"])
     seen: list[str] = []
-    compare.run(two, tmp_path, workers=2, watch=lambda c, s: seen.append(c.folder))
+    comparison.run(two, tmp_path, workers=2, watch=lambda c, s: seen.append(c.folder))
     assert sorted(seen) == sorted(c.folder for c in two.cells())
     expected = {k: v for k, v in rewards(whole).items() if k[0] in two.methods}
-    found = rewards(Standing.read(two, tmp_path))
+    found = rewards(ComparisonResults.read(two, tmp_path))
     assert found.keys() == expected.keys()
     for key, values in found.items():
         assert values == pytest.approx(expected[key], abs=1e-6)
 
 
-def test_numbers_are_paired_over_prompts(whole: Standing) -> None:
+def test_numbers_are_paired_over_prompts(whole: ComparisonResults) -> None:
     """Against the plainest way to compute them."""
     line = next(x for x in whole.lines if x.method == "zero_order")
     for metric in (REWARD, "jpeg_size"):
@@ -183,11 +183,11 @@ def test_numbers_are_paired_over_prompts(whole: Standing) -> None:
         means = np.sort(gaps[statistics.resamples(3)].mean(1))
         assert line.over[metric].low == pytest.approx(np.quantile(means, 0.025))
         assert line.wins[metric].value == pytest.approx(np.mean(np.where(gaps == 0, 0.5, gaps > 0)))
-    assert whole.lines[-1].method == PLAIN
+    assert whole.lines[-1].method == BASELINE_ROW
     assert whole.lines[-1].over[REWARD].value <= 0
 
 
-def test_a_curve_knows_only_what_was_spent(whole: Standing) -> None:
+def test_a_curve_knows_only_what_was_spent(whole: ComparisonResults) -> None:
     for method in whole.methods:
         curve = whole.curve(method, "nfe", REWARD)
         values = [m.value for _, m in curve]
@@ -247,7 +247,7 @@ def test_intervals() -> None:
         ('steer = ["dfs"]', "steer = 3", "steer of method steered is 3"),
         ('steer = ["dfs"]', "settings = 'n=3'", "settings of method steered"),
         ("[methods.steered]", '[methods."../steered"]', "is called '../steered'"),
-        ("[methods.steered]", f'[methods."{PLAIN}"]', f"is called '{PLAIN}'"),
+        ("[methods.steered]", f'[methods."{BASELINE_ROW}"]', f"is called '{BASELINE_ROW}'"),
     ],
 )
 def test_a_wrong_plan_is_one_sentence(old: str, new: str, told: str) -> None:
@@ -258,8 +258,8 @@ def test_a_wrong_plan_is_one_sentence(old: str, new: str, told: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ('steer = ["dfs"]', 'steer = ["dfs(breath=2)"]', "setting of dfs"),
-        ('steer = ["dfs"]', 'search = "best_of(m=2)"', "setting of best_of"),
+        ('steer = ["dfs"]', 'steer = ["dfs(breath=2)"]', "of dfs is unknown"),
+        ('steer = ["dfs"]', 'search = "best_of(m=2)"', "of best_of is unknown"),
         ('steer = ["dfs"]', 'space = "embedding(frist=1)"', "Did you mean 'first'"),
         ('steer = ["dfs"]', 'intervene = ["repulsion(strenght=1)"]', "Did you mean 'strength'"),
     ],
@@ -267,7 +267,7 @@ def test_a_wrong_plan_is_one_sentence(old: str, new: str, told: str) -> None:
 def test_a_misspelt_setting_costs_nothing(old: str, new: str, told: str, tmp_path: Path) -> None:
     wrong = plan.parse(PLAN.replace(old, new), "wrong", Path())
     with pytest.raises(FairleadError, match=told):
-        compare.run(wrong, tmp_path / "out")
+        comparison.run(wrong, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -289,9 +289,9 @@ def test_workers_that_die_are_counted_and_a_broken_watcher_is_heard(
 ) -> None:
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda kind: fork)
-    monkeypatch.setattr(compare, "_work", lambda *words: os._exit(3 if words[2] == 0 else 0))
+    monkeypatch.setattr(comparison, "_work", lambda *words: os._exit(3 if words[2] == 0 else 0))
     with pytest.raises(FairleadError, match=r"^1 of 2 workers died"):
-        compare.run(small, tmp_path, workers=2)
+        comparison.run(small, tmp_path, workers=2)
 
     def broken(cell: plan.Cell, status: str) -> None:
         raise ZeroDivisionError
@@ -302,9 +302,9 @@ def test_workers_that_die_are_counted_and_a_broken_watcher_is_heard(
         said.put((where, "done"))
         ended.wait(20)
 
-    monkeypatch.setattr(compare, "_work", waits)
+    monkeypatch.setattr(comparison, "_work", waits)
     with pytest.raises(ZeroDivisionError):
-        compare.run(small, tmp_path, workers=2, watch=broken)
+        comparison.run(small, tmp_path, workers=2, watch=broken)
 
 
 @pytest.mark.parametrize("name", plan.ready_made())
@@ -326,7 +326,14 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     page = Path(found["page"]).read_text()
     assert page.count("<table") >= 4
     assert page.count("<figure class=win>") >= 3
-    for word in ("brightness", "which is optimised", "24 denoiser evaluations", "zero_order", PLAIN, "held equal"):
+    for word in (
+        "brightness",
+        "which is optimised",
+        "24 denoiser evaluations",
+        "zero_order",
+        BASELINE_ROW,
+        "held equal",
+    ):
         assert word in page
     assert "http" not in page.replace("http://www.w3.org", "")
     with Path("comparisons/p/cells.csv").open() as handle:

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from fairlead.app.cli import main
-from fairlead.app.heldout import correlation, hacked, held
 from fairlead.app.report import write_report
-from fairlead.app.view import View
+from fairlead.run.held_out import correlation, hacked, held
+from fairlead.run.view import View
 
 
 def run(out: Path, capsys: pytest.CaptureFixture[str], reward: str, *watch: str) -> tuple[dict[str, object], str]:

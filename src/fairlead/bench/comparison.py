@@ -33,7 +33,7 @@ Watch = Callable[[Cell, str], None]
 
 
 @dataclass
-class Bench:
+class CellRunner:
     """What one process keeps between cells: models are loaded once."""
 
     out: Path
@@ -152,7 +152,7 @@ def _claimed(out: Path, cell: Cell) -> Iterator[bool]:
 
 def walk(plan: Plan, out: Path, watch: Watch, stop: Callable[[], bool]) -> None:
     """Every cell that is neither finished nor claimed by another process, in the plan's order."""
-    bench = Bench(out, {})
+    bench = CellRunner(out, {})
     warm: set[str] = set()
     for cell in plan.cells():
         if stop():

@@ -9,14 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.contest import PLAIN, REWARD
-from fairlead.app.view import Point, View
-from fairlead.app.words import UNITS
-from fairlead.bench import compare, statistics
+from fairlead.bench import comparison, statistics
 from fairlead.bench.plan import Cell, Plan
 from fairlead.bench.statistics import Mean
-from fairlead.core.cost import Cost
+from fairlead.core.cost import UNITS, Cost
+from fairlead.run.records import BASELINE_ROW, REWARD
 from fairlead.run.store import DATABASE
+from fairlead.run.view import Point, View
 
 GRID = 48
 """Places at which curves are read."""
@@ -80,7 +79,7 @@ class Line:
 
 
 @dataclass
-class Standing:
+class ComparisonResults:
     """A plan and what of it is done."""
 
     plan: Plan
@@ -91,14 +90,14 @@ class Standing:
     total: int = 0
 
     @staticmethod
-    def read(plan: Plan, out: Path) -> Standing:
+    def read(plan: Plan, out: Path) -> ComparisonResults:
         """Everything in the folder that this plan asks for."""
         cells = plan.cells()
-        found = Standing(plan, out, total=len(cells))
+        found = ComparisonResults(plan, out, total=len(cells))
         errors: dict[str, list[str]] = {}
         for cell in cells:
             folder = out / cell.folder
-            note = compare.note(folder)
+            note = comparison.note(folder)
             if "error" in note:
                 if note.get("budget", dict(cell.spec.budget)) != dict(cell.spec.budget):
                     continue  # a refusal of another budget
@@ -149,8 +148,8 @@ class Standing:
         return [_average(value(p, s) for q, s in self.shared if q == p) for p in self.prompts]
 
     def final(self, method: str, metric: str) -> Callable[[str, int], float]:
-        """What a method's winner has for a prompt and seed; `PLAIN` is the plain sample."""
-        if method == PLAIN:
+        """What a method's winner has for a prompt and seed; `BASELINE_ROW` is the plain sample."""
+        if method == BASELINE_ROW:
             return lambda p, s: self.plain(p, s, metric)
         return lambda p, s: self.done[method, p, s].final(metric)
 
@@ -170,12 +169,12 @@ class Standing:
     def lines(self) -> list[Line]:
         """Every answering method, best mean reward first, the plain sample last if there is one."""
         out = sorted((self._line(m) for m in self.methods), key=lambda line: -_first(line.values[REWARD].value))
-        plain = self._line(PLAIN) if self.shared else None
+        plain = self._line(BASELINE_ROW) if self.shared else None
         return [*out, *([plain] if plain and plain.values[REWARD].n else [])]
 
     def _line(self, method: str) -> Line:
         reference = self.plan.reference
-        rows = [self.done[method, *k] for k in self.shared] if method != PLAIN else []
+        rows = [self.done[method, *k] for k in self.shared] if method != BASELINE_ROW else []
         values, over, won = {}, {}, {}
         for metric in self.metrics:
             mine = self.final(method, metric)
@@ -201,11 +200,11 @@ class Standing:
         )
 
     def picture(self, method: str, prompt: str, seed: int) -> Path | None:
-        """The winner's file; for `PLAIN` the plain sample's."""
-        d = self.baseline(prompt, seed) if method == PLAIN else self.done.get((method, prompt, seed))
+        """The winner's file; for `BASELINE_ROW` the plain sample's."""
+        d = self.baseline(prompt, seed) if method == BASELINE_ROW else self.done.get((method, prompt, seed))
         if d is None:
             return None
-        chosen = d.view.baseline if method == PLAIN else d.view.best
+        chosen = d.view.baseline if method == BASELINE_ROW else d.view.best
         return None if chosen is None else d.view.picture(chosen)
 
     def _diversity(self, method: str) -> dict[str, Mean]:
@@ -246,7 +245,7 @@ class Standing:
                 "tag": d.cell.tag,
                 "seed": d.cell.seed,
                 **{m: d.final(m) for m in self.metrics},
-                **{f"{m}, {PLAIN}": self.plain(*d.key, m) for m in self.metrics},
+                **{f"{m}, {BASELINE_ROW}": self.plain(*d.key, m) for m in self.metrics},
                 "candidates": len(d.view.candidates),
                 **d.view.spent.as_dict(),
                 "wall": d.wall,
