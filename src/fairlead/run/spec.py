@@ -13,11 +13,11 @@ from typing import Any
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import registry
-from fairlead.run.formula import Part as Part
 from fairlead.run.formula import from_data, parse_part
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
+from fairlead.run.part import Part as Part
 
 MAX_PROMPT = 2000
 
