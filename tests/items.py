@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from fairlead.core.key import Key, normals
-from fairlead.core.sampling import Scene, Step
 from fairlead.core.search import Feedback, Proposal, Space
+from fairlead.core.steering import Scene, Steering, Step
 
 
 @dataclass(frozen=True)
-class Toward:
+class Toward(Steering):
     """Guides every clean prediction towards a bank rendered once per prompt; spends nothing per step."""
 
     scale: float = 0.3
     bank: Tensor | None = None
-    couples: bool = False
 
     def prepare(self, scene: Scene) -> Toward:
         keys = tuple(scene.key.fold("bank", i) for i in range(3))
@@ -37,15 +36,11 @@ class Toward:
 
 
 @dataclass(frozen=True)
-class Tries:
+class Tries(Steering):
     """Takes the best of k noises at every step by the reward of a short look ahead; k = 1 is the identity."""
 
     k: int = 3
     ahead: int = 2
-    couples: bool = False
-
-    def prepare(self, scene: Scene) -> Tries:
-        return self
 
     def __call__(self, step: Step) -> Step:
         if self.k == 1 or step.to.sigma == 0 or not step.sampler.stochastic:
@@ -60,14 +55,10 @@ class Tries:
 
 
 @dataclass(frozen=True)
-class Spends:
+class Spends(Steering):
     """k more evaluations a step, thrown away."""
 
     k: int = 2
-    couples: bool = False
-
-    def prepare(self, scene: Scene) -> Spends:
-        return self
 
     def __call__(self, step: Step) -> Step:
         for _ in range(self.k):
@@ -76,14 +67,12 @@ class Spends:
 
 
 @dataclass(frozen=True)
-class Pull:
+class Pull(Steering):
     """After every step, samples move towards the mean of their group: couples."""
 
     strength: float = 0.2
-    couples: bool = True
 
-    def prepare(self, scene: Scene) -> Pull:
-        return self
+    couples = True
 
     def __call__(self, step: Step) -> Step:
         if self.strength == 0:
@@ -97,11 +86,10 @@ class Pull:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measured(Steering):
     """Keeps a number where only tensors are kept."""
 
     level: float = 0.0
-    couples: bool = False
 
     def prepare(self, scene: Scene) -> Measured:
         return replace(self, level=3.0)

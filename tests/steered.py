@@ -12,7 +12,9 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning
-from fairlead.core.sampling import Chain, Sampler, Steering, sample
+from fairlead.core.samplers import Sampler
+from fairlead.core.sampling import sample
+from fairlead.core.steering import Chain, Steering
 
 
 def steered(

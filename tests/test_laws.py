@@ -13,7 +13,7 @@ import items
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Shape
-from fairlead.core.sampling import Chain
+from fairlead.core.steering import Chain
 from fairlead.models.mixture import Mixture
 from fairlead.run import registry
 from fairlead.run.executor import Local

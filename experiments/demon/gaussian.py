@@ -25,8 +25,10 @@ from fairlead.bench import statistics
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning
-from fairlead.core.sampling import Steering, Step, euler, sample
+from fairlead.core.samplers import euler
+from fairlead.core.sampling import sample
 from fairlead.core.sde import ratio
+from fairlead.core.steering import Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.steering._synthesis import synthesis, weights
 from fairlead.steering.demon import Demon

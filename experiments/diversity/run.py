@@ -32,7 +32,8 @@ from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.diverse import pick, standard
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
-from fairlead.core.sampling import Chain, sample
+from fairlead.core.sampling import sample
+from fairlead.core.steering import Chain
 from fairlead.metrics.features import Encoder, Pixels
 from fairlead.metrics.vendi import kernel, mean_cosine, pairwise_vendi, vendi
 from fairlead.run import models, registry

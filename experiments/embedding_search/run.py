@@ -41,8 +41,8 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE
 from fairlead.core.key import Key
 from fairlead.core.reward import Reward
-from fairlead.core.sampling import Chain
 from fairlead.core.search import Proposal
+from fairlead.core.steering import Chain
 from fairlead.run import engine, machine, models, registry
 from fairlead.run.executor import Local
 from fairlead.run.records import Candidate, Task

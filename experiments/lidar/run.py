@@ -29,8 +29,8 @@ from torch import Tensor
 from fairlead.bench import geneval
 from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.key import Key
-from fairlead.core.sampling import Chain, Scene
 from fairlead.core.search import Proposal
+from fairlead.core.steering import Chain, Scene
 from fairlead.metrics.vendi import MeanCosine
 from fairlead.pocket import load
 from fairlead.pocket.judge import Detector

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.intervention import installed
+from fairlead.core.intervention import Intervention, installed
 from fairlead.core.model import Conditioning, Level, Rows, Site, Tokens, whole
 from fairlead.models.mixture import Mixture
 
@@ -49,9 +49,7 @@ class Blocks:
         return tokens
 
 
-class Add:
-    couples = False
-
+class Add(Intervention):
     def __init__(self, kind: str, text: float) -> None:
         self._kind, self._text = kind, text
 

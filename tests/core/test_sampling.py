@@ -16,7 +16,9 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Model, Rows
-from fairlead.core.sampling import Chain, Past, Step, ancestral, dpmpp_2m, euler, heun, replicas, sample
+from fairlead.core.samplers import PreviousStep, ancestral, dpmpp_2m, euler, heun
+from fairlead.core.sampling import replicas, sample
+from fairlead.core.steering import Chain, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 
 TWO = Gaussians(torch.tensor([[1.0, 0.3], [-0.6, 0.8]]), torch.tensor([0.6, 0.4]), 0.5)
@@ -24,10 +26,10 @@ ONE = Gaussians(torch.tensor([[0.7, -0.4]]), torch.tensor([1.0]), 0.6)
 
 
 def solve(sampler: Any, gaussians: Gaussians, x: Tensor, levels: Sequence[Level]) -> Tensor:
-    past: Past | None = None
+    previous: PreviousStep | None = None
     for at, to in pairwise(levels):
         x0 = gaussians.denoise(x, at)
-        x, past = sampler(gaussians.denoise, x, x0, at, to, torch.empty(0), past), Past(x0, at)
+        x, previous = sampler(gaussians.denoise, x, x0, at, to, torch.empty(0), previous), PreviousStep(x0, at)
     return x
 
 
@@ -105,7 +107,9 @@ def test_multistep_is_the_published_update() -> None:
     r = h_before / h
     d = (1 + 1 / (2 * r)) * x0 - 1 / (2 * r) * x0_before
     expected = to.sigma / at.sigma * x - to.alpha * (math.exp(-h) - 1) * d
-    torch.testing.assert_close(dpmpp_2m(TWO.denoise, x, x0, at, to, torch.empty(0), Past(x0_before, before)), expected)
+    torch.testing.assert_close(
+        dpmpp_2m(TWO.denoise, x, x0, at, to, torch.empty(0), PreviousStep(x0_before, before)), expected
+    )
 
 
 def test_multistep_starts_as_euler() -> None:
@@ -126,11 +130,11 @@ def test_multistep_is_exact_where_the_prediction_is_linear_in_log_snr() -> None:
         # x(t)/sigma_t = x(s)/sigma_s + int_s^t e^lambda x0(lambda) dlambda
         integral = (a - b) * (math.exp(h) - 1) + b * h * math.exp(h)
         exact = levels[2].sigma * (x / levels[1].sigma + integral)
-        x0, past = (
+        x0, previous = (
             torch.tensor([a], dtype=torch.float64),
-            Past(torch.tensor([a - b * h], dtype=torch.float64), levels[0]),
+            PreviousStep(torch.tensor([a - b * h], dtype=torch.float64), levels[0]),
         )
-        return float((dpmpp_2m(None, x, x0, levels[1], levels[2], torch.empty(0), past) - exact).abs())  # type: ignore[arg-type]
+        return float((dpmpp_2m(None, x, x0, levels[1], levels[2], torch.empty(0), previous) - exact).abs())  # type: ignore[arg-type]
 
     assert math.log2(error(0.2) / error(0.1)) == pytest.approx(3, abs=0.2)
 
@@ -152,11 +156,14 @@ def test_one_gaussian_comes_out_exactly(sampler: Any) -> None:
     """With one Gaussian the ODE is a known affine map, and the SDE has known moments."""
     n, levels = 4000, flow(100)
     x = Key.root(4).normal(n, 2).double()
-    past: Past | None = None
+    previous: PreviousStep | None = None
     y = x
     for i, (at, to) in enumerate(pairwise(levels)):
         x0 = ONE.denoise(y, at)
-        y, past = sampler(ONE.denoise, y, x0, at, to, Key.root(4).fold(i).normal(n, 2).double(), past), Past(x0, at)
+        y, previous = (
+            sampler(ONE.denoise, y, x0, at, to, Key.root(4).fold(i).normal(n, 2).double(), previous),
+            PreviousStep(x0, at),
+        )
     if sampler is heun:
         torch.testing.assert_close(y, ONE.means + ONE.spread * x, rtol=0, atol=2e-3)
     else:
@@ -167,7 +174,7 @@ def test_one_gaussian_comes_out_exactly(sampler: Any) -> None:
 # the loop and the algebra of a step
 
 
-class Counting:
+class Counting(Steering):
     """A steering that sees every step of a run."""
 
     couples = False
@@ -175,9 +182,6 @@ class Counting:
     def __init__(self, act: Callable[[Step], Step]) -> None:
         self._act = act
         self.seen: list[Step] = []
-
-    def prepare(self, scene: Any) -> Counting:
-        return self
 
     def __call__(self, step: Step) -> Step:
         self.seen.append(step)
@@ -218,10 +222,10 @@ def test_evaluations_of_each_sampler() -> None:
 def test_the_loop_is_the_sampler_step_by_step() -> None:
     model = Mixture(size=4)
     x = PLAIN["dpmpp_2m"][2][0].x
-    past: Past | None = None
+    previous: PreviousStep | None = None
     for at, to in pairwise(model.levels(4)):
         x0 = model.gaussians.denoise(x.flatten(1), at).float().view_as(x)
-        x, past = dpmpp_2m(None, x, x0, at, to, torch.empty(0), past), Past(x0, at)  # type: ignore[arg-type]
+        x, previous = dpmpp_2m(None, x, x0, at, to, torch.empty(0), previous), PreviousStep(x0, at)  # type: ignore[arg-type]
     torch.testing.assert_close(x, PLAIN["dpmpp_2m"][0])
 
 
@@ -282,7 +286,7 @@ def test_then_applies_in_order_and_forgets_history() -> None:
     first_order = run(sampler=euler)[0]
     assert torch.equal(multi, first_order), "without history every multistep step is an Euler step"
     assert torch.equal(last[-1], multi)
-    assert all("past" not in s.memory for s in seen)
+    assert all("previous" not in s.memory for s in seen)
     order = run(lambda s: s.then(lambda x: 2 * x).then(lambda x: x + 1) if s.index == 3 else s)[0]
     torch.testing.assert_close(order, 2 * first_order + 1)
 

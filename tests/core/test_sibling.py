@@ -18,8 +18,8 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.model import Level, whole
 from fairlead.core.samplers import dpmpp_2m, euler, heun
-from fairlead.core.sampling import Scene, Step
-from fairlead.core.sibling import Named, Sibling, check_related, label
+from fairlead.core.sibling import ModelRef, Sibling, check_related, model_key
+from fairlead.core.steering import Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local
@@ -32,16 +32,15 @@ PREVIEW: list[Tensor] = []
 
 
 @dataclass(frozen=True)
-class Asks:
+class Asks(Steering):
     """Renders two pictures with a sibling, then asks it for a clean prediction at every step and moves towards it."""
 
-    model: Named = "mixture"
+    model: ModelRef = "mixture"
     moves: int = 1
     bank: Tensor | None = None
-    couples: bool = False
 
     @property
-    def siblings(self) -> tuple[Named, ...]:
+    def siblings(self) -> tuple[ModelRef, ...]:
         return (self.model,)
 
     def prepare(self, scene: Scene) -> Asks:
@@ -135,9 +134,9 @@ def test_latents_that_mean_something_else_are_refused() -> None:
 
 
 def test_labels_tell_settings_apart() -> None:
-    assert label("a") == label({"name": "a"})
-    assert len({label(m) for m in ("a", {"name": "a", "b": 1}, {"name": "a", "b": 2})}) == 3
-    assert label({"name": "a", "b": 1, "c": 2}) == label({"c": 2, "b": 1, "name": "a"})
+    assert model_key("a") == model_key({"name": "a"})
+    assert len({model_key(m) for m in ("a", {"name": "a", "b": 1}, {"name": "a", "b": 2})}) == 3
+    assert model_key({"name": "a", "b": 1, "c": 2}) == model_key({"c": 2, "b": 1, "name": "a"})
 
 
 class Preserving(Mixture):
@@ -159,7 +158,7 @@ def test_a_sibling_of_another_family_is_asked_at_equal_noise(sampler: Any) -> No
     sibling = Sibling(Preserving(gaussians=run.gaussians), run.encode(["x"]), sampler, run.levels(10))
     x = Key.root(3).normal(5, 1, 1, 2)
     for at in run.levels(7)[:-1]:
-        other = sibling.predict(x, at, sibling.told(5), whole(5, at))
+        other = sibling.predict(x, at, sibling.conditioning(5), whole(5, at))
         assert torch.allclose(other, run.predict(x, at, run.encode(["x"] * 5), whole(5, at)), atol=1e-5)
     for at in sibling.levels(6):
         assert at.alpha + at.sigma == pytest.approx(1)

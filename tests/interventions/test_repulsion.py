@@ -20,7 +20,8 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Level, Rows, Site, Tokens, whole
-from fairlead.core.sampling import euler, sample
+from fairlead.core.samplers import euler
+from fairlead.core.sampling import sample
 from fairlead.interventions._gram import cosine, gram, repel, vendi
 from fairlead.interventions.repulsion import Contact, Repulsion
 from fairlead.testing import intervention_laws

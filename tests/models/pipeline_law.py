@@ -13,7 +13,8 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Model
-from fairlead.core.sampling import Sampler, sample
+from fairlead.core.samplers import Sampler
+from fairlead.core.sampling import sample
 
 PROMPTS = ["a red apple", "two cats and a blue car"]
 

@@ -14,7 +14,8 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Tokens
-from fairlead.core.sampling import euler, heun, sample
+from fairlead.core.samplers import euler, heun
+from fairlead.core.sampling import sample
 from fairlead.interventions.token_mean_damping import TokenMeanDamping
 from fairlead.rewards.brightness import Brightness
 from fairlead.testing._check import counting, latents

@@ -9,7 +9,7 @@ import pytest
 from pipeline_law import PROMPTS, same_as_pipeline, slopes
 
 import tiny_pipelines as tiny
-from fairlead.core.sampling import dpmpp_2m, euler
+from fairlead.core.samplers import dpmpp_2m, euler
 from fairlead.models.pixart import PixArtSigma
 from fairlead.testing import model_laws
 

@@ -11,7 +11,7 @@ from pipeline_law import PROMPTS, same_as_pipeline, slopes
 
 import tiny_pipelines as tiny
 from fairlead.core.key import Key
-from fairlead.core.sampling import euler
+from fairlead.core.samplers import euler
 from fairlead.models.qwen_image import QwenImage
 from fairlead.testing import model_laws
 

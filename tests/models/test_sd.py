@@ -11,7 +11,7 @@ from pipeline_law import PROMPTS, same_as_pipeline, slopes
 
 import tiny_pipelines as tiny
 from fairlead.core.errors import FairleadError
-from fairlead.core.sampling import ancestral, consistency, dpmpp_2m, euler
+from fairlead.core.samplers import ancestral, consistency, dpmpp_2m, euler
 from fairlead.models.sd import LatentConsistency, StableDiffusion
 from fairlead.testing import model_laws
 

@@ -13,7 +13,7 @@ from pipeline_law import PROMPTS, rendered, same_as_pipeline, slopes
 import fairlead
 import tiny_pipelines as tiny
 from fairlead.core.errors import FairleadError
-from fairlead.core.sampling import euler
+from fairlead.core.samplers import euler
 from fairlead.models.sd3 import StableDiffusion3
 from fairlead.run.store import Store
 from fairlead.testing import model_laws

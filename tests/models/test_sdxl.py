@@ -10,7 +10,7 @@ import torch
 from pipeline_law import PROMPTS, same_as_pipeline, slopes
 
 import tiny_pipelines as tiny
-from fairlead.core.sampling import ancestral, consistency, euler
+from fairlead.core.samplers import ancestral, consistency, euler
 from fairlead.models.sdxl import StableDiffusionXL
 from fairlead.testing import model_laws
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline_law import PROMPTS, same_as_pipeline, slopes
 
 import tiny_pipelines as tiny
-from fairlead.core.sampling import euler
+from fairlead.core.samplers import euler
 from fairlead.models.z_image import ZImage
 from fairlead.testing import model_laws
 

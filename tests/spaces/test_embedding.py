@@ -17,7 +17,8 @@ from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Shape
-from fairlead.core.sampling import ancestral, euler, sample
+from fairlead.core.samplers import ancestral, euler
+from fairlead.core.sampling import sample
 from fairlead.models.mixture import Mixture
 from fairlead.models.sd import StableDiffusion
 from fairlead.models.sd3 import StableDiffusion3

@@ -19,8 +19,10 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Level, level_at
-from fairlead.core.sampling import Chain, Steering, ancestral, euler, sample
+from fairlead.core.samplers import ancestral, euler
+from fairlead.core.sampling import sample
 from fairlead.core.sde import LOW, Sde, arrive, at_ratios, karras, ratio
+from fairlead.core.steering import Chain, Steering
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine, registry
 from fairlead.run.executor import Local
@@ -274,17 +276,12 @@ def test_without_beta_it_is_the_ode(settings: dict[str, Any]) -> None:
     assert torch.allclose(ode, start, atol=0.02), "the ODE of a Gaussian scales"
 
 
-class Fed:
+class Fed(Steering):
     """The plain SDE with the noises of a demon that has no preference."""
-
-    couples = False
 
     def __init__(self, like: Demon) -> None:
         self._like = like
         self.grid = like.grid
-
-    def prepare(self, scene: Any) -> Fed:
-        return self
 
     def __call__(self, step: Any) -> Any:
         plain = replace(self._like, k=1)(step)
@@ -434,12 +431,7 @@ def test_composes_with_lidar_and_searches_at_its_price() -> None:
 def test_guidance_reaches_the_candidates() -> None:
     """What a part before it adds to the prediction is in what demon looks at."""
 
-    class Up:
-        couples = False
-
-        def prepare(self, scene: Any) -> Up:
-            return self
-
+    class Up(Steering):
         def __call__(self, step: Any) -> Any:
             return step.guide(lambda x, at, rows: torch.full_like(x, 2.0))
 

@@ -17,7 +17,9 @@ from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Level
-from fairlead.core.sampling import Chain, Sampler, Scene, Step, ancestral, dpmpp_2m, euler, heun, sample
+from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler, heun
+from fairlead.core.sampling import sample
+from fairlead.core.steering import Chain, Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local
@@ -179,14 +181,10 @@ class Atoms(Mixture):
 
 
 @dataclass(frozen=True)
-class Watching:
+class Watching(Steering):
     """A steering that is a function."""
 
     look: Callable[[Step], Step]
-    couples: bool = False
-
-    def prepare(self, scene: Scene) -> Watching:
-        return self
 
     def __call__(self, step: Step) -> Step:
         return self.look(step)

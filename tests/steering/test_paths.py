@@ -14,7 +14,8 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.model import Level, level_at, moves, renoise, stretch
-from fairlead.core.sampling import Chain, Steering, ancestral, dpmpp_2m, euler
+from fairlead.core.samplers import ancestral, dpmpp_2m, euler
+from fairlead.core.steering import Chain, Steering
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run.price import Mirage
 from fairlead.steering.dfs import DepthFirst

@@ -15,7 +15,8 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
-from fairlead.core.sampling import Sampler, ancestral, dpmpp_2m, euler, sample
+from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler
+from fairlead.core.sampling import sample
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine, memory, price
 from fairlead.run.executor import Local
@@ -139,7 +140,7 @@ def test_embeddings_stay_in_their_ball_and_samples_apart() -> None:
     class Watch(AdaptiveEmbedding):
         def __call__(self, step: Any) -> Any:
             out = super().__call__(step)
-            moved.append((out.cond.tokens - step.told.tokens).flatten(1).norm(dim=1))
+            moved.append((out.conditioning.tokens - step.prompt_conditioning.tokens).flatten(1).norm(dim=1))
             return out
 
     out, _ = run(Watch(rho=0.3, every=4), n=6, steps=8)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, get_args
 
+from fairlead.core.declared import check_declarations, public_names
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model, Place, Rows, Site, Tokens
 
@@ -14,25 +16,38 @@ PROMPT = Site("prompt", "joint", 0, "prompt", depth=0.0)
 """The tokens of the conditional rows before the network reads them."""
 
 
-class Intervention(Protocol):
-    """Edits tokens between transformer blocks. Pure in (settings, rows, tokens); knows nothing of search or steering.
+class Intervention(ABC):
+    """An edit of tokens inside the network. It depends on (settings, rows, tokens) only, not on search or steering.
 
-    It edits what blocks hand on; one with an attribute `place = "attention"` edits what their attention returns, `place =
-    "prompt"` what the network is told (text only; the image is the latents [R, h w, C]).
+    A subclass is a frozen dataclass whose fields are its settings. What it does is declared by overriding the attributes
+    below. Any other public attribute of the class is rejected when the class is defined.
     """
 
     @property
     def couples(self) -> bool:
-        """True if rows of one group influence each other."""
-        ...
+        """True if rows of one group influence each other. The engine then never cuts a group."""
+        return False
 
+    @property
+    def place(self) -> Place:
+        """What is edited: "block" is what a block returns, "attention" what its attention returns, "prompt" the prompt's
+        tokens before the network reads them (text only; the image is the latents [R, h w, C]). May be a setting.
+        """
+        return "block"
+
+    @abstractmethod
     def wants(self, site: Site, rows: Rows) -> bool:
-        """Cheap: by block, step and noise level. A site nobody wants is not touched."""
-        ...
+        """True if it edits this site in this call. Must be cheap: a site that nobody wants is not touched."""
 
+    @abstractmethod
     def __call__(self, site: Site, rows: Rows, tokens: Tokens) -> Tokens:
-        """Same shapes and dtypes out. May mix rows only within equal (group, replica, conditional)."""
-        ...
+        """Tokens of the same shapes and dtypes. May mix rows only within equal (group, replica, conditional)."""
+
+    def __init_subclass__(cls, **words: Any) -> None:
+        """Reject a misspelt capability and a value that no capability has."""
+        super().__init_subclass__(**words)
+        choices = {"couples": (False, True), "place": get_args(Place)}
+        check_declarations(cls, public_names(Intervention), choices, as_settings=("place",))
 
 
 @contextmanager
@@ -44,8 +59,8 @@ def installed(model: Model, interventions: Sequence[Intervention]) -> Iterator[N
             "use a diffusion transformer such as pocket, SD3 or FLUX."
         )
     with ExitStack() as stack:
-        for place in dict.fromkeys(map(place_of, interventions)):
-            chosen = tuple(one for one in interventions if place_of(one) == place)
+        for place in dict.fromkeys(one.place for one in interventions):
+            chosen = tuple(one for one in interventions if one.place == place)
             for site in sites_at(model, place):
                 stack.callback(model.edit(site, Editing(site, chosen)))
         yield
@@ -54,12 +69,6 @@ def installed(model: Model, interventions: Sequence[Intervention]) -> Iterator[N
 def sites_at(model: Model, place: Place) -> list[Site]:
     """Where an intervention of that place acts."""
     return [PROMPT] if place == "prompt" else [replace(site, place=place) for site in model.sites]
-
-
-def place_of(intervention: Intervention) -> Place:
-    """What it edits."""
-    place: Place = getattr(intervention, "place", "block")
-    return place
 
 
 @dataclass(frozen=True)

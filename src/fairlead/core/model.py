@@ -129,7 +129,7 @@ class Conditioning:
         return replace(self, tokens=text.get("tokens", self.tokens), extra={**self.extra, **rest})
 
     @property
-    def moves(self) -> bool:
+    def requires_grad(self) -> bool:
         """True if a gradient flows into any of it."""
         return any(t.requires_grad for t in self.text.values())
 
@@ -202,8 +202,16 @@ class Shape:
     """(C, h, w)"""
     tokens: tuple[int, int]
     """(T, D)"""
-    told: Conditioning | None = None
+    conditioning: Conditioning | None = None
     """The prompt as encoded, one row: where a space of embeddings starts."""
+
+
+class Predicts(Protocol):
+    """Whatever makes clean predictions: a model, or a sibling in the coordinates of another model."""
+
+    def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
+        """x [R, C, h, w] at level `at` -> guided clean prediction x0 [R, C, h, w], float32."""
+        ...
 
 
 class Model(Protocol):
@@ -273,9 +281,9 @@ def whole(n: int, at: Level, *, groups: Tensor | None = None, step: int = 0, ste
     )
 
 
-def recomputed(model: Model, y: Tensor, level: Level, told: Conditioning, owner: Rows) -> Tensor:
+def recomputed(model: Predicts, y: Tensor, level: Level, conditioning: Conditioning, owner: Rows) -> Tensor:
     """Activation checkpointing of one evaluation: memory of one step, at twice the forwards (Chen et al. 2016)."""
     out: Tensor = checkpoint(
-        lambda z: model.predict(z, level, told, owner), y, use_reentrant=False, preserve_rng_state=False
+        lambda z: model.predict(z, level, conditioning, owner), y, use_reentrant=False, preserve_rng_state=False
     )
     return out

@@ -16,7 +16,7 @@ Inner = Callable[[Tensor, Level], Tensor]
 
 
 @dataclass(frozen=True)
-class Past:
+class PreviousStep:
     """The clean prediction of the step before, for multistep samplers."""
 
     x0: Tensor
@@ -31,7 +31,7 @@ class Sampler(Protocol):
     """True if the step uses `noise`; the loop draws none otherwise."""
 
     def __call__(
-        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None
+        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
     ) -> Tensor:
         """x, x0, noise [R, C, h, w] -> x at `to` [R, C, h, w]."""
         ...
@@ -46,7 +46,9 @@ def _sampler(stochastic: bool = False) -> Callable[[Callable[..., Tensor]], Samp
 
 
 @_sampler()
-def euler(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
+def euler(
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+) -> Tensor:
     """First-order step of the probability-flow ODE; DDIM with eta 0 (Song et al. 2021, eq. 12)."""
     return line(x, x0, at, to)
 
@@ -57,12 +59,14 @@ def line(x: Tensor, x0: Tensor, at: Level, to: Level) -> Tensor:
 
 
 @_sampler()
-def heun(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
+def heun(
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+) -> Tensor:
     """Second-order step by the trapezoid rule on dx = x0 dalpha + noise dsigma; one more evaluation unless sigma is 0.
 
     At alpha = 1 this is Algorithm 1 of Karras et al. 2022, on rectified flow it is Heun on the velocity.
     """
-    y = euler(denoise, x, x0, at, to, noise, past)
+    y = euler(denoise, x, x0, at, to, noise, previous)
     if to.sigma == 0:
         return y
     y0 = denoise(y, to)
@@ -71,11 +75,13 @@ def heun(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Ten
 
 
 @_sampler()
-def dpmpp_2m(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
+def dpmpp_2m(
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+) -> Tensor:
     """DPM-Solver++ 2M (Lu et al. 2022, Algorithm 2), one evaluation a step; first order at the ends."""
-    if past is not None and to.sigma > 0 and past.at.alpha > 0:
-        h, before = _log_snr(to) - _log_snr(at), _log_snr(at) - _log_snr(past.at)
-        x0 = x0 + (0.5 * h / before) * (x0 - past.x0)
+    if previous is not None and to.sigma > 0 and previous.at.alpha > 0:
+        h, before = _log_snr(to) - _log_snr(at), _log_snr(at) - _log_snr(previous.at)
+        x0 = x0 + (0.5 * h / before) * (x0 - previous.x0)
     return euler(denoise, x, x0, at, to, noise, None)
 
 
@@ -84,7 +90,9 @@ def _log_snr(level: Level) -> float:
 
 
 @_sampler(stochastic=True)
-def ancestral(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None) -> Tensor:
+def ancestral(
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+) -> Tensor:
     """The exact posterior of the forward process given x0; DDIM with eta 1, DDPM (Song et al. 2021, eq. 12 and 16)."""
     if to.sigma == 0:
         return to.alpha * x0
@@ -95,7 +103,7 @@ def ancestral(denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise
 
 @_sampler(stochastic=True)
 def consistency(
-    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
 ) -> Tensor:
     """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM, DMD2.
 

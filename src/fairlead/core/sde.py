@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level, level_at
-from fairlead.core.samplers import Inner, Past, dpmpp_2m
+from fairlead.core.samplers import Inner, PreviousStep, dpmpp_2m
 
 LOW = 0.002
 """The ratio where trajectories end (Karras et al. 2022, table 1)."""
@@ -53,7 +53,7 @@ class Sde:
         self._beta = beta
 
     def __call__(
-        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, past: Past | None
+        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
     ) -> Tensor:
         """x, x0, noise [R, C, h, w] -> x at `to`; at sigma 0 the clean prediction."""
         if to.sigma == 0:
@@ -74,9 +74,9 @@ def arrive(denoise: Inner, x: Tensor, levels: Sequence[Level], heun: bool = True
 
     `heun`: two evaluations a move. Else DPM-Solver++ 2M, one a move.
     """
-    solve, none, past = Sde(0.0), torch.empty(0), None
+    solve, none, previous = Sde(0.0), torch.empty(0), None
     for a, b in pairwise(levels):
         x0 = denoise(x, a)
-        x = solve(denoise, x, x0, a, b, none, None) if heun else dpmpp_2m(denoise, x, x0, a, b, none, past)
-        past = Past(x0, a)
+        x = solve(denoise, x, x0, a, b, none, None) if heun else dpmpp_2m(denoise, x, x0, a, b, none, previous)
+        previous = PreviousStep(x0, a)
     return x / levels[-1].alpha

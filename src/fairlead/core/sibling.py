@@ -15,7 +15,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.model import Conditioning, Level, Model, Rows, level_at
 from fairlead.core.samplers import Sampler
 
-Named = str | Mapping[str, Any]
+ModelRef = str | Mapping[str, Any]
 """A model in a steering's settings: its name, or {"name": ..., and settings of its adapter}."""
 CURVE = 10
 """Steps of the schedules that are compared."""
@@ -23,7 +23,7 @@ SCALING = {"scaling_factor", "shift_factor"}
 """What two autoencoders of one kind may do differently."""
 
 
-def label(model: Named) -> str:
+def model_key(model: ModelRef) -> str:
     """One word per model and settings."""
     if isinstance(model, str):
         return model
@@ -52,7 +52,7 @@ class Sibling:
         mine, its = level_at(self._own, 0.4), level_at(self.curve, 0.4)
         return abs(mine.alpha - its.alpha) + abs(mine.sigma - its.sigma) < 1e-6
 
-    def told(self, n: int) -> Conditioning:
+    def conditioning(self, n: int) -> Conditioning:
         """The prompt for n samples."""
         return self.cond.take(torch.zeros(n, dtype=torch.int64))
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.intervention import Intervention
 from fairlead.core.key import Key
-from fairlead.core.model import Place, Rows, Site, Tokens
+from fairlead.core.model import Rows, Site, Tokens
 
 
 @dataclass(frozen=True)
-class Cads:
+class Cads(Intervention):
     """text <- sqrt(gamma) text + scale sqrt(1 - gamma) noise, brought back to the text's own mean and deviation.
 
     gamma is 1 below a share of noise of `until`, 0 above `start`, and a line between them; `mix` is the share of the
@@ -27,8 +28,8 @@ class Cads:
     start: float = 0.8
     mix: float = 1.0
     seed: int = 0
-    couples: bool = field(default=False, init=False)
-    place: Place = field(default="prompt", init=False)
+
+    place = "prompt"
 
     def __post_init__(self) -> None:
         if not (

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.intervention import Intervention
 from fairlead.core.model import Place, Rows, Site, Tokens
 from fairlead.interventions._gram import cosine, gram, repel, vendi
 
@@ -49,7 +50,7 @@ class Contact:
 
 
 @dataclass(frozen=True)
-class Repulsion:
+class Repulsion(Intervention):
     """Gradient ascent on the von Neumann entropy of the cosines between a group's token vectors (paper eq. 2 to 4).
 
     `strength` is dimensionless, eta / (B r^2) with B pictures of root mean square length r (inferred: it means the same
@@ -74,7 +75,8 @@ class Repulsion:
     cfg: str = "per_branch"
     kernel_reg: float = 1e-4
     rounding: str = "once"
-    couples: bool = field(default=True, init=False)
+
+    couples = True
     seen: list[Contact] | None = field(default=None, compare=False, repr=False)
     """Where to note what is done; costs as much again as doing it."""
 

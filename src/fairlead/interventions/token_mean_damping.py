@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.intervention import Intervention
 from fairlead.core.model import Rows, Site, Tokens
 
 
 @dataclass(frozen=True)
-class TokenMeanDamping:
+class TokenMeanDamping(Intervention):
     """text <- text + strength (text - mean over the group), at joint sites during the first `until` of the steps.
 
     Positive strength spreads a group, negative strength contracts it, zero is the identity bit for bit. It is the
@@ -20,7 +21,8 @@ class TokenMeanDamping:
 
     strength: float = 0.1
     until: float = 0.5
-    couples: bool = field(default=True, init=False)
+
+    couples = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.until <= 1:

@@ -17,8 +17,8 @@ from fairlead.core.key import Key
 from fairlead.core.model import Model
 from fairlead.core.people import Pending
 from fairlead.core.reward import Reward
-from fairlead.core.sampling import Chain
 from fairlead.core.search import Feedback, Proposal, Search
+from fairlead.core.steering import Chain
 from fairlead.run import live, machine, models, prepared, registry
 from fairlead.run.asking import Asking
 from fairlead.run.clock import Clock, Watch

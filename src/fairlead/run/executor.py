@@ -8,8 +8,8 @@ from typing import Protocol
 from fairlead.core.cost import Cost
 from fairlead.core.model import Model
 from fairlead.core.reward import Reward
-from fairlead.core.sampling import Chain
 from fairlead.core.search import Space
+from fairlead.core.steering import Chain
 from fairlead.run import price
 from fairlead.run.asking import Asking
 from fairlead.run.records import Outcome, Task

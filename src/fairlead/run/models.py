@@ -147,7 +147,7 @@ def check(spec: Spec) -> None:
             )
     who = [spec.search.name] if registry.resolve("searches", spec.search.name).wants_gradient else []
     methods = [part.name for part in spec.steering]
-    who += [name for name in methods if getattr(registry.resolve("steerings", name), "differentiates", False)]
+    who += [name for name in methods if registry.resolve("steerings", name).differentiates]
     if who and settings.get("cpu_offload") in ("model", "group"):
         raise FairleadError(
             f"{who[0]} needs gradients, and cpu_offload={settings['cpu_offload']!r} takes the weights away before "
@@ -306,9 +306,9 @@ def warnings(spec: Spec) -> list[str]:
     steering = [(p.name, registry.build("steerings", p)) for p in spec.steering]
     if spec.group == 1:
         alone = [p.name for p in spec.interventions if registry.build("interventions", p).couples]
-        alone += [name for name, method in steering if getattr(method, "needs_company", False)]
+        alone += [name for name, method in steering if method.needs_company]
         out += [f"{name} acts between the pictures of a group, and --group is 1: it changes nothing." for name in alone]
-    for name, least in ((name, getattr(method, "least_moves", 0)) for name, method in steering):
+    for name, least in ((name, method.least_moves) for name, method in steering):
         few = able is not None and able.few_step
         if least and (few or spec.steps < least):
             why = (

@@ -12,7 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.sampling import Chain
+from fairlead.core.steering import Chain
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
 

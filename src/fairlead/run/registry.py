@@ -101,14 +101,19 @@ BUILTIN: dict[str, dict[str, str]] = {
         "dreamsim": "fairlead.metrics.pairs:MeanDreamSim",
     },
     "samplers": {
-        "euler": "fairlead.core.sampling:euler",
-        "heun": "fairlead.core.sampling:heun",
-        "dpmpp_2m": "fairlead.core.sampling:dpmpp_2m",
-        "ancestral": "fairlead.core.sampling:ancestral",
-        "consistency": "fairlead.core.sampling:consistency",
+        "euler": "fairlead.core.samplers:euler",
+        "heun": "fairlead.core.samplers:heun",
+        "dpmpp_2m": "fairlead.core.samplers:dpmpp_2m",
+        "ancestral": "fairlead.core.samplers:ancestral",
+        "consistency": "fairlead.core.samplers:consistency",
     },
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""
+BASES = {
+    "interventions": "fairlead.core.intervention:Intervention",
+    "steerings": "fairlead.core.steering:Steering",
+}
+"""The base class that declares what an item of a kind can do."""
 
 LISTED = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
 """The kinds that `fairlead list` shows."""
@@ -146,9 +151,20 @@ def resolve(kind: str, name: str) -> Any:
     path = table(kind)[check(kind, name)]
     module, _, attribute = path.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        found = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise FairleadError(f"{singular(kind)} {name!r} could not be imported from {path}: {error}.") from error
+    if kind in BASES:
+        _check_base(kind, name, found)
+    return found
+
+
+def _check_base(kind: str, name: str, found: Any) -> None:
+    """What an item can do is declared on a base class: one that does not extend it has declared nothing."""
+    module, _, attribute = BASES[kind].partition(":")
+    base = getattr(importlib.import_module(module), attribute)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise FairleadError(f"{singular(kind)} {name!r} must be a subclass of {module}.{attribute}, but is {found!r}.")
 
 
 def parameters(make: Callable[..., Any], given: int = 0) -> list[inspect.Parameter]:

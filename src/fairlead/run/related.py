@@ -8,8 +8,8 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
-from fairlead.core.sampling import Chain
-from fairlead.core.sibling import CURVE, Named, Sibling, check_related, label
+from fairlead.core.sibling import CURVE, ModelRef, Sibling, check_related, model_key
+from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry
 from fairlead.run.spec import Part, Spec
 
@@ -18,7 +18,7 @@ def siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Mode
     """Every sibling by its label, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
     for method in steering.parts:
-        named |= {label(wanted): _part(wanted, spec) for wanted in map(_named, getattr(method, "siblings", ()))}
+        named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}
     for name, part in named.items():
         other = given[name] if name in given else model if part == spec.model else _loaded(part, spec)
@@ -38,13 +38,13 @@ def _sampler(part: Part, given: bool) -> str:
         raise
 
 
-def _named(wanted: Any) -> Named:
+def _named(wanted: Any) -> ModelRef:
     if not isinstance(wanted, str) and not (isinstance(wanted, Mapping) and isinstance(wanted.get("name"), str)):
         raise FairleadError(f"Sibling model {wanted!r} has no name: give a name, or {{'name': ..., 'setting': value}}.")
     return wanted
 
 
-def _part(wanted: Named, spec: Spec) -> Part:
+def _part(wanted: ModelRef, spec: Spec) -> Part:
     """The sibling with the run's number format and picture size where it says no other."""
     own = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
     usual = {k: v for k, v in spec.model.settings.items() if k in ("dtype", "height", "width")}

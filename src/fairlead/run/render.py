@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairlead.core import sampling
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Model
+from fairlead.core.samplers import Sampler
+from fairlead.core.sampling import sample
 from fairlead.run import machine, memory, models, registry
 from fairlead.run.spec import Spec
 
@@ -25,7 +26,7 @@ class Renderer:
         )
         self.meter, self.spec = Meter(), memory.fitted(spec, self.model)
         self.model.meter(self.meter)
-        self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
+        self._sampler: Sampler = registry.resolve("samplers", spec.sampler)
 
     def __call__(self, prompts: Sequence[str], seed: int) -> Tensor:
         """Prompts of length B -> images [B, 3, H, W] in [0, 1], rounded to 8 bits.
@@ -48,6 +49,6 @@ class Renderer:
             some, own = prompts[first : first + self.spec.batch], tuple(keys[first : first + self.spec.batch])
             with self.meter.grant(INFINITE):
                 x = normals(tuple(k.fold("init") for k in own), *self.model.latent).to(self.model.device)
-                z = sampling.sample(self.model, self._sampler, x, self.model.encode(some), levels, own, self.meter)
+                z = sample(self.model, self._sampler, x, self.model.encode(some), levels, own, self.meter)
                 out.append((self.model.decode(z) * 255).round().cpu() / 255)
         return torch.cat(out)

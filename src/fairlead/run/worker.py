@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.core import algebra, sampling
+from fairlead.core import algebra
 from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
 from fairlead.core.errors import FairleadError, OutOfMemory, RewardError
 from fairlead.core.intervention import Intervention, installed
@@ -22,8 +22,11 @@ from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 from fairlead.core.people import Pending
 from fairlead.core.reward import Constant, Reward
+from fairlead.core.samplers import Sampler, euler
+from fairlead.core.sampling import sample
 from fairlead.core.search import Space
-from fairlead.core.sibling import Named, label
+from fairlead.core.sibling import ModelRef, model_key
+from fairlead.core.steering import Chain, EarlyPredictions, Scene, Steering
 from fairlead.run import machine, memory, models, png, prepared, registry, related
 from fairlead.run.asking import Asking
 from fairlead.run.records import BASELINE, Outcome, Task
@@ -107,7 +110,7 @@ class Worker:
             raise FairleadError(
                 f"{spec.search.name} needs gradients and reward {self.reward.name!r} has none: choose another reward or search."
             )
-        self.steering = sampling.Chain(tuple(registry.build("steerings", part) for part in spec.steering))
+        self.steering = Chain(tuple(registry.build("steerings", part) for part in spec.steering))
         self.siblings = related.siblings(self.steering, spec, model, siblings or {})
         for charged in (self.model, *(kin.model for kin in self.siblings.values())):
             charged.meter(self.meter)
@@ -116,7 +119,7 @@ class Worker:
         tokens = self.cond.tokens.shape
         self.shape = Shape(self.model.latent, (int(tokens[1]), int(tokens[2])), self.cond)
         self.space: Space = registry.build("spaces", spec.space, self.shape)
-        self._sampler: sampling.Sampler = registry.resolve("samplers", spec.sampler)
+        self._sampler: Sampler = registry.resolve("samplers", spec.sampler)
         self._interventions: list[Intervention] = [registry.build("interventions", part) for part in spec.interventions]
         self._refuse_what_cannot_be()
         if self._interventions:
@@ -127,7 +130,7 @@ class Worker:
     def _refuse_what_cannot_be(self) -> None:
         """Rewards that this run's steering, search, drafts or interventions would ask what they cannot answer."""
         spec, want_gradient = self.spec, self.wants_gradient
-        alone_on_the_way = not all(getattr(part, "compares", False) for part in self.steering.parts)
+        alone_on_the_way = not all(part.compares for part in self.steering.parts)
         for alone in ("steering", "search with gradients"):
             if self.reward.relative and (alone_on_the_way if alone == "steering" else want_gradient):
                 raise FairleadError(
@@ -151,18 +154,18 @@ class Worker:
                 "pictures: leave drafts out."
             )
         made = zip(spec.steering, self.steering.parts, strict=True)
-        deaf = [part.name for part, method in made if not getattr(method, "asks", False)]
+        deaf = [part.name for part, method in made if not method.asks]
         if asks and deaf:
             raise FairleadError(
                 f"{self.reward.name} asks a person, and the steering {deaf[0]} cannot ask on the way: leave one "
                 "out, or steer by demon."
             )
         for part, method in zip(spec.steering, self.steering.parts, strict=True):
-            if getattr(method, "stochastic", False) and not self._sampler.stochastic:
+            if method.stochastic and not self._sampler.stochastic:
                 raise FairleadError(
                     f"{part.name} lives on the sampler's noise and {spec.sampler} draws none: choose --sampler ancestral."
                 )
-            if getattr(method, "differentiates", False) and not self.reward.optimised.differentiable:
+            if method.differentiates and not self.reward.optimised.differentiable:
                 raise FairleadError(
                     f"{part.name} follows the gradient of the reward and {self.reward.name!r} has none: choose another reward, or "
                     "a steering that only looks, such as lidar or feynman_kac."
@@ -187,21 +190,21 @@ class Worker:
     @property
     def steers_by_gradient(self) -> bool:
         """True if a part of the steering asks for gradients of the reward."""
-        return any(getattr(part, "differentiates", False) for part in self.steering.parts)
+        return any(part.differentiates for part in self.steering.parts)
 
-    def prepare(self, grant: Cost) -> tuple[sampling.Chain, Cost]:
+    def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
         """Whatever the steering does once per prompt. Done on one worker; the result is data."""
         before, key = self.meter.spent, Key.root(self.spec.seed).fold("scene")
 
         def render(
-            keys: tuple[Key, ...], steps: int, *, model: Named | None = None, sampler: sampling.Sampler | None = None
+            keys: tuple[Key, ...], steps: int, *, model: ModelRef | None = None, sampler: Sampler | None = None
         ) -> Tensor:
             x = normals(tuple(k.fold("init") for k in keys), *self.model.latent).to(self.model.device)
-            who, told, usual = self.model, self._batch(len(keys)), sampling.euler
+            who, told, usual = self.model, self._batch(len(keys)), euler
             if model is not None:
-                kin = self.siblings[label(model)]
-                who, told, usual = kin.model, kin.told(len(keys)), kin.sampler
-            return sampling.sample(who, sampler or usual, x, told, who.levels(steps), keys, self.meter)
+                kin = self.siblings[model_key(model)]
+                who, told, usual = kin.model, kin.conditioning(len(keys)), kin.sampler
+            return sample(who, sampler or usual, x, told, who.levels(steps), keys, self.meter)
 
         def score(z: Tensor) -> Tensor:
             return self._score(z, [self.spec.prompt] * len(z))
@@ -210,11 +213,11 @@ class Worker:
             return prepared.recorded(Path(run), self.spec, self.model.device)
 
         with self._paid_for(), torch.no_grad(), self.meter.grant(grant):
-            ready = self.steering.prepare(sampling.Scene(key, render, score, self.spec.batch, recorded))
+            ready = self.steering.prepare(Scene(key, render, score, self.spec.batch, recorded))
             machine.synchronise(self._device)
         return ready, self.meter.spent - before
 
-    def evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
+    def evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         """Whole groups only, in as many pieces as fit into memory.
 
         What an attempt that ran out of memory counted is not charged, so that the price is the bill on any machine; the
@@ -233,7 +236,7 @@ class Worker:
             error.unanswered = self.meter.paid_since(before)
             raise
 
-    def _in_pieces(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
+    def _in_pieces(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         outcomes: list[Outcome] = []
         cost, before = Cost(), self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
@@ -279,7 +282,7 @@ class Worker:
             f"such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
         )
 
-    def _evaluate(self, task: Task, steering: sampling.Steering) -> tuple[list[Outcome], Cost]:
+    def _evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
 
         Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
@@ -295,9 +298,9 @@ class Worker:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._batch(real), keys)
             levels = self.model.levels(steps)
-            glimpse, notes = sampling.Glimpse(levels, self._levels), dict[str, Tensor]()
-            chosen = sampling.Chain() if task.plain else steering
-            z = sampling.sample(
+            early_predictions, notes = EarlyPredictions(levels, self._levels), dict[str, Tensor]()
+            chosen = Chain() if task.plain else steering
+            z = sample(
                 self.model,
                 self._sampler,
                 latents,
@@ -305,14 +308,14 @@ class Worker:
                 levels,
                 keys,
                 self.meter,
-                steering=sampling.Chain((chosen, glimpse)) if self._levels else chosen,
+                steering=Chain((chosen, early_predictions)) if self._levels else chosen,
                 groups=groups,
                 score=self._score,
                 siblings=self.siblings,
                 notes=notes,
             )
             images = self._picture(z)
-            early = {level: self._picture(x0) for level, x0 in glimpse.seen.items()}
+            early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
             if wants:  # steps are computed again on the way back, so edits must still be installed
@@ -381,12 +384,12 @@ class Worker:
         return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))
 
 
-def _refuse_overruled(names: Sequence[str], parts: Sequence[sampling.Steering]) -> None:
+def _refuse_overruled(names: Sequence[str], parts: Sequence[Steering]) -> None:
     """What would be paid and then made nothing of by a part that decides where samples are."""
     for i, part in enumerate(parts):
-        if getattr(part, "decides", None) == "state":
+        if part.decides == "state":
             for j, other in enumerate(parts):
-                if j > i or (j < i and hasattr(other, "decides")):
+                if j > i or (j < i and other.decides):
                     raise FairleadError(
                         f"{names[i]} decides itself where every sample goes, so {names[j]} would be paid and overruled: name "
                         f"{names[i]} last, and before it only what moves predictions, such as lidar."

@@ -48,9 +48,9 @@ class Embedding:
         last: int | None = None,
         radius: float | None = None,
     ) -> None:
-        if shape.told is None:
+        if shape.conditioning is None:
             raise FairleadError(
-                "The space 'embedding' starts at an encoded prompt and was given none: pass Shape(told=...)."
+                "The space 'embedding' starts at an encoded prompt and was given none: pass Shape(conditioning=...)."
             )
         for word, choice, known in (("unit", unit, UNITS), ("form", form, FORMS)):
             if choice not in known:
@@ -66,7 +66,7 @@ class Embedding:
                 "leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
         self._radius, self._absolute = radius, form == "absolute"
-        told = shape.told.text
+        told = shape.conditioning.text
         wanted = {name: float(scale) for name, scale in (("tokens", tokens), ("pooled", pooled)) if name in told}
         self._scales = {k: v * (spread(told[k]) if unit == "spread" else 1.0) for k, v in wanted.items() if v}
         self._rows = _positions(shape, first, last)
@@ -127,5 +127,5 @@ def _positions(shape: Shape, first: int, last: int | None) -> Tensor:
             f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < last <= {length}."
         )
     rows = torch.arange(first, end)
-    mask = None if shape.told is None else shape.told.extra.get("mask")
+    mask = None if shape.conditioning is None else shape.conditioning.extra.get("mask")
     return rows if mask is None else rows[mask[0, first:end].cpu() != 0]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 
 @dataclass(frozen=True)
-class AdaptiveEmbedding:
+class AdaptiveEmbedding(Steering):
     """At every `every`-th step the tokens of every sample move by `rho` up the reward's gradient, from where they began.
 
     `rho` is a Frobenius norm over all tokens (0.1 for SD 1.5, 2 for SDXL); left out, 2 % of the norm of the prompt's own
@@ -38,30 +38,21 @@ class AdaptiveEmbedding:
         if self.rho is not None and not (isinstance(self.rho, int | float) and 0 <= self.rho < float("inf")):
             raise FairleadError(f"date.rho is {self.rho!r}: give a number of at least 0, or leave it out.")
 
-    @property
-    def couples(self) -> bool:
-        """No sample sees another."""
-        return False
-
-    def prepare(self, scene: Scene) -> AdaptiveEmbedding:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """The same step told another embedding, where an update is due."""
         if self.rho == 0 or step.index % self.every:
             return step
-        original = step.told
+        original = step.prompt_conditioning
         assert original is not None
         tokens = original.tokens.float()
 
         def value(moved: Tensor) -> Tensor:
-            now = step.tell(original.with_tokens(moved.to(original.tokens.dtype)))
+            now = step.with_conditioning(original.with_tokens(moved.to(original.tokens.dtype)))
             return step.score(now.denoise(step.x, step.at, step.rows), step.rows)
 
-        _, slope = step.slope(value, tokens)
+        _, slope = step.gradient(value, tokens)
         slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         size = slope.flatten(1).norm(dim=1).view(-1, 1, 1)
         rho = 0.02 * tokens.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1) if self.rho is None else self.rho
         moved = tokens + torch.where(size > 0, rho * slope / size.clamp(min=1e-30), 0 * slope)
-        return step.tell(original.with_tokens(moved.to(original.tokens.dtype)))
+        return step.with_conditioning(original.with_tokens(moved.to(original.tokens.dtype)))

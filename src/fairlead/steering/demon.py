@@ -21,9 +21,10 @@ from fairlead.core.errors import FairleadError, RewardError, unknown
 from fairlead.core.key import normals
 from fairlead.core.model import Level
 from fairlead.core.people import Enough
-from fairlead.core.sampling import Scene, Step, euler
+from fairlead.core.samplers import euler
 from fairlead.core.sde import LOW, Sde, at_ratios, karras, ratio
-from fairlead.core.sibling import Named
+from fairlead.core.sibling import ModelRef
+from fairlead.core.steering import Steering, Step
 from fairlead.steering._rollout import ESTIMATES, inner, look_ahead, scoring_moves
 from fairlead.steering._synthesis import FLAT, WEIGHTS, synthesis, weights
 
@@ -35,7 +36,7 @@ START = 14.648
 
 
 @dataclass(frozen=True)
-class Demon:
+class Demon(Steering):
     """K candidates a step, their noises joined by their scores; one trajectory is kept.
 
     `weights` are tanh (signed) or boltzmann (with `tau=0` the best of K); `tau` is a number, `adaptive` (the spread of the
@@ -56,7 +57,7 @@ class Demon:
     tau: float | str = "adaptive"
     estimate: str = "ode"
     look: int | None = None
-    sibling: Named | None = None
+    sibling: ModelRef | None = None
     tail: int = 18
     stop: float = 0.11
     start: float = START
@@ -100,25 +101,16 @@ class Demon:
             )
 
     @property
-    def couples(self) -> bool:
-        """No sample sees another."""
-        return False
-
-    @property
     def least_moves(self) -> int:
         """The published schedules have 16 points and more; 0 on the run's own levels."""
         return 15 if self.k and self.solver == "sde" else 0
 
     @property
-    def siblings(self) -> tuple[Named, ...]:
+    def siblings(self) -> tuple[ModelRef, ...]:
         """The model that looks ahead, if it is another one."""
         return () if self.sibling is None else (self.sibling,)
 
-    def prepare(self, scene: Scene) -> Demon:
-        """Nothing to prepare."""
-        return self
-
-    def grid(self, levels: Sequence[Level], ladder: Callable[[int], Sequence[Level]]) -> Sequence[Level]:
+    def grid(self, levels: Sequence[Level], schedule: Callable[[int], Sequence[Level]]) -> Sequence[Level]:
         """As many moves on the Karras schedule, cut at `stop` and ended by the ODE's own; pure noise comes before."""
         if self.k == 0 or self.solver == "sampler":
             return levels
@@ -127,7 +119,7 @@ class Demon:
         cut = next((i for i, s in enumerate(way[:-1]) if s < self.stop), None)
         if cut is not None:
             way = way[:cut] + karras(way[cut], LOW, scoring_moves(way[cut], self.tail))
-        out = at_ratios(inner(ladder), way)
+        out = at_ratios(inner(schedule), way)
         return [levels[0], *out] if ratio(levels[0]) > 1.001 * high else [levels[0], *out[1:]]
 
     def __call__(self, step: Step) -> Step:

@@ -17,14 +17,14 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import renoise, stretch
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 CURVE = 100
 """Steps of the schedule that levels between the run's own are read from."""
 
 
 @dataclass(frozen=True)
-class DepthFirst:
+class DepthFirst(Steering):
     """Backtracking by the score of the clean prediction, each sample for itself.
 
     At the first grid level at or below each of `at` (flow times in (0, 1)) the prediction is scored. While it is not
@@ -58,15 +58,6 @@ class DepthFirst:
         if self.moves is not None and (not isinstance(self.moves, int) or self.moves < 1):
             raise FairleadError(f"dfs.moves is {self.moves!r}: give a whole number of at least 1, or leave it out.")
 
-    @property
-    def couples(self) -> bool:
-        """No sample sees another."""
-        return False
-
-    def prepare(self, scene: Scene) -> DepthFirst:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """Retries at the first step whose level a check has been waiting for."""
         done: int = step.memory.setdefault("dfs_done", 0)
@@ -80,12 +71,12 @@ class DepthFirst:
         """Step.x and step.x0 [B, C, h, w] of the best try of every sample."""
         assert step.x0 is not None
         left: Tensor = step.memory.setdefault("dfs_left", torch.full((len(step.x),), self.retries))
-        curve, x, x0 = step.ladder(CURVE), step.x.clone(), step.x0.clone()
+        curve, x, x0 = step.schedule(CURVE), step.x.clone(), step.x0.clone()
         value = self._score(step, x0, step.rows)
         goal = value if self.threshold is None else torch.full_like(value, self.threshold)
         high = min(step.at.time + self.jump, curve[0].time)
         grid = stretch(curve, high, step.at.time, self.moves or max(1, round(self.jump * step.steps)))
-        step.memory.pop("past", None)  # whatever the scores say: a sample must not depend on what others find
+        step.memory.pop("previous", None)  # whatever the scores say: a sample must not depend on what others find
         while len(rows := ((value <= goal) & (left > 0)).nonzero()[:, 0]):
             keys = tuple(step.keys[int(r)].fold("retry", int(left[r])) for r in rows)
             here = rows.to(x.device)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 POTENTIALS = ("difference", "max", "add", "current")
 LEAST = -1e30
@@ -23,7 +23,7 @@ LEAST = -1e30
 
 
 @dataclass(frozen=True)
-class FeynmanKac:
+class FeynmanKac(Steering):
     """The particles are the run's --group. `tilt` is the inverse temperature (10 with ImageReward).
 
     `at` are shares of the run's steps at whose end is weighed (0.2 of 100 steps: after the 20th; 1 is the finished
@@ -60,10 +60,6 @@ class FeynmanKac:
         """Particles of a group compete."""
         return self.tilt > 0
 
-    def prepare(self, scene: Scene) -> FeynmanKac:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """The same step, its particles resampled at the end where it is due."""
         due = {max(1, round(share * step.steps)) for share in self.at}
@@ -89,8 +85,8 @@ class FeynmanKac:
         step.note("feynman_kac ess", lowest)
         if torch.equal(chosen, step.rows):
             return step
-        if "told" in step.memory:
-            step.memory["told"] = step.cond.take(chosen)
+        if "conditioning" in step.memory:
+            step.memory["conditioning"] = step.conditioning.take(chosen)
         return step.then(lambda x: x[chosen.to(x.device)])
 
     def _potential(self, value: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:

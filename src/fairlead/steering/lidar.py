@@ -22,8 +22,8 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
-from fairlead.core.sampling import Scene, Step
-from fairlead.core.sibling import Named
+from fairlead.core.sibling import ModelRef
+from fairlead.core.steering import Scene, Steering, Step
 from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, dose
 from fairlead.steering._presets import PRESETS, USUAL
 
@@ -37,7 +37,7 @@ SAMPLERS: dict[str, Sampler] = {
 
 
 @dataclass(frozen=True)
-class Lidar:
+class Lidar(Steering):
     """A bank of `n` samples of `steps` steps is drawn and scored once per prompt; all pictures are guided by it.
 
     Left out: n 16, steps 4, tilt 5000, until 0.364 (the paper's range), standardise on. `model` draws the bank: a distilled
@@ -56,7 +56,7 @@ class Lidar:
     tilt: float | None = None
     until: float | None = None
     standardise: bool | None = None
-    model: Named | None = None
+    model: ModelRef | None = None
     sampler: str | None = None
     preset: str | None = None
     run: str | None = None
@@ -90,14 +90,9 @@ class Lidar:
         return said if said is not None else (PRESETS[self.preset] if self.preset else USUAL)[name]
 
     @property
-    def siblings(self) -> tuple[Named, ...]:
+    def siblings(self) -> tuple[ModelRef, ...]:
         """The lookahead model, if it is another."""
         return () if self.model is None else (self.model,)
-
-    @property
-    def couples(self) -> bool:
-        """No picture sees another."""
-        return False
 
     @property
     def _off(self) -> bool:
@@ -181,7 +176,7 @@ class Lidar:
 
     def _strength(self, step: Step) -> float:
         """The scale, with a warning where the strongest step overshoots the best of the bank."""
-        grid = [(at, to) for at, to in pairwise(step.ladder(step.steps)) if at.time > self._usual("until")]
+        grid = [(at, to) for at, to in pairwise(step.schedule(step.steps)) if at.time > self._usual("until")]
         doses = [
             dose(at, to, step.sampler.stochastic) * (at.alpha / at.sigma if self._usual("per") == "velocity" else 1.0)
             for at, to in grid

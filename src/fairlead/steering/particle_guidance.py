@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
-from fairlead.core.sampling import Scene, Step, replicas
+from fairlead.core.sampling import replicas
+from fairlead.core.steering import Steering, Step
 
 
 @dataclass(frozen=True)
-class ParticleGuidance:
+class ParticleGuidance(Steering):
     """noise_i <- noise_i - scale sigma phi_i while sigma > alpha, phi_i = sum_j 2 k_ij (z_i - z_j) / h_i.
 
     k_ij = exp(-d_ij^2 / h_i), h_i the squared median distance over log(n + 1) (published: n - 1, which makes a pair of
@@ -27,8 +28,8 @@ class ParticleGuidance:
     scale: float = 30.0
     until: float = 0.5
     """Share of noise sigma/(alpha + sigma) below which it is off"""
-    couples: bool = field(default=True, init=False)
 
+    couples = True
     needs_company = True
 
     def __post_init__(self) -> None:
@@ -37,10 +38,6 @@ class ParticleGuidance:
             raise FairleadError(
                 f"particle_guidance has scale={self.scale!r} and until={self.until!r}: give at least 0, and a share from 0 to 1."
             )
-
-    def prepare(self, scene: Scene) -> ParticleGuidance:
-        """Nothing to prepare."""
-        return self
 
     def __call__(self, step: Step) -> Step:
         """The same step, its clean predictions pushed apart."""

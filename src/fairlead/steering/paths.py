@@ -16,7 +16,7 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import level_at, moves, renoise, stretch
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 CURVE = 100
 """Steps of the schedule that levels between the run's own are read from."""
@@ -37,7 +37,7 @@ def levels(sigma: float, delta_f: float, delta_b: float, highest: float = 1.0) -
 
 
 @dataclass(frozen=True)
-class Paths:
+class Paths(Steering):
     """N samples of a group, each re-noised `children` times a round, the best N survive; N is the run's --group.
 
     0 < delta_f < delta_b, 0 < sigma, sigma + delta_f < 1, all in flow time. `moves` is the number of evaluations of
@@ -83,10 +83,6 @@ class Paths:
         """Samples of a group compete."""
         return self.children > 0 and self.keep == "group"
 
-    def prepare(self, scene: Scene) -> Paths:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """The grid down to sigma, the rounds at the step that crosses it, nothing afterwards."""
         if self.children == 0 or step.to.time > self.sigma:
@@ -95,14 +91,14 @@ class Paths:
             raise FairleadError(
                 f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower sigma."
             )
-        start = level_at(step.ladder(CURVE), self.sigma)
+        start = level_at(step.schedule(CURVE), self.sigma)
         return replace(step, to=start, last=True).then(lambda x: self._rounds(step, x))
 
     def _rounds(self, step: Step, x: Tensor) -> Tensor:
-        curve, rows, low = step.ladder(CURVE), step.rows, self.sigma
+        curve, rows, low = step.schedule(CURVE), step.rows, self.sigma
         route = levels(self.sigma, self.delta_f, self.delta_b, highest=curve[0].time)
         for r, (high, end) in enumerate(zip(route[::2], route[1::2], strict=True)):
-            grid = stretch(curve, high, end, self.moves or moves(step.ladder(step.steps), high, end))
+            grid = stretch(curve, high, end, self.moves or moves(step.schedule(step.steps), high, end))
             children, values = [], []
             for m in range(self.children):
                 noise = normals(tuple(k.fold("paths", r, m) for k in step.keys), *x.shape[1:]).to(x.device)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 
 @dataclass(frozen=True)
-class RewardGradient:
+class RewardGradient(Steering):
     """At every `every`-th step while the flow time is in (`stop`, `start`], the prediction moves up the reward's gradient.
 
     `scale` is the published one (15 for SD 1.5, 3 for SDXL with ImageReward) unless `normalise`: then the shift has root
@@ -47,15 +47,6 @@ class RewardGradient:
                 f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start <= 1."
             )
 
-    @property
-    def couples(self) -> bool:
-        """No sample sees another."""
-        return False
-
-    def prepare(self, scene: Scene) -> RewardGradient:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """The same step, its prediction solved on the way, moved up the gradient."""
         at = step.at
@@ -70,13 +61,13 @@ class RewardGradient:
                 seen.append(x0.detach())
                 return step.score(x0, step.rows)
 
-            _, slope = step.slope(value, step.x)
+            _, slope = step.gradient(value, step.x)
             if not step.x.requires_grad:  # else a search differentiates this step, and what was seen is cut off from it
                 step = replace(step, x0=seen[0])
         else:
             step = step.solved()
             assert step.x0 is not None
-            _, slope = step.slope(lambda x0: step.score(x0, step.rows), step.x0)
+            _, slope = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
             slope = slope / at.alpha
         slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         if self.normalise:

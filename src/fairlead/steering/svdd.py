@@ -16,14 +16,14 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import Level
-from fairlead.core.sampling import Scene, Step
+from fairlead.core.steering import Steering, Step
 
 LEAST = -1e30
 """What a child without a score counts: less than any other."""
 
 
 @dataclass(frozen=True)
-class ValueDecoding:
+class ValueDecoding(Steering):
     """`children` continuations over `block` steps, the best by the reward is kept; `temperature` > 0 draws by softmax.
 
     Needs a sampler with noise. Costs children*steps evaluations a sample, less what the last step needs not, and
@@ -48,15 +48,6 @@ class ValueDecoding:
                 f"svdd.temperature is {self.temperature!r}: give a number of at least 0, 0 for the best child."
             )
 
-    @property
-    def couples(self) -> bool:
-        """Children compete with their siblings only."""
-        return False
-
-    def prepare(self, scene: Scene) -> ValueDecoding:
-        """Nothing to prepare."""
-        return self
-
     def __call__(self, step: Step) -> Step:
         """One step along the chosen continuation, which is looked for where a block begins."""
         if self.children == 1:
@@ -78,7 +69,7 @@ class ValueDecoding:
         """From here to the end of the block."""
         if self.block == 1:
             return [step.at, step.to]
-        levels = list(step.ladder(step.steps))[step.index : step.index + self.block + 1]
+        levels = list(step.schedule(step.steps))[step.index : step.index + self.block + 1]
         if levels[:2] != [step.at, step.to]:
             raise FairleadError(
                 "svdd.block is above 1 and another steering changes the levels: use block=1, or one of them."

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fairlead.core.intervention import Intervention, installed, place_of, sites_at
+from fairlead.core.intervention import Intervention, installed, sites_at
 from fairlead.core.model import Level, Model, Rows, Site, Tokens, whole
 from fairlead.testing._check import (
     close,
@@ -63,10 +63,8 @@ class _Oops(Exception):
     pass
 
 
-class _Broken:
+class _Broken(Intervention):
     """Raises the first time, does nothing afterwards."""
-
-    couples = False
 
     def __init__(self) -> None:
         self._armed = True
@@ -82,7 +80,7 @@ class _Broken:
 
 
 def _sites(intervention: Intervention, model: Model) -> list[Site]:
-    return sites_at(model, place_of(intervention))
+    return sites_at(model, intervention.place)
 
 
 def _first_wanted(intervention: Intervention, model: Model) -> Rows:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Level
-from fairlead.core.sampling import Past, Sampler
+from fairlead.core.samplers import PreviousStep, Sampler
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.testing._check import close, differs, equal, global_randomness_untouched, keys, law
 
@@ -36,12 +36,12 @@ def _known_picture(sampler: Sampler) -> None:
     n = 50_000
     z, eps = torch.tensor(1.7), Key.root(3).normal(n, 1, 1, 1)
     x = LEVELS[0].alpha * z + LEVELS[0].sigma * eps
-    past: Past | None = None
+    previous: PreviousStep | None = None
     for i, (at, to) in enumerate(pairwise(LEVELS)):
         noise = Key.root(3).fold(i).normal(n, 1, 1, 1)
         x0 = z.expand_as(x)
-        x = sampler(lambda y, level: z.expand_as(y), x, x0, at, to, noise, past)
-        past = Past(x0, at)
+        x = sampler(lambda y, level: z.expand_as(y), x, x0, at, to, noise, previous)
+        previous = PreviousStep(x0, at)
         rest = (x - to.alpha * z).double()
         mean, std = float(rest.mean()), float(rest.std())
         law(
@@ -64,20 +64,20 @@ def _one_step(sampler: Sampler) -> None:
     def denoise(y: Tensor, level: Level) -> Tensor:
         return model.gaussians.denoise(y.flatten(1), level).float().view(shape)
 
-    x0, past = denoise(x, at), Past(denoise(old, before), before)
-    copies = [t.clone() for t in (x, x0, noise, past.x0)]
-    out = sampler(denoise, x, x0, at, to, noise, past)
-    for t, c, name in zip((x, x0, noise, past.x0), copies, ("x", "x0", "noise", "past"), strict=True):
+    x0, previous = denoise(x, at), PreviousStep(denoise(old, before), before)
+    copies = [t.clone() for t in (x, x0, noise, previous.x0)]
+    out = sampler(denoise, x, x0, at, to, noise, previous)
+    for t, c, name in zip((x, x0, noise, previous.x0), copies, ("x", "x0", "noise", "previous"), strict=True):
         equal(t, c, f"The sampler wrote to {name}")
-    equal(sampler(denoise, x, x0, at, to, noise, past), out, "The same step twice differs")
+    equal(sampler(denoise, x, x0, at, to, noise, previous), out, "The same step twice differs")
     for i in range(4):
-        own = Past(past.x0[i : i + 1], before)
+        own = PreviousStep(previous.x0[i : i + 1], before)
         alone = sampler(denoise, x[i : i + 1], x0[i : i + 1], at, to, noise[i : i + 1], own)
         close(alone[0], out[i], "A row depends on its companions", 1e-6)
-    other = sampler(denoise, x, x0, at, to, noise + 1, past)
+    other = sampler(denoise, x, x0, at, to, noise + 1, previous)
     law(differs(other, out) == sampler.stochastic, f"stochastic is {sampler.stochastic}, and the noise says otherwise.")
     if not sampler.stochastic:
-        equal(sampler(denoise, x, x0, at, to, torch.empty(0), past), out, "A deterministic sampler needs noise")
+        equal(sampler(denoise, x, x0, at, to, torch.empty(0), previous), out, "A deterministic sampler needs noise")
 
 
 def draw(sampler: Sampler, gaussians: Gaussians, n: int, levels: Sequence[Level]) -> Tensor:
@@ -85,11 +85,11 @@ def draw(sampler: Sampler, gaussians: Gaussians, n: int, levels: Sequence[Level]
     d = gaussians.means.shape[1]
     key = Key.root(5).fold("draw")
     x = key.normal(n, d).double()
-    past: Past | None = None
+    previous: PreviousStep | None = None
     for i, (at, to) in enumerate(pairwise(levels)):
         x0 = gaussians.denoise(x, at)
         noise = key.fold(i).normal(n, d).double() if sampler.stochastic else x
-        x, past = sampler(gaussians.denoise, x, x0, at, to, noise, past), Past(x0, at)
+        x, previous = sampler(gaussians.denoise, x, x0, at, to, noise, previous), PreviousStep(x0, at)
     return x
 
 

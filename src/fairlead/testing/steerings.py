@@ -13,7 +13,9 @@ from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Model
 from fairlead.core.reward import Reward
-from fairlead.core.sampling import Chain, Sampler, Scene, Steering, ancestral, euler, sample
+from fairlead.core.samplers import Sampler, ancestral, euler
+from fairlead.core.sampling import sample
+from fairlead.core.steering import Chain, Scene, Steering
 from fairlead.models.mixture import Mixture
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import prepared
@@ -35,7 +37,7 @@ def steering_laws(
     """
     model = Mixture(size=6, seed=4) if model is None else model
     with global_randomness_untouched("The steering"), torch.no_grad():
-        for sampler in (ancestral,) if getattr(make(), "stochastic", False) else (euler, ancestral):
+        for sampler in (ancestral,) if make().stochastic else (euler, ancestral):
             plain, cost = _run(model, Chain(), sampler)
             steered, spent = _run(model, make(), sampler)
             again, _ = _run(model, make(), sampler)
@@ -47,7 +49,7 @@ def steering_laws(
             _, dry = _run(Mirage(model), make(), sampler)
             dry, spent = replace(dry, seconds=0.0), replace(spent, seconds=0.0)
             law(
-                spent.fits(dry) if getattr(make(), "adaptive", False) else dry == spent,
+                spent.fits(dry) if make().adaptive else dry == spent,
                 f"A dry run says {dry.as_dict()}, the bill is {spent.as_dict()}.",
             )
             halves = [_run(model, make(), sampler, rows)[0] for rows in ([0, 1], [2, 3])]
