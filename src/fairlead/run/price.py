@@ -47,13 +47,17 @@ class Mirage:
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
         """Charged as the model's rows a sample, again where a gradient makes it compute again; returns zeros."""
-        each = self._model.rows_each(rows) if hasattr(self._model, "rows_each") else self.branches
+        each = self.rows_each(rows)
         self._meter.charge(Cost(forwards=len(x) * each))
         self.rows = max(self.rows, len(x))
         told = torch.stack([t.float().flatten(1).mean(1) for t in cond.text.values()]).sum(0).view(-1, 1, 1, 1)
         return x * (
             0 * told + torch.zeros_like(x)
         )  # an operation that keeps a tensor, or nothing would be computed again
+
+    def rows_each(self, rows: Rows) -> int:
+        """The real number."""
+        return self._model.rows_each(rows)
 
     def decode(self, x: Tensor) -> Tensor:
         """Charged; returns grey 8x8 pictures [B, 3, 8, 8]."""
