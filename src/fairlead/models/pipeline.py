@@ -31,7 +31,7 @@ class Pipeline(Sites, ABC):
     """
 
     family: ClassVar[str]
-    """The pipeline class that the folder of a model of this family names."""
+    """Name of the pipeline class."""
     loading: ClassVar[frozenset[str]] = frozenset(
         [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval"]
     )
@@ -72,11 +72,10 @@ class Pipeline(Sites, ABC):
             source: a hub name, a folder, a checkpoint file (then `loading` goes to `_load.load`) or a live pipeline,
                 which is used where it is and given back unchanged by `release`.
             loading: the settings named in the class attribute `loading`.
-            height: in pixels; None is what the network was trained for.
-            width: in pixels; None is what the network was trained for.
+            height: in pixels, and `width` too; None is what the network was trained for.
             cfg: scale of classifier-free guidance; 1 or less runs one branch only.
             negative_prompt: the text of the unconditional branch; None is the empty text.
-            pipeline: the pipeline class to load, where it is not `family`.
+            pipeline: the class to load, where it is not `family`.
 
         """
         loading = dict(loading)
@@ -92,7 +91,7 @@ class Pipeline(Sites, ABC):
         """True while the network is called by `predict`, which has charged the rows already."""
         self._limit = 1 << 30
         """Rows that fit in memory at once, as far as is known."""
-        self._decode_limit = 1 << 30
+        self._decode_limit = self._limit
         hook = self.net.register_forward_pre_hook(self._charge, with_kwargs=True)
         self._give_back.append(hook.remove)
         if compiled:
@@ -130,8 +129,7 @@ class Pipeline(Sites, ABC):
 
     def _split(self) -> bool:
         """True if the text encoders were left on another device than the denoiser."""
-        home = _load.denoiser(self.pipe).device.type
-        return any(encoder.device.type != home for encoder in self._text_encoders())
+        return any(one.device.type != _load.denoiser(self.pipe).device.type for one in self._text_encoders())
 
     def _text_encoders(self) -> list[Any]:
         return [v for k, v in self.pipe.components.items() if k.startswith("text_encoder") and v is not None]
@@ -186,8 +184,7 @@ class Pipeline(Sites, ABC):
 
     def decode_latents(self, z: Tensor) -> Tensor:
         """Unscaled latents [B, C, h, w] -> pictures [B, 3, H, W] in [-1, 1]."""
-        image: Tensor = self.vae.decode(z, return_dict=False)[0]
-        return image
+        return self.vae.decode(z, return_dict=False)[0]  # type: ignore[no-any-return]
 
     # What all families share.
 
@@ -345,10 +342,7 @@ class Pipeline(Sites, ABC):
                 yield from part.parameters()
 
     def trace(self, gradient: bool = False) -> list[Callable[[], Tensor]]:
-        """One picture through the network and through the decoder, with `gradient` also backwards, to measure memory.
-
-        Nothing is charged.
-        """
+        """One picture through network and decoder, with `gradient` also backwards, to measure memory; not charged."""
         cond = self.encode([""])
         at = self.levels(2)[0]
 
