@@ -7,11 +7,13 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.run import models
-from fairlead.run.spec import Part, make_spec
+from fairlead.run.options import RunOptions, called_with
+from fairlead.run.spec import Part, parse_settings, spec_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,73 +22,60 @@ if TYPE_CHECKING:
     from fairlead.core.reward import Reward
 
 
-def run(
-    prompt: str,
-    *,
-    model: str | Part | Any = "pocket",
-    reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
-    watch: str | Sequence[str] = (),
-    space: str | Part = "noise",
-    search: str | Part = "best_of",
-    steer: str | Part | Sequence[str | Part] = (),
-    intervene: str | Part | Sequence[str | Part] = (),
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    budget: str | Mapping[str, float] | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    group: int = 1,
-    batch: int | None = None,
-    seed: int = 0,
-    draft: int | None = None,
-    finals: int | None = None,
-    siblings: Mapping[str, Any] | None = None,
-    out: str | Path | None = None,
-    on_progress: Callable[[Any], None] | None = None,
-) -> Result:
+Live = Mapping[str, Any] | None
+"""Live pipelines, or pairs of one and its adapter's settings, by the names that a steering uses for them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Call(RunOptions):
+    """The options of a run and what only Python can pass."""
+
+    siblings: Live = None
+    out: str | Path | None = None
+    on_progress: Callable[[Any], None] | None = None
+
+
+@called_with(_Call)
+def run(options: _Call) -> Result:
     """Search for a better picture and return what was found, the plain sample beside it.
 
-    `model` is "pocket", a hub name, a diffusers folder, a .safetensors checkpoint, or a live diffusers pipeline, which is
-    used where it is and left exactly as it was found; `settings={"model": {"guidance_scale": 4}}` speaks to its adapter.
-    `reward` is a formula over registered names ("clip_score + 0.5*aesthetic"), a `Reward`, or any function of images
-    [B, 3, H, W] in [0, 1] and prompts that returns B numbers. `watch` names rewards that are recorded for every picture
-    and never optimised. `budget` maps nfe, forwards, decodes, scores, seconds or dollars to a limit; left out, 640
-    denoiser evaluations. `draft` searches with fewer steps and renders the best `finals` (1) again at full effort.
+    `model` may also be a live diffusers pipeline: it is used where it is and left exactly as it was found.
+    `reward` may also be a `Reward`, or a function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers.
+    `settings` is a mapping: `settings={"best_of": {"n": 16}}`; the key "model" stands for the model.
+    `budget` may also be a mapping: `budget={"nfe": 640}`.
     `siblings` are live pipelines, or pairs of one and its adapter's settings, by the names a steering uses for them.
-    Without `out` the run lives in a temporary directory until the process ends: keep it with `result.save(directory)`.
+    Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
     from fairlead.app.result import Result
     from fairlead.run import engine
 
+    model, reward = options.model, options.reward
     live = None if isinstance(reward, str) else _live(reward)
-    named, defaults = _model(model, settings)
-    spec = make_spec(
-        prompt,
-        model=named,
-        reward=reward if isinstance(reward, str) else _named(reward),
-        watch=watch,
-        space=space,
-        search=search,
-        steer=steer,
-        intervene=intervene,
-        settings=settings,
-        budget=budget,
-        sampler=sampler,
-        steps=steps,
-        group=group,
-        batch=batch,
-        seed=seed,
-        draft=draft,
-        finals=finals,
-        defaults=defaults,
-    )
+    lent_settings = _adapter_settings(options)
+    if live is not None:
+        options = replace(options, reward=_named(reward))
+    if isinstance(model, str | Part):
+        defaults = models.defaults_of(options)
+    else:
+        named, defaults = models.live(model)
+        options = replace(options, model=named)
+    spec = spec_of(options, defaults)
+    out = options.out
     if out is None:
         scratch = tempfile.mkdtemp(prefix="fairlead-")
         atexit.register(shutil.rmtree, scratch, ignore_errors=True)
         out = Path(scratch) / "run"
-    with _lent(model, settings) as lent, _all_lent(siblings) as others:
-        watch_it = on_progress or (lambda p: None)
-        engine.start(spec, Path(out), reward=live, model=lent, siblings=others, on_progress=watch_it).close()
+    watch = options.on_progress or (lambda progress: None)
+    with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
+        engine.start(spec, Path(out), reward=live, model=lent, siblings=others, on_progress=watch).close()
     return Result(Path(out))
+
+
+def _adapter_settings(options: RunOptions) -> dict[str, Any]:
+    """What `options` say about the model, for the adapter of a live pipeline."""
+    chosen = options.settings or {}
+    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    return {**options.model_settings, **settings.get("model", {})}
 
 
 def resume(
@@ -96,7 +85,7 @@ def resume(
     reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None,
     model: Any = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    siblings: Mapping[str, Any] | None = None,
+    siblings: Live = None,
 ) -> Result:
     """Continue a run where its record ends; what was a live object is given again: `reward`, `model`, `siblings`.
 
@@ -107,28 +96,19 @@ def resume(
     from fairlead.run.spec import parse_budget
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    with _lent(model, settings) as lent, _all_lent(siblings) as others:
+    with _lent(model, (settings or {}).get("model", {})) as lent, _all_lent(siblings) as others:
         own = None if reward is None else _live(reward)
         engine.resume(Path(folder), budget=limits, reward=own, model=lent, siblings=others).close()
     return Result(Path(folder))
 
 
-def _model(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> tuple[str | Part, dict[str, Any]]:
-    """What the record calls the model, and its own defaults."""
-    if isinstance(model, str | Part):
-        name, said = (model, {}) if isinstance(model, str) else (model.name, dict(model.settings))
-        said |= (settings or {}).get("model", {})
-        return model, models.defaults(name, said.get("revision"))
-    return models.live(model)
-
-
 @contextmanager
-def _lent(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> Iterator[Any]:
+def _lent(model: Any, settings: Mapping[str, Any]) -> Iterator[Any]:
     """The adapter over a live pipeline for as long as a run needs it; None for a model that is named."""
     if model is None or isinstance(model, str | Part):
         yield None
         return
-    lent = models.lend(model, (settings or {}).get("model", {}))
+    lent = models.lend(model, settings)
     try:
         yield lent
     finally:
@@ -136,10 +116,10 @@ def _lent(model: Any, settings: Mapping[str, Mapping[str, Any]] | None) -> Itera
 
 
 @contextmanager
-def _all_lent(siblings: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
+def _all_lent(siblings: Live) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         pairs = {name: given if isinstance(given, tuple) else (given, {}) for name, given in (siblings or {}).items()}
-        yield {name: stack.enter_context(_lent(pipe, {"model": own})) for name, (pipe, own) in pairs.items()}
+        yield {name: stack.enter_context(_lent(pipe, own)) for name, (pipe, own) in pairs.items()}
 
 
 def score(

@@ -180,7 +180,7 @@ def test_a_folder_that_cannot_be_used(fake_engine: Any, capsys: pytest.CaptureFi
     assert main([*RUN, "--out", "x" * 300]) == 2
     assert "cannot be used" in sentence(capsys)
     assert main(["run", "a \udcff dog", "-m", "mixture"]) == 2
-    assert "not UTF-8" in sentence(capsys)
+    assert "not valid UTF-8" in sentence(capsys)
 
 
 def test_a_bug_is_one_sentence_unless_debugging(
@@ -288,7 +288,7 @@ def test_a_model_is_described_with_its_card_and_its_words(capsys: pytest.Capture
 
 def test_resume_promises_no_budget_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["resume", "--help"]) == 0
-    assert "[default: what the run had]" in (told := " ".join(capsys.readouterr().out.replace("│", " ").split()))
+    assert "[default: those of the run]" in (told := " ".join(capsys.readouterr().out.replace("│", " ").split()))
     assert "nfe=640" not in told
 
 

@@ -72,6 +72,8 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
         batch=6,
         seed=-3,
         sampler="heun",
+        draft=3,
+        finals=2,
     )
     line = run_command(spec)
     assert line is not None
@@ -93,12 +95,15 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
         group=int(said["--group"]),
         batch=int(said["--batch"]),
         seed=int(said["--seed"]),
+        draft=int(said["--draft"]),
+        finals=int(said["--finals"]),
     )
     assert again == spec
 
 
 def test_a_reward_from_python_has_no_command_line() -> None:
     assert run_command(make_spec("dog", reward=Part("python", {"callable": "mine.score"}))) is None
+    assert run_command(make_spec("dog", model=Part("python", {"pipeline": "FluxPipeline"}))) is None
 
 
 def test_budgets_are_read_back() -> None:

@@ -111,7 +111,7 @@ def test_scales(checkpoint: str) -> None:
     depicted = ClipScore(checkpoint, scale="cosine").score(images, [f"A photo depicts {w}" for w in words])
     hessel = ClipScore(checkpoint, "hessel").score(images, words)
     torch.testing.assert_close(hessel, 2.5 * depicted.clamp(min=0))
-    with pytest.raises(FairleadError, match="scale 'percents' is unknown. Did you mean 'percent'"):
+    with pytest.raises(FairleadError, match=r"scale 'percents' is unknown\. Did you mean 'percent'"):
         ClipScore(checkpoint, "percents")
 
 

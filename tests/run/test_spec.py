@@ -124,14 +124,14 @@ def test_formulas_that_are_none(text: str, sentence: str) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ""}, "is empty"),
     ({"prompt": "  "}, "is empty"),
-    ({"prompt": "a" * 2001}, "2001 characters, at most 2000"),
+    ({"prompt": "a" * 2001}, "2001 characters: must be at most 2000"),
     ({"prompt": 3}, "is empty"),
     ({"search": "best_off"}, "Did you mean 'best_of'"),
     ({"space": "noize"}, "Did you mean 'noise'"),
     ({"sampler": "eular"}, "Did you mean 'euler'"),
     ({"steer": "nothing_like_it"}, "Steering 'nothing_like_it' is unknown"),
     ({"intervene": "token_mean_dampin"}, "Did you mean 'token_mean_damping'"),
-    ({"steps": 0}, "steps is 0: give a whole number"),
+    ({"steps": 0}, "steps is 0: must be a whole number >= 1"),
     ({"steps": 2.5}, "steps is 2.5"),
     ({"group": -1}, "group is -1"),
     ({"batch": 0}, "batch is 0"),
@@ -166,7 +166,7 @@ def test_unknown_models_and_settings(tmp_path: Any) -> None:
     ):
         with pytest.raises(FairleadError, match=sentence):
             models.folder(name)
-    with pytest.raises(FairleadError, match="Setting 'sise' of mixture is unknown. Did you mean 'size'"):
+    with pytest.raises(FairleadError, match=r"Setting 'sise' of mixture is unknown\. Did you mean 'size'"):
         registry.build("models", Part("mixture", {"sise": 3}))
     with pytest.raises(FairleadError, match=r"best_of\.n is -1: give a whole number"):
         registry.build("searches", Part("best_of", {"n": -1}), None, None)

@@ -6,35 +6,19 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fairlead.app.console import say, stderr
-from fairlead.app.model_options import model_flags
-from fairlead.app.options import (
-    AsJson,
-    Batch,
-    Budget,
-    Draft,
-    Finals,
-    Group,
-    Intervene,
-    Model,
-    Reward,
-    Sampler,
-    Search,
-    Seed,
-    Setting,
-    Space,
-    Steer,
-    Steps,
-)
+from fairlead.app.options import ALL_OPTIONS, AsJson, with_run_options
 from fairlead.app.progress import Interrupt
 from fairlead.app.words import command, count, duration, shown
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run.spec import Part, Spec, make_spec, parse_settings
+from fairlead.run.options import RunOptions
+from fairlead.run.spec import Part, Spec, spec_of
 from fairlead.run.store import as_json as to_json
 from fairlead.run.store import write_atomically
 
@@ -51,27 +35,14 @@ ENDLESS = {"nfe": 1e15}
 STAGES = ("all", "generate", "score")
 
 
-@model_flags
+@with_run_options([name for name in ALL_OPTIONS if name not in ("prompt", "watch")])
 def bench(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="geneval, t2i_compbench, drawbench, partiprompts, or prompts.")
     ],
     prompts: Annotated[Path | None, typer.Option(metavar="PATH", help="Its published file or folder.")] = None,
-    model: Model = "pocket",
-    reward: Reward = "clip_score",
-    space: Space = "noise",
-    search: Search = "best_of",
-    steer: Steer = None,
-    intervene: Intervene = None,
-    setting: Setting = None,
-    budget: Budget = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    group: Group = 1,
-    batch: Batch = None,
-    seed: Seed = 0,
-    draft: Draft = None,
-    finals: Finals = None,
+    *,
+    options: RunOptions,
     judge: Annotated[
         list[str] | None, typer.Option(metavar="FORMULA", help="Score by this reward.  [default: its own]")
     ] = None,
@@ -97,30 +68,17 @@ def bench(
 
     if only not in STAGES:
         raise FairleadError(f"--only is {only!r}: give {', '.join(STAGES)}.")
-    settings = parse_settings(setting or ())
-    own = models.defaults(model, settings.get("model", {}).get("revision"))
+    own = models.defaults_of(options)
     suite = _part(suites.load(name, prompts, own.get("vocabulary") == "words", split_seed), category or (), first)
-    plain = budget is None and not steer and not intervene and draft is None
-    fixed = budget is None and search == "best_of" and draft is None
-    template = make_spec(
-        suite.asked[0].text,
-        model=model,
-        reward=reward,
-        space=space,
-        search=f"best_of(n={group})" if fixed else search,
-        steer=steer or (),
-        intervene=intervene or (),
-        settings=settings,
-        budget=ENDLESS if fixed else budget,
-        sampler=sampler,
-        steps=steps,
-        group=group,
-        batch=batch,
-        draft=draft,
-        finals=finals,
-        defaults=own,
+    plain = options.budget is None and not options.steer and not options.intervene and options.draft is None
+    fixed = options.budget is None and options.search == "best_of" and options.draft is None
+    asked = replace(options, prompt=suite.asked[0].text, seed=0)
+    if fixed:
+        asked = replace(asked, search=f"best_of(n={options.group})", budget=ENDLESS)
+    template = spec_of(asked, own)
+    job = painting.Job(
+        suite, models.with_dtype(template), suite.images if images is None else images, options.seed, plain
     )
-    job = painting.Job(suite, models.with_dtype(template), suite.images if images is None else images, seed, plain)
     if job.images < 1:
         raise FairleadError(f"--images is {images}: give at least 1.")
     folder = out or Path("benchmarks") / _folder(job)
@@ -141,8 +99,6 @@ def bench(
 
 def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
     """Some categories, the first prompts of each, in the suite's order."""
-    from dataclasses import replace
-
     known = list(dict.fromkeys(a.category for a in suite.asked))
     for name in categories:
         if name not in known:

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from fairlead.app.console import plain_table, print_json, quiet, say, stdout
-from fairlead.app.options import AsJson, Batch, Model, Reward, Sampler, Seed, Steps
+from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import count
 from fairlead.core.errors import FairleadError
-from fairlead.run.spec import make_spec
+from fairlead.run.options import RunOptions
 
 
+@with_run_options(("model", "reward", "sampler", "steps", "batch", "seed"), {"sampler": "euler"})
 def calibrate(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What the pictures should show.")],
     drafts: Annotated[str, typer.Option(metavar="N,N", help="Numbers of steps to try as drafts.")] = "2,5,10",
     candidates: Annotated[int, typer.Option(metavar="N", help="Candidates per prompt.")] = 32,
-    model: Model = "pocket",
-    reward: Reward = "clip_score",
-    sampler: Sampler = "euler",
-    steps: Steps = None,
-    batch: Batch = None,
-    seed: Seed = 0,
+    *,
+    options: RunOptions,
     as_json: AsJson = False,
 ) -> int:
     """How much of a search's gain survives when candidates are judged by drafts (see --draft of run)."""
@@ -34,16 +31,7 @@ def calibrate(
         tried = [int(word) for word in drafts.split(",")]
     except ValueError:
         raise FairleadError(f"Drafts {drafts!r} are not numbers: write for example 2,5,10.") from None
-    spec = make_spec(
-        prompts[0],
-        model=model,
-        reward=reward,
-        sampler=sampler,
-        steps=steps,
-        batch=batch,
-        seed=seed,
-        defaults=models.defaults(model),
-    )
+    spec = models.spec_of(replace(options, prompt=prompts[0]))
     with quiet(as_json):
         found = measure(spec, prompts, tried, candidates)
     if as_json:

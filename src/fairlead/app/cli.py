@@ -20,31 +20,7 @@ from fairlead.app import answering, bench, calibrate, catalogue, checking, compa
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
-from fairlead.app.model_options import model_flags
-from fairlead.app.options import (
-    AsJson,
-    Batch,
-    Budget,
-    Draft,
-    DryRun,
-    Finals,
-    Folder,
-    Group,
-    Intervene,
-    Larger,
-    Model,
-    Out,
-    Prompt,
-    Reward,
-    Sampler,
-    Search,
-    Seed,
-    Setting,
-    Space,
-    Steer,
-    Steps,
-    Watched,
-)
+from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, with_run_options
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.run_object import run_object
@@ -53,9 +29,10 @@ from fairlead.app.summary import summary
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run.folders import new_folder
+from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
-from fairlead.run.spec import Spec, make_spec, parse_budget, parse_settings
+from fairlead.run.spec import Spec, parse_budget
 from fairlead.run.store import DATABASE, Store, write_atomically
 from fairlead.run.view import View
 
@@ -79,103 +56,32 @@ def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
         yield watch, stop
 
 
-def _spec(
-    prompt: str,
-    model: str,
-    reward: str,
-    watched: list[str] | None,
-    space: str,
-    search: str,
-    steer: list[str] | None,
-    intervene: list[str] | None,
-    setting: list[str] | None,
-    budget: str | None,
-    sampler: str | None,
-    steps: int | None,
-    group: int,
-    batch: int | None,
-    seed: int,
-    draft: int | None,
-    finals: int | None,
-) -> Spec:
+def _spec(options: RunOptions) -> Spec:
+    """The options of a command line -> a checked Spec, with the defaults of the model."""
     from fairlead.run import models
 
     try:
-        prompt.encode()
+        options.prompt.encode()
     except UnicodeEncodeError:
-        raise FairleadError(f"The prompt {prompt!a} is not UTF-8 text: type it again.") from None
-    settings = parse_settings(setting or ())
-    return make_spec(
-        prompt,
-        model=model,
-        reward=reward,
-        watch=watched or (),
-        space=space,
-        search=search,
-        steer=steer or (),
-        intervene=intervene or (),
-        settings=settings,
-        budget=budget,
-        sampler=sampler,
-        steps=steps,
-        group=group,
-        batch=batch,
-        seed=seed,
-        draft=draft,
-        finals=finals,
-        defaults=models.defaults(model, settings.get("model", {}).get("revision")),
-    )
+        raise FairleadError(f"The prompt {options.prompt!a} is not valid UTF-8 text: type it again.") from None
+    return models.spec_of(options)
 
 
 @app.command("run", short_help="Search for a better picture.")
-@model_flags
+@with_run_options()
 def run_command(
-    prompt: Prompt,
-    model: Model = "pocket",
-    reward: Reward = "clip_score",
-    watched: Watched = None,
-    space: Space = "noise",
-    search: Search = "best_of",
-    steer: Steer = None,
-    intervene: Intervene = None,
-    setting: Setting = None,
-    budget: Budget = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    group: Group = 1,
-    batch: Batch = None,
-    seed: Seed = 0,
-    draft: Draft = None,
-    finals: Finals = None,
+    options: RunOptions,
     keep: kept.Keep = None,
     out: Out = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
 ) -> int:
-    """Search for a better picture and write it, its rivals and a report into a new folder."""
-    spec = _spec(
-        prompt,
-        model,
-        reward,
-        watched,
-        space,
-        search,
-        steer,
-        intervene,
-        setting,
-        budget,
-        sampler,
-        steps,
-        group,
-        batch,
-        seed,
-        draft,
-        finals,
-    )
+    """Search for a better picture; write it, the other candidates and a report into a new folder."""
+    spec = _spec(options)
     if dry_run:
         _warn(spec)
         return show_price(spec, as_json)
-    folder = out if out is not None else new_folder(prompt, datetime.now(UTC))
+    folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC))
     _refuse_existing(folder)
     _warn(spec)
     from fairlead.run import engine
@@ -190,7 +96,7 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: Larger = None, as_json: AsJson = False) -> int:
+def resume(run: Folder, budget: LargerBudget = None, as_json: AsJson = False) -> int:
     """Continue a run where it ended, with a larger --budget if one is given."""
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()
@@ -299,47 +205,10 @@ def list_command(
 
 
 @app.command()
-@model_flags
-def price(
-    prompt: Prompt,
-    model: Model = "pocket",
-    reward: Reward = "clip_score",
-    watched: Watched = None,
-    space: Space = "noise",
-    search: Search = "best_of",
-    steer: Steer = None,
-    intervene: Intervene = None,
-    setting: Setting = None,
-    budget: Budget = None,
-    sampler: Sampler = None,
-    steps: Steps = None,
-    group: Group = 1,
-    batch: Batch = None,
-    seed: Seed = 0,
-    draft: Draft = None,
-    finals: Finals = None,
-    as_json: AsJson = False,
-) -> int:
+@with_run_options()
+def price(options: RunOptions, as_json: AsJson = False) -> int:
     """What a run would cost, counted without running it."""
-    spec = _spec(
-        prompt,
-        model,
-        reward,
-        watched,
-        space,
-        search,
-        steer,
-        intervene,
-        setting,
-        budget,
-        sampler,
-        steps,
-        group,
-        batch,
-        seed,
-        draft,
-        finals,
-    )
+    spec = _spec(options)
     _warn(spec)
     return show_price(spec, as_json)
 

@@ -1,102 +1,104 @@
-"""The words of the command line that make a run: every option once."""
+"""The options of a run as flags of a command, and the few options that other commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import os
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import fields
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from fairlead.core.cost import UNITS
 from fairlead.run import registry
+from fairlead.run.options import Option, RunOptions, described
 
-
-def _names(kind: str) -> Callable[[str], list[str]]:
-    """Shell completion from the registry."""
-    return lambda incomplete: [name for name in registry.table(kind) if name.startswith(incomplete)]
-
-
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What the picture should show.")]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME",
-        help="pocket, a hub name, a diffusers folder, or a .safetensors checkpoint.",
-        autocompletion=_names("models"),
-    ),
-]
-Reward = Annotated[
-    str,
-    typer.Option(
-        metavar="FORMULA",
-        help="A formula over rewards, like 'clip_score + 0.5*aesthetic'.",
-        autocompletion=_names("rewards"),
-    ),
-]
-Watched = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--watch",
-        metavar="FORMULA",
-        help="A reward that is recorded and never optimised; repeat for several.",
-        autocompletion=_names("rewards"),
-    ),
-]
-Space = Annotated[str, typer.Option(metavar="NAME", help="What the search moves.", autocompletion=_names("spaces"))]
-Search = Annotated[str, typer.Option(metavar="NAME", help="The outer loop.", autocompletion=_names("searches"))]
-Steer = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME", help="Control inside the denoising loop; repeat to chain.", autocompletion=_names("steerings")
-    ),
-]
-Intervene = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME", help="Edit inside the network; repeat for several.", autocompletion=_names("interventions")
-    ),
-]
-Setting = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="PART.SETTING=VALUE", help="part.setting=value, like best_of.n=16; repeat for several."
-    ),
-]
-Budget = Annotated[
-    str | None,
-    typer.Option(
-        metavar="LIMITS", help=f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.  [default: nfe=640]"
-    ),
-]
-Larger = Annotated[
-    str | None,
-    typer.Option("--budget", metavar="LIMITS", help="New limits like nfe=2000.  [default: what the run had]"),
-]
-Sampler = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME", help="How a step is taken.  [default: the model's own]", autocompletion=_names("samplers")
-    ),
-]
-Steps = Annotated[
-    int | None, typer.Option(metavar="N", help="Denoising steps of a picture.  [default: the model's own]")
-]
-Group = Annotated[int, typer.Option(metavar="N", help="Candidates rendered together, for methods that couple them.")]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Pictures rendered at once.  [default: the model's own]")]
-Seed = Annotated[int, typer.Option(metavar="N", help="Names the run's randomness.")]
-Draft = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Fewer steps while searching; the best drafts are rendered again at full --steps."),
-]
-Finals = Annotated[
-    int | None, typer.Option(metavar="N", help="How many of the best drafts are rendered again.  [default: 1]")
-]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder for the run.  [default: runs/TIME-PROMPT]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
+LargerBudget = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="LIMITS", help="New limits like nfe=2000.  [default: those of the run]"),
+]
+Token = Annotated[
+    str | None,
+    typer.Option(
+        "--token",
+        metavar="TOKEN",
+        help="Hub token for gated models; never recorded.  [default: HF_TOKEN]",
+        rich_help_panel="Model",
+    ),
+]
+
+ALL_OPTIONS = tuple(described())
+DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
+
+
+def with_run_options(
+    names: Collection[str] = ALL_OPTIONS, defaults: Mapping[str, Any] | None = None
+) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Replace the parameter `options` of a command by one flag for each of these fields of `RunOptions`.
+
+    `defaults` are those of this command where they differ. Commands without a prompt of their own get an empty one.
+    """
+    usual = {**DEFAULTS, **(defaults or {})}
+
+    def decorate(command: Callable[..., int]) -> Callable[..., int]:
+        @wraps(command)
+        def wrapper(**words: Any) -> int:
+            if token := words.pop("token", None):
+                os.environ["HF_TOKEN"] = token
+            chosen = {name: words.pop(name) for name in names}
+            chosen = {name: usual.get(name) if value is None else value for name, value in chosen.items()}
+            return command(options=RunOptions(**{"prompt": "", **usual, **chosen}), **words)
+
+        described_here = {name: option for name, option in described().items() if name in names}
+        of_run = [_flag(name, option, usual) for name, option in described_here.items() if option.section != "model"]
+        of_model = [_flag(name, option, usual) for name, option in described_here.items() if option.section == "model"]
+        if of_model:
+            of_model.append(inspect.Parameter("token", _KEYWORD, annotation=Token, default=None))
+        hints = get_type_hints(command, include_extras=True)
+        parameters: list[inspect.Parameter] = []
+        for p in inspect.signature(command).parameters.values():
+            own = p.replace(annotation=hints[p.name], kind=_KEYWORD)
+            parameters += of_run if p.name == "options" else [own]
+        parameters += of_model
+        wrapper.__signature__ = inspect.Signature(parameters, return_annotation=int)  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": int}
+        return wrapper
+
+    return decorate
+
+
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
+
+
+def _flag(name: str, option: Option, defaults: Mapping[str, Any]) -> inspect.Parameter:
+    """One field of `RunOptions` as a parameter that typer reads."""
+    if name == "prompt":
+        argument = typer.Argument(metavar=option.metavar, help=option.help)
+        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument])
+    flag = option.flag or f"--{name.replace('_', '-')}"
+    declared = typer.Option(
+        *([flag, option.short] if option.short else [flag]),
+        metavar=option.metavar,
+        help=option.sentence if defaults[name] is None else option.help,
+        autocompletion=_completion(option.kind),
+        rich_help_panel="Model" if option.section == "model" else None,
+    )
+    many = option.read_as == list[str]
+    default = None if many else defaults[name]
+    read_as = option.read_as | None if default is None else option.read_as
+    return inspect.Parameter(name, _KEYWORD, annotation=Annotated[read_as, declared], default=default)
+
+
+def _completion(kind: str | None) -> Callable[[str], list[str]] | None:
+    """Shell completion from the registry."""
+    if kind is None:
+        return None
+    return lambda incomplete: [name for name in registry.table(kind) if name.startswith(incomplete)]

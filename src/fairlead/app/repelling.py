@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated
 
 import typer
 
 from fairlead.app.console import plain_table, print_json, quiet, say, stdout
-from fairlead.app.options import AsJson, Model, Reward, Sampler, Seed, Steps
+from fairlead.app.options import AsJson, with_run_options
 from fairlead.core.errors import FairleadError
-from fairlead.run.spec import make_spec
+from fairlead.run.options import RunOptions
 
 
+@with_run_options(("model", "reward", "sampler", "steps", "seed"))
 def calibrate_repulsion(
     prompts: Annotated[list[str], typer.Argument(metavar="PROMPT...", help="What the pictures should show.")],
     strengths: Annotated[str, typer.Option(metavar="Q,Q", help="Strengths to try.")] = "0.02,0.05,0.1,0.2,0.3,0.5",
@@ -20,11 +21,8 @@ def calibrate_repulsion(
     loss: Annotated[float, typer.Option(metavar="SHARE", help="Of the reward that may be lost.")] = 0.01,
     likeness: Annotated[str, typer.Option(metavar="NAME", help="Features diversity is counted in.")] = "pixels",
     keep: Annotated[bool, typer.Option("--write", help="Write the choice beside the model, for later runs.")] = False,
-    model: Model = "pocket",
-    reward: Reward = "clip_score",
-    sampler: Sampler = None,
-    steps: Steps = None,
-    seed: Seed = 0,
+    *,
+    options: RunOptions,
     as_json: AsJson = False,
 ) -> int:
     """How strong repulsion may be for a model before the reward falls, and write it down as the model's default."""
@@ -35,22 +33,12 @@ def calibrate_repulsion(
         tried = [float(word) for word in strengths.split(",")]
     except ValueError:
         raise FairleadError(f"Strengths {strengths!r} are not numbers: write for example 0.05,0.1,0.2.") from None
-    spec = make_spec(
-        prompts[0],
-        model=model,
-        reward=reward,
-        sampler=sampler,
-        steps=steps,
-        seed=seed,
-        group=group,
-        batch=group,
-        defaults=models.defaults(model),
-    )
+    spec = models.spec_of(replace(options, prompt=prompts[0], group=group, batch=group))
     with quiet(as_json):
         found = calibrate(models.with_dtype(spec), prompts, tried, likeness=likeness)
     best = chosen(found, loss)
     if keep:
-        say(f"Written to {write(model, best, found)}.")
+        say(f"Written to {write(options.model, best, found)}.")
     if as_json:
         print_json({"strengths": [asdict(row) for row in found], "chosen": best.strength})
         return 0

@@ -10,20 +10,23 @@ import typer
 from rich.text import Text
 
 from fairlead.app.console import plain_table, print_json, quiet, say, stdout
-from fairlead.app.options import AsJson, Reward
+from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import number
 from fairlead.core.errors import FairleadError
+from fairlead.run.options import RunOptions
 from fairlead.run.spec import parse_reward, reward_text
 from fairlead.run.store import write_atomically
 
 SHOWN = 40
 
 
+@with_run_options(("reward",))
 def score(
     pictures: Annotated[
         list[Path], typer.Argument(metavar="PICTURES...", help="Files, folders, or the folders of runs.")
     ],
-    reward: Reward = "clip_score",
+    *,
+    options: RunOptions,
     prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="One prompt for all of them.")] = None,
     prompts: Annotated[
         Path | None,
@@ -40,7 +43,7 @@ def score(
     as_json: AsJson = False,
 ) -> int:
     """Score and rank pictures, with prompts from their metadata, a file, or --prompt. Exit code 1 if one has no score."""
-    tree = parse_reward(reward)
+    tree = parse_reward(options.reward)
     if batch < 1:
         raise FairleadError(f"--batch is {batch}: give at least 1.")
     if prompt is not None and prompts is not None:

@@ -108,11 +108,14 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     yield "--sampler", spec.sampler
     for word in ("steps", "group", "batch", "seed"):
         yield f"--{word}", str(getattr(spec, word))
+    if spec.draft is not None:
+        yield "--draft", str(spec.draft)
+        yield "--finals", str(spec.finals)
 
 
 def run_command(spec: Spec) -> str | None:
-    """The command line that asks the same question, or None where only Python can (a reward that is a function)."""
-    if any(part.name == "python" for part in reward_parts(spec.reward)):
+    """The command line that asks the same question; None where only Python can: a function as reward, a live pipeline."""
+    if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
     return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])
 

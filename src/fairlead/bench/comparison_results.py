@@ -13,6 +13,7 @@ from fairlead.bench import comparison, statistics
 from fairlead.bench.plan import Cell, Plan
 from fairlead.bench.statistics import Mean
 from fairlead.core.cost import UNITS, Cost
+from fairlead.run.options import MODEL_OPTIONS
 from fairlead.run.records import BASELINE_ROW, REWARD
 from fairlead.run.store import DATABASE
 from fairlead.run.view import Point, View
@@ -161,7 +162,7 @@ class ComparisonResults:
     def baseline(self, prompt: str, seed: int) -> Done | None:
         """A run that holds the plain sample of that prompt and seed, the reference's first."""
         order = [self.plan.reference, *self.plan.methods]
-        other = {"model", "steps", "sampler", "settings"}
+        other = {"model", "steps", "sampler", "settings", *MODEL_OPTIONS}
         runs = (self.done.get((m, prompt, seed)) for m in order if not other & self.plan.methods[m].keys())
         return next((d for d in runs if d is not None and d.view.baseline is not None), None)
 

@@ -15,8 +15,8 @@
     steer = ["paths"]
     group = 2
 
-A method takes the words of `fairlead run`: model, space, search, steer, intervene, group, draft, finals, sampler, steps,
-batch, and `settings`. What stands above the methods holds for all of them.
+A method takes the options of `fairlead run`: `model`, `search`, `steer`, `guidance_scale` and so on, and `settings`.
+An option of the model or the sampler that stands above the methods holds for all of them.
 """
 
 from __future__ import annotations
@@ -36,11 +36,12 @@ from fairlead.core.key import Key
 from fairlead.run import models
 from fairlead.run.folders import slug
 from fairlead.run.formula import parse_part
+from fairlead.run.options import METHOD_OPTIONS, MODEL_OPTIONS, RunOptions, described
 from fairlead.run.records import BASELINE_ROW
-from fairlead.run.spec import Part, Spec, make_spec, parse_budget, reward_text
+from fairlead.run.spec import Part, Spec, parse_budget, reward_text
 
-COMMON = ("model", "sampler", "steps", "batch", "settings")
-METHOD = (*COMMON, "space", "search", "steer", "intervene", "group", "draft", "finals")
+COMMON = ("model", "sampler", "steps", "batch", "settings", *MODEL_OPTIONS)
+"""Options that a plan may set above its methods, for all of them."""
 PLAN = (*COMMON, "reward", "watch", "budget", "reference", "seeds", "prompts", "methods", "diversity", "about")
 
 
@@ -89,21 +90,15 @@ class Plan:
 
     def spec(self, method: str, prompt: str, seed: int) -> Spec:
         """One method on one prompt: the same noise for every method, its own for every prompt and seed."""
-        words = {**self.common, **self.methods[method]}
-        model = words.pop("model", "pocket")
-        settings = dict(words.pop("settings", {}))
-        made = make_spec(
+        options = RunOptions(
             prompt,
-            model=model,
             reward=self.reward,
             watch=self.watch,
             budget={self.resource: self.limit},
-            settings=settings,
             seed=Key.root(seed).fold("compare", prompt).integer() % 2**31,
-            defaults=models.defaults(model if isinstance(model, str) else model.name),
-            **words,
+            **{**self.common, **self.methods[method]},
         )
-        return replace(made, baseline=False)
+        return replace(models.spec_of(options), baseline=False)
 
     def cells(self) -> list[Cell]:
         """Every run, so ordered that methods advance side by side and none always comes first."""
@@ -183,7 +178,7 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
             raise FairleadError(
                 f"A method of plan {name} is called {method!r}: use letters, digits, spaces and _-+., and not {BASELINE_ROW!r}."
             )
-        _known(words, METHOD, f"setting of method {method}")
+        _known(words, METHOD_OPTIONS, f"setting of method {method}")
         _typed(words, f"method {method}")
     _typed(raw, f"plan {name}")
     reference = str(raw.get("reference", "random" if "random" in methods else next(iter(methods))))
@@ -221,11 +216,13 @@ def _known(raw: Mapping[str, Any], accepted: Sequence[str], what: str) -> None:
 
 def _typed(words: Mapping[str, Any], whose: str) -> None:
     """Words where words belong; what is a number is checked where it is used."""
-    for word in ("model", "space", "search", "sampler", "reward", "reference", "about"):
-        if not isinstance(words.get(word, ""), str):
-            raise FairleadError(f"{word} of {whose} is {words[word]!r}: give text in quotes.")
-    for word in ("steer", "intervene", "watch", "diversity"):
-        _listed(words.get(word, []), f"{word} of {whose}")
+    kinds = {word: option.read_as for word, option in described().items() if word not in ("budget", "settings")}
+    kinds |= {"reference": str, "about": str, "diversity": list[str]}
+    for word, value in words.items():
+        if kinds.get(word) is str and not isinstance(value, str):
+            raise FairleadError(f"{word} of {whose} is {value!r}: must be text in quotes.")
+        if kinds.get(word) == list[str]:
+            _listed(value, f"{word} of {whose}")
     own = words.get("settings", {})
     if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
         raise FairleadError(

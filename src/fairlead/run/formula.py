@@ -19,13 +19,13 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core import source
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
+from fairlead.run.part import Part as Part
 
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<="}
 SIGNS = {"+": 1, "*": 2, "/": 2, **dict.fromkeys(COMPARISONS.values(), 0)}
@@ -45,18 +45,6 @@ NAMED: dict[str, Callable[..., str]] = {"aesthetic_clip": aesthetic_clip}
 """Formulas that have a name: the run records what they stand for."""
 ADDRESS = re.compile(r"""(?<!['"\w])https?://[^\s'"(),]+""")
 FILE = re.compile(r"""(?<!['"\w./~-])[\w./~][\w./~-]*\.py:[A-Za-z_]\w*(?!['"])""")
-
-
-@dataclass(frozen=True)
-class Part:
-    """A registered item by name. Replaced, not mutated."""
-
-    name: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    def with_settings(self, settings: Mapping[str, Any]) -> Part:
-        """The same item with more settings."""
-        return replace(self, settings={**self.settings, **settings})
 
 
 def parse_part(text: str, kind: str) -> Part:

@@ -19,7 +19,9 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry
-from fairlead.run.spec import Part, Spec
+from fairlead.run.options import RunOptions
+from fairlead.run.spec import Part, Spec, parse_settings
+from fairlead.run.spec import spec_of as make_spec_of
 
 LIVE = "python"
 """The name of a live pipeline in a record."""
@@ -58,6 +60,21 @@ def defaults(name: str, revision: str | None = None) -> dict[str, Any]:
     if name in registry.table("models"):
         return {"batch": 16}
     return {} if name == LIVE else _usual(abilities(name, revision))
+
+
+def defaults_of(options: RunOptions) -> dict[str, Any]:
+    """The own defaults of the model that the options name."""
+    chosen = options.settings or {}
+    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    revision = settings.get("model", {}).get("revision", options.revision)
+    if isinstance(options.model, Part):
+        return defaults(options.model.name, options.model.settings.get("revision", revision))
+    return defaults(options.model, revision)
+
+
+def spec_of(options: RunOptions) -> Spec:
+    """The options of a run -> a checked Spec, with the model's own defaults where nothing else was chosen."""
+    return make_spec_of(options, defaults_of(options))
 
 
 def _usual(able: capabilities.Capabilities | None) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fairlead.core.errors import FairleadError, unknown
 
 if TYPE_CHECKING:
-    from fairlead.run.spec import Part
+    from fairlead.run.part import Part
 
 BUILTIN: dict[str, dict[str, str]] = {
     "models": {

@@ -10,14 +10,16 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
+from fairlead.core.check import whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import registry
-from fairlead.run.formula import Part as Part
 from fairlead.run.formula import from_data, parse_part
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
+from fairlead.run.options import RunOptions, Words, called_with
+from fairlead.run.part import Part as Part
 
 MAX_PROMPT = 2000
 
@@ -134,126 +136,138 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
-def _at_least_one(**counts: Any) -> None:
-    for name, value in counts.items():
-        if not isinstance(value, int) or value < 1:
-            raise FairleadError(f"{name} is {value!r}: give a whole number of at least 1.")
-
-
-def _readable(prompt: Any) -> None:
+def _checked_prompt(prompt: Any) -> str:
     if not isinstance(prompt, str) or not prompt.strip():
-        raise FairleadError(f"The prompt {prompt!r} is empty: say what the picture should show.")
+        raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
     if len(prompt) > MAX_PROMPT:
-        raise FairleadError(f"The prompt has {len(prompt)} characters, at most {MAX_PROMPT} are read: shorten it.")
+        raise FairleadError(f"The prompt has {len(prompt)} characters: must be at most {MAX_PROMPT}. Shorten it.")
+    return prompt.strip()
 
 
 def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
-    """The finite limits of a budget, 640 denoiser evaluations if none was given."""
-    said = {"nfe": 640.0} if budget is None else parse_budget(budget) if isinstance(budget, str) else budget
-    limits = {k: float(v) for k, v in said.items()}
+    """The finite limits of a budget; 640 denoiser evaluations if none was chosen."""
+    if budget is None:
+        chosen: Mapping[str, float] = {"nfe": 640.0}
+    else:
+        chosen = parse_budget(budget) if isinstance(budget, str) else budget
+    limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
     Cost.budget(limits)
     return limits
 
 
-def _check_numbers(steps: int, group: int, batch: int, seed: int, draft: int | None, finals: int | None) -> None:
-    if not isinstance(seed, int) or not -(2**63) <= seed < 2**63:
-        raise FairleadError(f"seed is {seed!r}: give a whole number of at most 63 bits.")
-    _at_least_one(steps=steps, group=group, batch=batch, finals=1 if finals is None else finals)
-    if draft is not None and (not isinstance(draft, int) or not 1 <= draft < steps):
-        raise FairleadError(
-            f"draft is {draft!r}: give a whole number of steps from 1 to {steps - 1}, fewer than {steps}."
-        )
-    if finals is not None and draft is None:
-        raise FairleadError(f"finals is {finals!r} and there are no drafts to render again: give draft too.")
+def _check_numbers(steps: int, options: RunOptions) -> None:
+    whole_number("seed", options.seed, -(2**63), 2**63 - 1)
+    whole_number("steps", steps, 1)
+    whole_number("group", options.group, 1)
+    whole_number("finals", options.finals, 1, optional=True)
+    if options.draft is not None and steps == 1:
+        raise FairleadError(f"draft is {options.draft} but steps is 1: a draft needs fewer steps than the picture.")
+    whole_number("draft", options.draft, 1, steps - 1, optional=True)
+    if options.finals is not None and options.draft is None:
+        raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
 
 
-def _with_defaults(words: str | Part | Sequence[str | Part], kind: str, own: Mapping[str, Any]) -> list[Part]:
-    """The named parts, with the model's own settings of them where nothing else is said."""
-    listed = [words] if isinstance(words, str | Part) else list(words)
-    parts = [word if isinstance(word, Part) else parse_part(word, kind) for word in listed]
-    return [Part(p.name, {**own.get(p.name, {}), **p.settings}) for p in parts]
+def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
+    """Whole groups at once; 0 where the model leaves the choice to the free memory."""
+    usual = int(defaults.get("batch", 4))
+    if usual == 0 and options.batch in (None, 0):
+        return 0
+    batch: int = whole_number("batch", usual if options.batch is None else options.batch, 1)
+    return max(options.group, batch - batch % options.group)
 
 
-def make_spec(
-    prompt: str,
-    *,
-    model: str | Part = "pocket",
-    reward: Any = "clip_score",
-    watch: Any = (),
-    space: str | Part = "noise",
-    search: str | Part = "best_of",
-    steer: str | Part | Sequence[str | Part] = (),
-    intervene: str | Part | Sequence[str | Part] = (),
-    settings: Mapping[str, Mapping[str, Any]] | None = None,
-    budget: str | Mapping[str, float] | None = None,
-    sampler: str | None = None,
-    steps: int | None = None,
-    group: int = 1,
-    batch: int | None = None,
-    seed: int = 0,
-    draft: int | None = None,
-    finals: int | None = None,
-    defaults: Mapping[str, Any] | None = None,
-) -> Spec:
-    """The words of the command line, the TOML plan and the Python call -> a checked Spec.
+class _Settings:
+    """The settings of parts by name; remembers which of them found their part."""
 
-    `defaults` are the model's own (`steps`, `batch`, `sampler`, settings of the adapter, and under `interventions` and
-    `steerings` those of parts by name); what is said here wins.
-    In `settings` the word `model` stands for whatever the model is called.
-    """
-    settings, defaults = dict(settings or {}), dict(defaults or {})
-    _readable(prompt)
-    steps = int(defaults.get("steps", 20)) if steps is None else steps
-    batch = int(defaults.get("batch", 4)) if batch is None else batch
-    open_batch = batch == 0 and defaults.get("batch") == 0
-    _check_numbers(steps, group, 1 if open_batch else batch, seed, draft, finals)
-    sampler = str(defaults.get("sampler", "euler")) if sampler is None else sampler
-    used: set[str] = set()
+    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
+        self._settings, self._defaults = settings, defaults
+        self._used: set[str] = set()
 
-    def model_part() -> Part:
-        part = dress(model if isinstance(model, Part) else Part(model))
-        used.add("model")
-        return part.with_settings(settings.get("model", {}))
+    def applied(self, part: Part) -> Part:
+        """The part with the settings that were chosen for its name."""
+        self._used.add(part.name)
+        return part.with_settings(self._settings.get(part.name, {}))
 
-    def dress(part: Part) -> Part:
-        used.add(part.name)
-        return part.with_settings(settings.get(part.name, {}))
+    def model(self, model: str | Part, options: Mapping[str, Any]) -> Part:
+        """The model, which `settings` may also call `model`."""
+        part = self.applied(model if isinstance(model, Part) else Part(model))
+        self._used.add("model")
+        return part.with_settings({**options, **self._settings.get("model", {})})
 
-    def one(word: str | Part, kind: str) -> Part:
-        return dress(word if isinstance(word, Part) else parse_part(word, kind))
+    def one(self, word: str | Part, kind: str) -> Part:
+        """A part of a kind of which a run has one."""
+        return self.applied(word if isinstance(word, Part) else parse_part(word, kind))
 
-    def many(words: str | Part | Sequence[str | Part], kind: str) -> tuple[Part, ...]:
-        return tuple(dress(part) for part in _with_defaults(words, kind, defaults.get(kind, {})))
+    def many(self, words: Words, kind: str) -> tuple[Part, ...]:
+        """Parts of a kind of which a run may have several, over the model's own settings of them."""
+        out = []
+        own = self._defaults.get(kind, {})
+        for word in [words] if isinstance(words, str | Part) else words:
+            part = word if isinstance(word, Part) else parse_part(word, kind)
+            out.append(self.applied(Part(part.name, {**own.get(part.name, {}), **part.settings})))
+        return tuple(out)
 
-    def tree(node: Any) -> Any:
+    def formula(self, node: Any) -> Any:
+        """A reward as text, as a tree, or a number."""
         if isinstance(node, str):
-            return tree(parse_reward(node))
+            return self.formula(parse_reward(node))
         if isinstance(node, Part):
-            return dress(node)
+            return self.applied(node)
         if isinstance(node, Mapping):
-            return {op: [tree(part) for part in parts] for op, parts in node.items()}
+            return {operation: [self.formula(part) for part in parts] for operation, parts in node.items()}
         return node
 
+    def check_all_used(self) -> None:
+        """Refuse settings of a part that this run does not have."""
+        if unused := set(self._settings) - self._used:
+            raise unknown("part", sorted(unused)[0], self._used, of="this run")
+
+
+def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> Spec:
+    """The options of a run -> a checked Spec.
+
+    `defaults` are the model's own: `steps`, `batch`, `sampler`, settings of the adapter, and under `interventions` and
+    `steerings` the settings of parts by name. An option that was chosen wins over them.
+    In `settings`, the word `model` stands for whatever the model is called.
+    """
+    defaults = dict(defaults or {})
+    prompt = _checked_prompt(options.prompt)
+    steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
+    _check_numbers(steps, options)
+    sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
+    chosen = options.settings or {}
+    settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
+    watch = [options.watch] if isinstance(options.watch, str | Part | Mapping) else options.watch
     spec = Spec(
-        prompt=prompt.strip(),
-        model=model_part(),
-        reward=tree(reward),
-        watch=tuple(map(tree, [watch] if isinstance(watch, str | Part | Mapping) else watch)),
-        space=one(space, "spaces"),
-        search=one(search, "searches"),
-        steering=many(steer, "steerings"),
-        interventions=many(intervene, "interventions"),
+        prompt=prompt,
+        model=settings.model(options.model, options.model_settings),
+        reward=settings.formula(options.reward),
+        watch=tuple(settings.formula(node) for node in watch),
+        space=settings.one(options.space, "spaces"),
+        search=settings.one(options.search, "searches"),
+        steering=settings.many(options.steer, "steerings"),
+        interventions=settings.many(options.intervene, "interventions"),
         sampler=registry.check("samplers", sampler),
         steps=steps,
-        group=group,
-        batch=0 if open_batch else max(group, batch - batch % group),
-        seed=seed,
-        draft=draft,
-        finals=finals or 1,
-        budget=_limits(budget),
+        group=options.group,
+        batch=_chosen_batch(options, defaults),
+        seed=options.seed,
+        draft=options.draft,
+        finals=options.finals or 1,
+        budget=_limits(options.budget),
     )
-    if lost := set(settings) - used:
-        raise unknown("part", sorted(lost)[0], used, of="this run")
+    settings.check_all_used()
     return spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class _SpecOptions(RunOptions):
+    defaults: Mapping[str, Any] | None = None
+
+
+@called_with(_SpecOptions)
+def make_spec(options: _SpecOptions) -> Spec:
+    """The options of a run as arguments -> a checked Spec; `defaults` are the model's own, see `spec_of`."""
+    return spec_of(options, options.defaults)

@@ -1,0 +1,228 @@
+"""The options of a run, each written once. Imports no torch.
+
+The command line, plan files, `make_spec` and `fairlead.run` all take names, types, defaults and help from `RunOptions`:
+to add an option, add a field here and read it in `run/spec.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, fields
+from functools import wraps
+from inspect import cleandoc
+from typing import Any, ParamSpec, TypeVar
+
+from fairlead.core.cost import UNITS
+from fairlead.core.errors import nearest
+from fairlead.run.part import Part
+
+Words = str | Part | Sequence[str | Part]
+"""One name, or several that are applied in order."""
+P = ParamSpec("P")
+T = TypeVar("T", bound="RunOptions")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Option:
+    """What a field of `RunOptions` says about itself besides its name and default."""
+
+    help: str
+    read_as: Any
+    """The type that the command line parses: str, int, float, bool or list[str]."""
+    metavar: str | None = None
+    flag: str | None = None
+    """The name on the command line where it is not the field's."""
+    short: str | None = None
+    shown_default: str | None = None
+    """What help shows where the default is decided later."""
+    kind: str | None = None
+    """The registered items that it names, for completion in a shell."""
+    section: str = "run"
+    """`run`; `model` for settings of the model; `plan` for what a comparison fixes for all of its methods."""
+
+    @property
+    def sentence(self) -> str:
+        """The help text with the default, as the command line shows it."""
+        return self.help if self.shown_default is None else f"{self.help}  [default: {self.shown_default}]"
+
+
+def _option(read_as: Any, help: str, metavar: str | None = None, **more: Any) -> dict[str, Option]:
+    return {"option": Option(help, read_as, metavar, **more)}
+
+
+OWN = "the model's own"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything that can be chosen for a run."""
+
+    prompt: str = field(metadata=_option(str, "What the picture should show.", "PROMPT", section="plan"))
+    _: KW_ONLY
+    model: Any = field(
+        default="pocket",
+        metadata=_option(
+            str,
+            "pocket, a hub name, a diffusers folder, or a .safetensors checkpoint.",
+            "NAME",
+            short="-m",
+            kind="models",
+        ),
+    )
+    reward: Any = field(
+        default="clip_score",
+        metadata=_option(
+            str, "A formula over rewards, like 'clip_score + 0.5*aesthetic'.", "FORMULA", kind="rewards", section="plan"
+        ),
+    )
+    watch: Any = field(
+        default=(),
+        metadata=_option(
+            list[str],
+            "A reward that is recorded and never optimised; repeat for several.",
+            "FORMULA",
+            kind="rewards",
+            section="plan",
+        ),
+    )
+    space: str | Part = field(default="noise", metadata=_option(str, "What the search moves.", "NAME", kind="spaces"))
+    search: str | Part = field(
+        default="best_of", metadata=_option(str, "The method that proposes candidates.", "NAME", kind="searches")
+    )
+    steer: Words = field(
+        default=(),
+        metadata=_option(
+            list[str], "Control inside the denoising loop; repeat to chain several.", "NAME", kind="steerings"
+        ),
+    )
+    intervene: Words = field(
+        default=(),
+        metadata=_option(list[str], "Edit inside the network; repeat for several.", "NAME", kind="interventions"),
+    )
+    settings: Mapping[str, Mapping[str, Any]] | Sequence[str] | None = field(
+        default=None,
+        metadata=_option(
+            list[str],
+            "A setting of one part, like best_of.n=16; repeat for several.",
+            "PART.SETTING=VALUE",
+            flag="--set",
+        ),
+    )
+    budget: str | Mapping[str, float] | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            f"Limits like nfe=2000,seconds=60 over {', '.join(UNITS)}.",
+            "LIMITS",
+            shown_default="nfe=640",
+            section="plan",
+        ),
+    )
+    sampler: str | None = field(
+        default=None,
+        metadata=_option(str, "The method that takes a denoising step.", "NAME", shown_default=OWN, kind="samplers"),
+    )
+    steps: int | None = field(
+        default=None, metadata=_option(int, "Denoising steps of a picture.", "N", shown_default=OWN)
+    )
+    group: int = field(
+        default=1, metadata=_option(int, "Candidates rendered together, for methods that couple them.", "N")
+    )
+    batch: int | None = field(default=None, metadata=_option(int, "Pictures rendered at once.", "N", shown_default=OWN))
+    seed: int = field(default=0, metadata=_option(int, "Seed of all randomness of the run.", "N", section="plan"))
+    draft: int | None = field(
+        default=None,
+        metadata=_option(int, "Fewer steps while searching; the best drafts are rendered again with all --steps.", "N"),
+    )
+    finals: int | None = field(
+        default=None, metadata=_option(int, "How many of the best drafts are rendered again.", "N", shown_default="1")
+    )
+
+    height: int | None = field(
+        default=None,
+        metadata=_option(int, "Height of the picture in pixels.", "PX", shown_default=OWN, section="model"),
+    )
+    width: int | None = field(
+        default=None, metadata=_option(int, "Width of the picture in pixels.", "PX", shown_default=OWN, section="model")
+    )
+    guidance_scale: float | None = field(
+        default=None, metadata=_option(float, "Strength of guidance.", "X", shown_default=OWN, section="model")
+    )
+    negative_prompt: str | None = field(
+        default=None, metadata=_option(str, "What guidance leads away from.", "TEXT", section="model")
+    )
+    dtype: str | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "float32, float16 or bfloat16.",
+            "NAME",
+            shown_default="the fastest that the device supports",
+            section="model",
+        ),
+    )
+    variant: str | None = field(
+        default=None, metadata=_option(str, "Variant of the weights, like fp16.", "NAME", section="model")
+    )
+    revision: str | None = field(
+        default=None, metadata=_option(str, "Branch, tag or commit of a hub model.", "NAME", section="model")
+    )
+    lora: str | Sequence[str] | None = field(
+        default=None,
+        metadata=_option(list[str], "LoRA file, or repository:file; repeat for several.", "FILE", section="model"),
+    )
+    cpu_offload: str | None = field(
+        default=None, metadata=_option(str, "model, group, or text (only the text encoders).", "KIND", section="model")
+    )
+    vae_tiling: bool = field(
+        default=False, metadata=_option(bool, "Decode in tiles, for large pictures.", section="model")
+    )
+    vae_slicing: bool = field(default=False, metadata=_option(bool, "Decode one picture at a time.", section="model"))
+    compile: bool = field(
+        default=False,
+        metadata=_option(bool, "Compile the blocks of the network; the first step is slow.", section="model"),
+    )
+    attention_backend: str | None = field(
+        default=None, metadata=_option(str, "diffusers' attention backend.", "NAME", section="model")
+    )
+
+    @property
+    def model_settings(self) -> dict[str, Any]:
+        """The options that are settings of the model, as far as they were chosen."""
+        words = {name: getattr(self, name) for name in MODEL_OPTIONS}
+        return {name: value for name, value in words.items() if value not in (None, False, [], ())}
+
+
+def described(kind: type[RunOptions] = RunOptions) -> dict[str, Option]:
+    """The options of `kind` by name, in the order of the command line's help."""
+    return {f.name: f.metadata["option"] for f in fields(kind) if "option" in f.metadata}
+
+
+MODEL_OPTIONS = tuple(name for name, option in described().items() if option.section == "model")
+METHOD_OPTIONS = tuple(name for name, option in described().items() if option.section != "plan")
+"""What may differ between the methods of a comparison."""
+
+
+def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Make a function of one options object callable with the options as arguments; its help lists them."""
+
+    def decorate(function: Callable[[T], R]) -> Callable[P, R]:
+        signature = inspect.signature(kind)
+
+        @wraps(function)
+        def call(*args: P.args, **words: P.kwargs) -> R:
+            for word in words:
+                if word not in signature.parameters:
+                    near = nearest(word, signature.parameters)
+                    hint = "" if near is None else f" Did you mean {near!r}?"
+                    raise TypeError(f"{function.__name__}() has no argument {word!r}.{hint}")
+            return function(kind(*args, **words))
+
+        call.__signature__ = signature.replace(return_annotation=function.__annotations__["return"])  # type: ignore[attr-defined]
+        lines = [f"    {name}: {option.sentence}" for name, option in described(kind).items()]  # type: ignore[arg-type]
+        call.__doc__ = "\n".join([cleandoc(function.__doc__ or ""), "", "Options, as on the command line:", "", *lines])
+        return call
+
+    return decorate
