@@ -40,11 +40,23 @@ def weights(population: int, c1: float, cmu: float, active: bool) -> tuple[Tenso
 
 
 class SepCma(Population):
-    """Sample, rank, move the mean to the better half, adapt the scales of the coordinates and the step size.
+    """Samples, ranks, moves the mean towards the better half, and adapts the scales and the step size.
 
-    `sigma` is the first step size, in the space's units; `step` is `tpa`, `csa` or `auto`; `active` uses the worse half
-    too; `penalty` * mean square of the shift is taken off the reward. Memory is a few vectors of the space's dimension
-    on `device`, besides the candidates. TPA spends two samples a generation on the line of the last move.
+    Memory is a few vectors of the space's dimension on `device`, besides the candidates. TPA spends two samples of
+    a generation on the line of the last move.
+
+    Settings:
+        sigma (number > 0, default 0.5): first step size, in units of the space.
+        population (whole number >= 2, default 20): samples in a generation (lambda).
+        step (auto, tpa or csa, default 'auto'): rule for the step size; `auto` is tpa from 300 dimensions on and
+            csa below.
+        active (true or false, default True): the worse half of a generation moves the scales too, with negative
+            weights.
+        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
+            the reward.
+        generations (whole number >= 1 or None, default None): how many generations to run; None runs until the
+            budget ends.
+        device (name of a device, default 'cpu'): where the vectors of the distribution are kept.
     """
 
     word = "sep_cma"

@@ -20,10 +20,18 @@ from fairlead.searches._population import Population, draws, not_negative, posit
 
 
 class Snes(Population):
-    """Sample, rank, follow the natural gradient of a normal with a spread per coordinate.
+    """Samples, ranks, and follows the natural gradient of a normal distribution with a spread per coordinate.
 
-    `sigma` is the first spread, in the space's units; `rate` moves the mean, `spread_rate` the spreads, (3 + ln d)/(5 sqrt d)
-    unless given; `penalty` * mean square of the shift is taken off the reward.
+    Settings:
+        sigma (number > 0, default 0.5): first spread of every coordinate, in units of the space.
+        population (whole number >= 2, default 20): samples in a generation.
+        rate (number > 0, default 1.0): learning rate of the mean. Schaul et al. 2011.
+        spread_rate (number >= 0 or None, default None): learning rate of the spreads; None is (3 + ln d)/(5 sqrt
+            d). Schaul et al. 2011.
+        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
+            the reward.
+        generations (whole number >= 1 or None, default None): how many generations to run; None runs until the
+            budget ends.
     """
 
     word = "snes"

@@ -37,18 +37,33 @@ START = 14.648
 
 @dataclass(frozen=True)
 class Demon(Steering):
-    """K candidates a step, their noises joined by their scores; one trajectory is kept.
+    """Makes the noise of every step from K scored candidates; one trajectory is kept.
 
-    `weights` are tanh (signed) or boltzmann (with `tau=0` the best of K); `tau` is a number, `adaptive` (the spread of the
-    step's scores) or `adaptive_first` (of the first step's). `estimate` says how a candidate is looked at: `ode` by Heun
-    with up to `look` + 1 moves of two evaluations, `few` by `look` evaluations (4 if left out) on the model's own spacing,
-    `clean` by one, `sibling` by one (or up to `look`) of the distilled model that `sibling` names, unguided. Each step
-    costs 2 + `k`*(1 + that), the last part of the way below the ratio `stop` is plain ODE.
+    A step costs 2 + k * (1 + cost of the estimate) evaluations of one sample. Below the ratio `stop` of sigma to
+    alpha the sample follows the plain ODE. `k=1` is the plain SDE and `beta=0` the plain ODE.
 
-    `solver` `sde` walks the Karras schedule with the run's number of steps and noise of strength `beta`, from ratio `start`
-    at most; `sampler` leaves the run's own levels and stochastic sampler. `every` n-th step is steered, the others
-    follow the ODE. A candidate without a score counts as the `mean` of the others, or the `worst`, or is an `error`.
-    `k=1` is the plain SDE, `beta=0` the plain ODE, `k=0` switches it off.
+    Settings:
+        k (whole number >= 0, default 16): candidate noises per step, K; 0 switches the method off. Yeh et al. 2025.
+        beta (number >= 0, default 0.1): strength of the noise of the SDE. Yeh et al. 2025.
+        weights (tanh or boltzmann, default 'tanh'): how scores become weights; `boltzmann` with tau=0 is the best
+            of K. Yeh et al. 2025.
+        tau (number >= 0, adaptive or adaptive_first, default 'adaptive'): temperature of the weights; `adaptive` is
+            the spread of this step's scores, `adaptive_first` that of the first step. Yeh et al. 2025.
+        estimate (ode, few, clean or sibling, default 'ode'): how a candidate is taken to a clean sample: `ode` by
+            Heun with up to look + 1 moves of two evaluations (published), `few` by `look` evaluations, `clean` by
+            one, `sibling` by `look` of a distilled model.
+        look (whole number >= 1 or None, default None): length of the estimate, in moves or evaluations; None is 20
+            for `ode`, 4 for `few` and 1 for `sibling`.
+        sibling (name of a model or None, default None): the distilled model of estimate='sibling'; it is used
+            without guidance.
+        tail (whole number >= 1, default 18): moves of the plain ODE after the last steered step, at most tail + 1.
+        stop (number >= 0, default 0.11): ratio sigma/alpha below which no step is steered. Yeh et al. 2025.
+        start (number > 0.002, default 14.648): noisiest ratio sigma/alpha of the schedule, that of Stable
+            Diffusion. Yeh et al. 2025.
+        every (whole number >= 1, default 1): every n-th step is steered; the others follow the ODE. Ours.
+        solver (sde or sampler, default 'sde'): `sde` walks the Karras schedule with the run's number of steps;
+            `sampler` keeps the run's own levels and stochastic sampler. `sampler` is ours.
+        failed (mean, worst or error, default 'mean'): what a candidate without a score counts as. Ours.
     """
 
     k: int = 16
