@@ -36,9 +36,9 @@ from fairlead.core.reward import Reward
 from fairlead.run import engine, models, registry
 from fairlead.run.price import price
 from fairlead.run.records import Candidate
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Part, make_spec, parse_reward, reward_parts
 from fairlead.run.store import Store
-from fairlead.run.worker import build_reward
 
 sys.path.insert(0, str(Path(__file__).parent))
 import say
@@ -184,7 +184,7 @@ class Maker:
         def nfe(children: int) -> float:
             if children not in _PRICES:
                 spec = make_spec(self.prompt, model=self.o.model, steps=self.o.steps, reward=formula, **words(children))
-                _PRICES[children] = price(spec).unit.nfe * GROUP
+                _PRICES[children] = price(spec).cost_per_candidate.nfe * GROUP
             return _PRICES[children]
 
         one, two = nfe(1), nfe(2)

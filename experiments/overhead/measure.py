@@ -20,9 +20,10 @@ import torch
 
 from fairlead.core.cost import INFINITE
 from fairlead.core.model import whole
-from fairlead.run import engine, machine, models
+from fairlead.run import machine, models
 from fairlead.run.clock import Clock
 from fairlead.run.executor import Local
+from fairlead.run.search_loop import SearchLoop
 from fairlead.run.spec import make_spec
 from fairlead.run.store import Store
 
@@ -66,11 +67,11 @@ def controlled(executor, spec) -> float:
     """Seconds for the same pictures through engine, ledger, store and PNG files, as `fairlead run` does after loading."""
     with tempfile.TemporaryDirectory() as scratch:
         since = time.perf_counter()
-        drive = engine._Drive(spec, executor, Clock(spec, lambda p: None))
-        drive.check_affordable()
+        loop = SearchLoop(spec, executor, Clock(spec, lambda p: None))
+        loop.check_affordable()
         store = Store.create(Path(scratch) / "run", spec, machine.versions(), "now")
         with store.lock():
-            drive.run(store, lambda: False)
+            loop.run(store, lambda: False)
         seconds = time.perf_counter() - since
         store.close()
     return seconds
