@@ -105,7 +105,7 @@ def test_wrong_answers_and_wrong_uses(tmp_path: Path, capsys: pytest.CaptureFixt
         assert said in capsys.readouterr().err
     with pytest.raises(FairleadError, match="between 2 and 36"):
         Human(k=1)
-    with pytest.raises(FairleadError, match="asks people"):
+    with pytest.raises(FairleadError, match="asks a person"):
         fairlead.run("a dog", model="mixture", reward="brightness", watch="human", steps=5, budget={"nfe": 20})
     assert main(["score", str(out), "--reward", "human"]) == 2
     assert "only a run can" in capsys.readouterr().err

@@ -225,7 +225,7 @@ def test_demon_follows_the_judge_at_the_price_named(tmp_path: Path) -> None:
 def test_where_nothing_competes_it_is_refused(tmp_path: Path) -> None:
     with serving(answer) as server:
         for steer in ("lidar", "reward_gradient"):
-            with pytest.raises(FairleadError, match=r"orders candidates that compete|has none"):
+            with pytest.raises(FairleadError, match=r"orders pictures that compete|has none"):
                 fairlead.run("a dog", **steered(server, tmp_path, steer=steer))
     with pytest.raises(FairleadError, match=r"scheme 'quick' is unknown"):
         PairwiseJudge("tiny", "http://x/v1", scheme="quick")

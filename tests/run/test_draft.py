@@ -136,9 +136,9 @@ def test_an_ensemble_of_ranks_chooses_among_the_children(tmp_path: Path) -> None
     assert best.terms["brightness"] > min(c.terms["brightness"] for c in store.candidates())
     with pytest.raises(FairleadError, match="ranks the candidates"):
         engine.start(small_spec(steer="dfs", **words), tmp_path / "dfs")
-    with pytest.raises(FairleadError, match="drafts do not compare"):
+    with pytest.raises(FairleadError, match="drafts cannot be ranked"):
         engine.start(small_spec(draft=2, **words), tmp_path / "draft")
-    with pytest.raises(FairleadError, match="about drafts do not compare"):
+    with pytest.raises(FairleadError, match="about drafts cannot be compared"):
         engine.start(small_spec(draft=2, reward="human"), tmp_path / "human")
 
 

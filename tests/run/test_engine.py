@@ -21,7 +21,7 @@ from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
 from fairlead.core.reward import Function, Reward
 from fairlead.rewards.brightness import Brightness
-from fairlead.run import engine, png
+from fairlead.run import engine, png, search_loop
 from fairlead.run.executor import Local
 from fairlead.run.price import price
 from fairlead.run.records import BASELINE, Progress
@@ -296,7 +296,7 @@ def test_odd_batches_hold_whole_groups(go: Callable[..., Store]) -> None:
 
 
 def test_a_group_may_be_larger_than_a_round(go: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "ASK", 2)
+    monkeypatch.setattr(search_loop, "ASKED_AT_ONCE", 2)
     spec = small_spec(group=3, batch=3, budget={"nfe": 24})
     assert price(spec).candidates == len(go("run", spec).candidates()) == 6
 

@@ -164,5 +164,5 @@ def test_waiting_spends_no_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steer", ["paths", "dfs"])
 def test_steerings_that_cannot_ask_are_refused(steer: str) -> None:
-    with pytest.raises(FairleadError, match=f"{steer} cannot ask on the way"):
+    with pytest.raises(FairleadError, match=f"{steer} cannot ask while a picture is sampled"):
         fairlead.run("a dog", model="mixture", reward="human", steer=["demon", steer], steps=4, budget={"nfe": 400})

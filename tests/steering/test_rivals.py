@@ -355,9 +355,9 @@ def test_children_without_a_score_lose(value: float, temperature: float) -> None
         ["demon(solver='sampler')", "svdd"],
     ],
 )
-def test_nothing_is_paid_to_be_overruled(steer: list[str]) -> None:
+def test_nothing_is_paid_to_be_overridden(steer: list[str]) -> None:
     """svdd sets the state itself: what acts after it, or makes noise or moves rows before it, would do nothing."""
-    with pytest.raises(FairleadError, match="overruled"):
+    with pytest.raises(FairleadError, match=r"so the cost of \w+ would be wasted"):
         Local(small_spec(steer=steer, sampler="ancestral"))
 
 
