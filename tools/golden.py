@@ -3,12 +3,12 @@
     python -m tools.golden record FILE --weights FOLDER    run every case and write what came out
     python -m tools.golden compare FILE [--only TEXT]      run the cases again and compare
 
-`record` also keeps the run directories beside FILE, in a folder with FILE's name and the ending `.runs`. `compare` opens
-them, which shows that old records can still be read and continued.
+`record` also keeps the run directories beside FILE, in a folder with FILE's name and the ending
+`.runs`. `compare` opens them, which shows that old records can still be read and continued.
 
-Record before a change and compare after it, on the same machine. `--weights` names a copy of the embedded models' folder
-(`src/fairlead/pocket/assets`). Both commands read the weights from there, so a comparison is not disturbed when the models
-are trained again.
+Record before a change and compare after it, on the same machine. `--weights` names a copy of the
+embedded models' folder (`src/fairlead/pocket/assets`). Both commands read the weights from there,
+so a comparison is not disturbed when the models are trained again.
 """
 
 from __future__ import annotations
@@ -170,9 +170,17 @@ def outcome(folder: Path) -> dict[str, Any]:
         "id": run[0],
         "status": run[1],
         "stopped": run[2],
-        "prepared": [blake2b(data, digest_size=8).hexdigest() for (data,) in prepared],
+        "prepared": [tensors(data) for (data,) in prepared],
         "candidates": candidates,
     }
+
+
+def tensors(data: bytes) -> str:
+    """A digest of what a steering prepared: the tensors, not the settings that are written beside them."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header.pop("__metadata__", None)
+    return blake2b(json.dumps(header, sort_keys=True).encode() + data[8 + length :], digest_size=8).hexdigest()
 
 
 def pixels(path: Path) -> str:

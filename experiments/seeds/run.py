@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fairlead.app.contest import write_contest
+from fairlead.app.comparison_page import write_comparison_page
 from fairlead.app.words import duration, number
 from fairlead.bench import comparison, statistics
 from fairlead.bench import plan as plans
@@ -245,7 +245,7 @@ def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[ComparisonRes
 
     comparison.run(plan, folder, watch=seen)
     standing = ComparisonResults.read(plan, folder)
-    write_contest(standing, str(folder))
+    write_comparison_page(standing, str(folder))
     return standing, sum(d.wall or d.view.spent.seconds for d in standing.done.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.app.comparison import write_comparison
+from fairlead import app
 from fairlead.app.report import GALLERY, write_report
+from fairlead.app.runs_page import write_runs_page
+from fairlead.app.svg import element
 from fairlead.core.errors import StoreError
 from fairlead.run.spec import make_spec
 
@@ -111,6 +114,24 @@ def test_text_is_escaped(make_run: Callable[..., Path]) -> None:
     assert Page(raw).text.count(evil) >= 4
 
 
+def test_charts_are_escaped_too() -> None:
+    evil = 'a" onload="alert(1)"><script>'
+    raw = str(element("text", evil, aria_label=evil))
+    assert raw.count("<") == 2, "the opening and the closing tag"
+    assert Page(raw).text == evil
+    assert element("g", element("line", x1=1.25)) == '<g><line x1="1.2"/></g>'
+
+
+def test_markup_is_written_in_templates_only() -> None:
+    """No tag in a string of the application: a value in it would not be escaped."""
+    for path in Path(app.__file__).parent.glob("*.py"):
+        tree = ast.parse(path.read_text())
+        prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                assert not re.search(r"</?[a-z][a-z0-9]*[ />]", node.value), f"{path.name}:{node.lineno}"
+
+
 @pytest.mark.parametrize(
     ("rewards", "options"),
     [
@@ -182,16 +203,16 @@ def test_one_sentence_when_there_is_no_run(tmp_path: Path) -> None:
 def test_several_runs_on_one_page(make_run: Callable[..., Path], tmp_path: Path) -> None:
     specs = [make_spec("a dog", reward="brightness", seed=seed) for seed in (1, 2)]
     folders = [make_run(spec=spec) for spec in specs] + [make_run([])]
-    out = write_comparison(folders[:2], tmp_path / "c.html")
+    out = write_runs_page(folders[:2], tmp_path / "c.html")
     page = Page(out.read_text(encoding="utf-8"))
     assert "seed 1" in page.text
     assert "seed 2" in page.text
     assert {"winners", "numbers", "commands"} <= set(page.ids)
-    write_comparison(folders, out)
+    write_runs_page(folders, out)
     other = tmp_path / "notes.html"
     other.write_text("mine")
     with pytest.raises(StoreError, match="not a fairlead page"):
-        write_comparison(folders, other)
+        write_runs_page(folders, other)
     assert other.read_text() == "mine"
 
 

@@ -325,7 +325,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert (found["done"], found["cells"]) == (6, 6)
     page = Path(found["page"]).read_text()
     assert page.count("<table") >= 4
-    assert page.count("<figure class=win>") >= 3
+    assert page.count('<figure class="win">') >= 3
     for word in (
         "brightness",
         "which is optimised",

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
+from markupsafe import Markup
+
+from fairlead.app.svg import element, title
 from fairlead.app.words import number
 
 WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 62, 18, 22, 46
+FLOOR = HEIGHT - BOTTOM
+"""Where the x axis is."""
 
 
 @dataclass(frozen=True)
@@ -77,129 +81,148 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     return low - room, high + room
 
 
-def svg(chart: Chart) -> str:
+@dataclass(frozen=True)
+class Plane:
+    """Where values lie in the drawing: x from 0 to `right`, y from `low` to `high`."""
+
+    right: float
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        """Pixels from the left edge."""
+        return LEFT + (WIDTH - LEFT - RIGHT) * value / self.right
+
+    def y(self, value: float) -> float:
+        """Pixels from the top edge."""
+        return TOP + (FLOOR - TOP) * (self.high - value) / (self.high - self.low)
+
+
+def svg(chart: Chart) -> Markup:
     """The chart as one `<svg>` element."""
-    low, high = _range(
-        [chart.baseline, *(y for _, y, _ in chart.dots), *(y for line in chart.lines for _, y in line.steps)]
-        + [y for line in chart.lines for _, *ends in line.band for y in ends]
-    )
-    most = max(
-        [x for x, _, _ in chart.dots] + [x for x, _ in chart.failed] + [line.end for line in chart.lines] + [0.0]
-    )
-    right = (chart.limit if chart.limit <= most * 1.6 else most) if most > 0 else 1.0
-    right = max(right, most) * 1.02 or 1.0
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-
-    def px(x: float) -> float:
-        return LEFT + plot_width * x / right
-
-    def py(y: float) -> float:
-        return TOP + plot_height * (high - y) / (high - low)
-
-    floor = TOP + plot_height
-    out = [
-        f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(chart.title, quote=True)}">',
-        *_axes(chart, right, low, high, px, py),
+    plane = _plane(chart)
+    parts = [
+        *_axes(chart, plane),
+        *_limit(chart, plane),
+        *(
+            _gain(line, chart.baseline, plane)
+            for line in chart.lines
+            if chart.labelled and math.isfinite(chart.baseline)
+        ),
+        *(
+            element("circle", title(words), class_="dot", cx=plane.x(x), cy=plane.y(y), r=2.6)
+            for x, y, words in chart.dots
+        ),
+        *(_failed(x, words, plane) for x, words in chart.failed),
+        *_baseline(chart, plane),
+        *(_band(line, plane) for line in chart.lines),
+        *(_staircase(line, plane) for line in chart.lines),
+        *(_labels(chart, plane) if chart.labelled else ()),
     ]
-    if chart.limit <= right:
-        out.append(
-            f'<line class="limit" x1="{px(chart.limit):.1f}" x2="{px(chart.limit):.1f}" y1="{TOP}" y2="{floor}"/>'
-            f'<text class="note" x="{px(chart.limit) - 5:.1f}" y="{floor - 7}" text-anchor="end">budget</text>'
-        )
-    if math.isfinite(chart.baseline) and chart.labelled:
-        out.extend(_area(line, chart.baseline, px, py) for line in chart.lines)
-    for x, y, label in chart.dots:
-        out.append(
-            f'<circle class="dot" cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6"><title>{escape(label)}</title></circle>'
-        )
-    for x, label in chart.failed:
-        out.append(
-            f'<path class="fail" d="M{px(x) - 3:.1f} {floor - 8}l6 6m0 -6l-6 6"><title>{escape(label)}</title></path>'
-        )
-    if math.isfinite(chart.baseline):
-        y = py(chart.baseline)
-        out.append(f'<line class="base" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-    out.extend(_band(line, px, py) for line in chart.lines)
+    view = f"0 0 {WIDTH} {HEIGHT}"
+    return element("svg", *parts, class_="chart", viewBox=view, role="img", aria_label=chart.title)
+
+
+def _plane(chart: Chart) -> Plane:
+    heights = [chart.baseline, *(y for _, y, _ in chart.dots)]
     for line in chart.lines:
-        out.append(_staircase(line, px, py))
-    if chart.labelled:
-        out.extend(_labels(chart, px, py))
-    out.append("</svg>")
-    return "".join(out)
+        heights += [y for _, y in line.steps]
+        heights += [end for _, *ends in line.band for end in ends]
+    low, high = _range(heights)
+    most = max([0.0, *(x for x, *_ in chart.dots), *(x for x, _ in chart.failed), *(line.end for line in chart.lines)])
+    right = 1.0
+    if most > 0:
+        right = chart.limit if chart.limit <= most * 1.6 else most
+    return Plane(max(right, most) * 1.02 or 1.0, low, high)
 
 
-def _axes(
-    chart: Chart, right: float, low: float, high: float, px: Callable[[float], float], py: Callable[[float], float]
-) -> list[str]:
-    floor, out = HEIGHT - BOTTOM, []
-    y_ticks, x_ticks = ticks(low, high, 5), ticks(0.0, right, 6)
-    for y in y_ticks:
-        out.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
-        out.append(f'<text x="{LEFT - 8}" y="{py(y) + 3.5:.1f}" text-anchor="end">{tick_text(y, y_ticks)}</text>')
-    for x in x_ticks:
-        out.append(f'<line class="tick" x1="{px(x):.1f}" x2="{px(x):.1f}" y1="{floor}" y2="{floor + 4}"/>')
-        out.append(f'<text x="{px(x):.1f}" y="{floor + 17}" text-anchor="middle">{tick_text(x, x_ticks)}</text>')
-    out.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
-    middle = TOP + (floor - TOP) / 2
-    out.append(
-        f'<text class="label" x="{LEFT + (WIDTH - LEFT - RIGHT) / 2:.0f}" y="{HEIGHT - 8}" text-anchor="middle">'
-        f"{escape(chart.x_label)}</text>"
-        f'<text class="label" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">'
-        f"{escape(chart.y_label)}</text>"
-    )
-    return out
+def _axes(chart: Chart, plane: Plane) -> Iterator[Markup]:
+    y_ticks = ticks(plane.low, plane.high, 5)
+    for value in y_ticks:
+        y = plane.y(value)
+        yield element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+        yield element("text", tick_text(value, y_ticks), x=LEFT - 8, y=y + 3.5, text_anchor="end")
+    x_ticks = ticks(0.0, plane.right, 6)
+    for value in x_ticks:
+        x = plane.x(value)
+        yield element("line", class_="tick", x1=x, x2=x, y1=FLOOR, y2=FLOOR + 4)
+        yield element("text", tick_text(value, x_ticks), x=x, y=FLOOR + 17, text_anchor="middle")
+    yield element("line", class_="axis", x1=LEFT, x2=WIDTH - RIGHT, y1=FLOOR, y2=FLOOR)
+    centre = round(LEFT + (WIDTH - LEFT - RIGHT) / 2)
+    yield element("text", chart.x_label, class_="label", x=centre, y=HEIGHT - 8, text_anchor="middle")
+    middle = round(TOP + (FLOOR - TOP) / 2)
+    turned = f"translate(13 {middle}) rotate(-90)"
+    yield element("text", chart.y_label, class_="label", transform=turned, text_anchor="middle")
 
 
-def _path(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+def _limit(chart: Chart, plane: Plane) -> Iterator[Markup]:
+    """Where the budget ends."""
+    if chart.limit <= plane.right:
+        x = plane.x(chart.limit)
+        yield element("line", class_="limit", x1=x, x2=x, y1=TOP, y2=FLOOR)
+        yield element("text", "budget", class_="note", x=x - 5, y=FLOOR - 7, text_anchor="end")
+
+
+def _failed(x: float, words: str, plane: Plane) -> Markup:
+    return element("path", title(words), class_="fail", d=f"M{plane.x(x) - 3:.1f} {FLOOR - 8}l6 6m0 -6l-6 6")
+
+
+def _baseline(chart: Chart, plane: Plane) -> Iterator[Markup]:
+    if math.isfinite(chart.baseline):
+        y = plane.y(chart.baseline)
+        yield element("line", class_="base", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+
+
+def _path(line: Line, plane: Plane) -> str:
     (x, y), *rest = line.steps
-    path = [f"M{px(x):.1f} {py(y):.1f}"]
+    path = f"M{plane.x(x):.1f} {plane.y(y):.1f}"
     for x, y in rest:
-        path.append(f"H{px(x):.1f}V{py(y):.1f}")
-    return "".join(path) + f"H{px(max(line.end, line.steps[-1][0])):.1f}"
+        path += f"H{plane.x(x):.1f}V{plane.y(y):.1f}"
+    return f"{path}H{plane.x(max(line.end, line.steps[-1][0])):.1f}"
 
 
-def _staircase(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+def _staircase(line: Line, plane: Plane) -> Markup:
     if not line.steps:
-        return ""
+        return Markup("")
+    own = {"data_line": line.label, "style": f"stroke:{line.colour}"}
+    path = element("path", title(line.label), class_="best", **own, d=_path(line, plane))
+    if line.band:
+        return path
     x, y = line.steps[-1]
-    own = f'data-line="{escape(line.label, quote=True)}" style="stroke:{line.colour}"'
-    path = f'<path class="best" {own} d="{_path(line, px, py)}"><title>{escape(line.label)}</title></path>'
-    return path if line.band else f'{path}<circle class="winner" {own} cx="{px(x):.1f}" cy="{py(y):.1f}" r="5"/>'
+    return path + element("circle", class_="winner", **own, cx=plane.x(x), cy=plane.y(y), r=5)
 
 
-def _band(line: Line, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+def _band(line: Line, plane: Plane) -> Markup:
     known = [(x, low, high) for x, low, high in line.band if math.isfinite(low) and math.isfinite(high)]
     if len(known) < 2:
-        return ""
-    there = "L".join(f"{px(x):.1f} {py(high):.1f}" for x, _, high in known)
-    back = "L".join(f"{px(x):.1f} {py(low):.1f}" for x, low, _ in reversed(known))
-    label = escape(line.label, quote=True)
-    return f'<path class="band" data-line="{label}" style="fill:{line.colour}" d="M{there}L{back}Z"/>'
+        return Markup("")
+    there = "L".join(f"{plane.x(x):.1f} {plane.y(high):.1f}" for x, _, high in known)
+    back = "L".join(f"{plane.x(x):.1f} {plane.y(low):.1f}" for x, low, _ in reversed(known))
+    return element("path", class_="band", data_line=line.label, style=f"fill:{line.colour}", d=f"M{there}L{back}Z")
 
 
-def _area(line: Line, baseline: float, px: Callable[[float], float], py: Callable[[float], float]) -> str:
+def _gain(line: Line, baseline: float, plane: Plane) -> Markup:
+    """The area between the baseline and what was found."""
     if not line.steps or line.steps[-1][1] <= baseline:
-        return ""
-    start, base = line.steps[0], py(baseline)
-    return f'<path class="gain" d="{_path(line, px, py)}V{base:.1f}H{px(start[0]):.1f}Z"/>'
+        return Markup("")
+    start = plane.x(line.steps[0][0])
+    return element("path", class_="gain", d=f"{_path(line, plane)}V{plane.y(baseline):.1f}H{start:.1f}Z")
 
 
-def _labels(chart: Chart, px: Callable[[float], float], py: Callable[[float], float]) -> list[str]:
-    """Baseline below its line and best above its own, so that they never cross while best is at least the baseline."""
-    out, edge = [], WIDTH - RIGHT - 4
+def _labels(chart: Chart, plane: Plane) -> Iterator[Markup]:
+    """The baseline's label below its line and the best's above: they do not cross unless the best is the lower one."""
+    edge = WIDTH - RIGHT - 4
     best = chart.lines[0].steps[-1] if chart.lines and chart.lines[0].steps else None
     if math.isfinite(chart.baseline):
         down = 14 if best is None or best[1] >= chart.baseline else -6
-        out.append(
-            f'<text class="note base-note" x="{edge}" y="{py(chart.baseline) + down:.1f}" text-anchor="end">'
-            f"baseline {number(chart.baseline)}</text>"
+        y = plane.y(chart.baseline) + down
+        yield element(
+            "text", f"baseline {number(chart.baseline)}", class_="note base-note", x=edge, y=y, text_anchor="end"
         )
     if best:
         # left of the winner when it came late, right of it when it came early
-        late = px(best[0]) > LEFT + (WIDTH - LEFT - RIGHT) * 0.6
-        up = 16 if best[1] < chart.baseline else -9
-        out.append(
-            f'<text class="note best-note" x="{px(best[0]) + (-9 if late else 0):.1f}" y="{py(best[1]) + up:.1f}" '
-            f'text-anchor="{"end" if late else "start"}">best {number(best[1])}</text>'
-        )
-    return out
+        late = plane.x(best[0]) > LEFT + (WIDTH - LEFT - RIGHT) * 0.6
+        x = plane.x(best[0]) - (9 if late else 0)
+        y = plane.y(best[1]) + (16 if best[1] < chart.baseline else -9)
+        anchor = "end" if late else "start"
+        yield element("text", f"best {number(best[1])}", class_="note best-note", x=x, y=y, text_anchor=anchor)

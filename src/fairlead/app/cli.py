@@ -17,7 +17,6 @@ import typer
 from rich.text import Text
 
 from fairlead.app import answering, bench, calibrate, catalogue, checking, compare, held_out, kept, repelling, scoring
-from fairlead.app.comparison import write_comparison
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
@@ -25,6 +24,7 @@ from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, with
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.run_object import run_object
+from fairlead.app.runs_page import write_runs_page
 from fairlead.app.summary import summary
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
@@ -169,7 +169,7 @@ def report(
 ) -> int:
     """Write the report of one run again, or one page that compares several."""
     if len(runs) > 1:
-        print(shown(write_comparison(runs, out or Path("comparison.html"))))
+        print(shown(write_runs_page(runs, out or Path("comparison.html"))))
     elif out is not None:
         raise FairleadError(f"--out {out} is for a page of several runs: one run's report is written into its folder.")
     else:

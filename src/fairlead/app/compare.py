@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fairlead.app.comparison_page import NAME, interval, label, sentences, write_comparison_page
 from fairlead.app.console import plain_table, print_json, say, stderr, stdout
-from fairlead.app.contest import NAME, interval, label, sentences, write_contest
 from fairlead.app.options import AsJson
 from fairlead.app.progress import Interrupt
 from fairlead.app.words import command, count, duration, number, shown
@@ -100,7 +100,7 @@ class _Desk:
         )
         if time.monotonic() - self._written > max(EVERY, 10 * self._took):
             began = time.monotonic()
-            write_contest(self._standing(), self._source)
+            write_comparison_page(self._standing(), self._source)
             self._written = time.monotonic()
             self._took = self._written - began
 
@@ -116,7 +116,7 @@ class _Desk:
         standing = self._standing()
         if not standing.done and not standing.refused:
             raise FairleadError(f"{self._folder} holds no finished run of this plan: run it without --report.")
-        self.files = [shown(write_contest(standing, self._source))]
+        self.files = [shown(write_comparison_page(standing, self._source))]
         tables: dict[str, list[dict[str, Any]]] = {
             "cells": standing.table(),
             "methods": standing.summary(),

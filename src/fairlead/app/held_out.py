@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from fairlead.app.page import change, text
 from fairlead.app.words import number
 from fairlead.run.held_out import hacked, held
-from fairlead.run.spec import reward_text
 from fairlead.run.view import View
 
 
@@ -17,29 +16,18 @@ def warning(view: View) -> str | None:
         return None
     names = ", ".join(f"{h.name} ({number(h.after - h.before, sign=True)})" for h in held(view))
     return (
-        f"Reward hacking is likely: the optimised reward rose by {number(view.gain)} while everything that was only watched "
-        f"fell: {names}."
+        f"Reward hacking is likely: the optimised reward rose by {number(view.gain)} while everything that was only "
+        f"watched fell: {names}."
     )
 
 
-def section(view: View) -> str:
-    """Optimised beside watched, as a table; empty if nothing was watched."""
-    every = held(view)
-    if not every:
-        return ""
-    first, last = view.baseline, view.best
-    before, after = (c.reward if c else math.nan for c in (first, last))
-    head = (
-        f'<tr class="total"><td>{text(reward_text(view.spec.reward))}</td><td>optimised</td><td>{number(before)}</td>'
-        f"<td>{number(after)}</td>{change(after - before)}<td></td></tr>"
-    )
-    body = "".join(
-        f"<tr><td>{text(h.name)}</td><td>watched{', <b>fell</b>' if h.fell else ''}</td><td>{number(h.before)}</td>"
-        f"<td>{number(h.after)}</td>{change(h.after - h.before)}<td>{number(h.agreement, sign=True)}</td></tr>"
-        for h in every
-    )
-    return (
-        "<h2>Held out<small>watched rewards were never optimised: they tell whether the gain is real</small></h2>"
-        '<div class="card scroll" id="heldout"><table><thead><tr><th>reward</th><th></th><th>baseline</th><th>best found</th>'
-        f"<th>change</th><th>rank correlation with the reward</th></tr></thead><tbody>{head}{body}</tbody></table></div>"
-    )
+def section(view: View) -> dict[str, Any] | None:
+    """What the report shows: the optimised reward beside those that were only watched; None if nothing was watched."""
+    rewards = held(view)
+    if not rewards:
+        return None
+    return {
+        "before": view.baseline.reward if view.baseline else math.nan,
+        "after": view.best.reward if view.best else math.nan,
+        "rewards": rewards,
+    }

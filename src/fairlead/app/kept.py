@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from markupsafe import Markup
 
 from fairlead.app.console import say
-from fairlead.app.page import picture, text
+from fairlead.app.page import picture
+from fairlead.app.svg import element, title
 from fairlead.app.words import command, number, shown
+from fairlead.run.records import Candidate
 from fairlead.run.view import View
 
 Keep = Annotated[
@@ -73,61 +76,65 @@ def _reward(point: dict[str, Any]) -> float:
     return float("nan") if point["reward"] is None else float(point["reward"])
 
 
-def section(view: View) -> str:
-    """The kept pictures, and what other weights of quality would have kept."""
+def section(view: View) -> dict[str, Any] | None:
+    """What the report shows: the kept pictures, and what other weights of quality would have kept."""
     found = read(view.folder)
     if found is None:
-        return ""
+        return None
     by_index = {c.index: c for c in view.candidates}
-    cards = "".join(
-        f'<figure class="card">{picture(view.picture(by_index[i]), THUMB).tag(f"Kept: candidate {i}")}'
-        f"<figcaption><b>{number(by_index[i].reward)}</b><span>{i}</span></figcaption></figure>"
-        for i in found["kept"]
-        if i in by_index
-    )
-    named = [("the first", found["first"]), ("the best", found["best"])]
-    named += [(f"weight {point['weight']:g}", point) for point in found["front"]]
-    old = stale(view, found)
-    aside = f'<p class="small">{text(old)}</p>' if old else ""
+    points = [("the first", found["first"]), ("the best", found["best"])]
+    points += [(f"weight {point['weight']:g}", point) for point in found["front"]]
     mine = f"weight {found['weight']:g}"
-    rows = "".join(
-        f'<tr class="{"win" if name == mine else ""}"><td>{text(name)}</td>'
-        f"<td>{number(_reward(point))}</td><td>{point['vendi']:.2f}</td></tr>"
-        for name, point in named
-    )
-    return (
-        f"<h2>Good and different<small>{found['k']} kept by a determinant of likeness ({text(found['likeness'])}) and reward; "
-        f"Vendi counts different pictures, 1 to {found['k']}</small></h2>"
-        f'{aside}<section class="gallery" id="kept">{cards}</section>'
-        f'<div class="two"><figure class="card">{_front(found)}</figure><div class="card scroll" id="front"><table><thead><tr>'
-        f"<th>{found['k']} of {found.get('of', len(view.candidates))}</th><th>mean reward</th><th>Vendi</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div></div>"
-    )
+    k = found["k"]
+    return {
+        "small": f"{k} kept by a determinant of likeness ({found['likeness']}) and reward; "
+        f"Vendi counts different pictures, 1 to {k}",
+        "stale": stale(view, found),
+        "cards": [_card(view, by_index[i]) for i in found["kept"] if i in by_index],
+        "chart": _front(found),
+        "head": (f"{k} of {found.get('of', len(view.candidates))}", "mean reward", "Vendi"),
+        "rows": [(name, _reward(point), point["vendi"], name == mine) for name, point in points],
+    }
 
 
-def _front(found: dict[str, Any]) -> str:
+def _card(view: View, candidate: Candidate) -> dict[str, Any]:
+    return {
+        "picture": picture(view.picture(candidate), THUMB),
+        "alt": f"Kept: candidate {candidate.index}",
+        "value": number(candidate.reward),
+        "word": candidate.index,
+    }
+
+
+def _front(found: dict[str, Any]) -> Markup:
     """Mean reward against Vendi score, a dot a weight."""
     points = [
         (p["vendi"], _reward(p), p["weight"]) for p in [*found["front"], found["best"]] if p["reward"] is not None
     ]
     if not points:
-        return ""
-    (x0, x1), (y0, y1) = ((min(p[i] for p in points), max(p[i] for p in points)) for i in (0, 1))
+        return Markup("")
+    x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
+    y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return 60 + 400 * (x - x0) / (x1 - x0 or 1), 230 - 190 * (y - y0) / (y1 - y0 or 1)
 
-    line = " ".join(f"{a:.1f},{b:.1f}" for a, b in (at(x, y) for x, y, _ in sorted(points[:-1])))
-    dots = "".join(
-        f'<circle cx="{at(x, y)[0]:.1f}" cy="{at(x, y)[1]:.1f}" r="{6 if w == found["weight"] else 4}" '
-        f'fill="{"var(--accent)" if w is not None else "currentColor"}"><title>'
-        f"{'the best' if w is None else f'weight {w:g}'}: {number(y)}, {x:.2f}</title></circle>"
-        for x, y, w in points
-    )
-    return (
-        '<svg viewBox="0 0 500 280" role="img" aria-label="Mean reward against Vendi score" font-size="12" fill="currentColor">'
-        f'<polyline points="{line}" fill="none" stroke="var(--accent)" stroke-opacity=".5"/>{dots}'
-        f'<text x="260" y="272" text-anchor="middle">Vendi score</text><text x="60" y="252">{x0:.2f}</text>'
-        f'<text x="460" y="252" text-anchor="end">{x1:.2f}</text><text x="4" y="40">{number(y1)}</text>'
-        f'<text x="4" y="234">{number(y0)}</text><text x="4" y="16">mean reward</text></svg>'
-    )
+    corners = [at(x, y) for x, y, _ in sorted(points[:-1])]
+    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in corners)
+    parts = [element("polyline", points=line, fill="none", stroke="var(--accent)", stroke_opacity=".5")]
+    for x, y, weight in points:
+        cx, cy = at(x, y)
+        words = f"{'the best' if weight is None else f'weight {weight:g}'}: {number(y)}, {x:.2f}"
+        fill = "currentColor" if weight is None else "var(--accent)"
+        parts.append(element("circle", title(words), cx=cx, cy=cy, r=6 if weight == found["weight"] else 4, fill=fill))
+    parts += [
+        element("text", "Vendi score", x=260, y=272, text_anchor="middle"),
+        element("text", f"{x0:.2f}", x=60, y=252),
+        element("text", f"{x1:.2f}", x=460, y=252, text_anchor="end"),
+        element("text", number(y1), x=4, y=40),
+        element("text", number(y0), x=4, y=234),
+        element("text", "mean reward", x=4, y=16),
+    ]
+    label = "Mean reward against Vendi score"
+    frame = {"viewBox": "0 0 500 280", "role": "img", "aria_label": label, "font_size": 12, "fill": "currentColor"}
+    return element("svg", *parts, **frame)

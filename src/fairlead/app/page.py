@@ -1,15 +1,23 @@
-"""The shell of every page: one file, pictures inside, nothing fetched. Imports no torch."""
+"""The shell of every page: one file, pictures inside, nothing fetched. Imports no torch.
+
+A page is a template in `templates/` and the values that it shows. Jinja escapes the values, so nothing that a user
+typed can become markup. `templates/style.css` is the only stylesheet.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from fairlead.app.words import number
+import jinja2
+from markupsafe import Markup
+
+from fairlead.app.words import count, duration, number
 
 MARK = "<!-- fairlead page -->"
 """Second line of every page: what may be overwritten."""
@@ -17,18 +25,12 @@ MARK = "<!-- fairlead page -->"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image ready to stand in a page."""
+    """An image inside a page."""
 
     source: str
-    """data: address, empty if the file is missing"""
-    size: tuple[int, int]
-
-    def tag(self, alt: str) -> str:
-        """An `<img>` that enlarges on a click."""
-        if not self.source:
-            return f'<p class="missing">{text(alt)}: the picture is missing.</p>'
-        width, height = self.size
-        return f'<img src="{self.source}" alt="{text(alt)}" width="{width}" height="{height}" data-zoom loading="lazy">'
+    """A data: address; empty if the file is missing."""
+    width: int = 0
+    height: int = 0
 
 
 def picture(path: Path, side: int) -> Picture:
@@ -38,46 +40,43 @@ def picture(path: Path, side: int) -> Picture:
     try:
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            size, kind = image.size, "png"
+            size = image.size
+            kind = "png"
             if max(size) > side:
                 small = image.convert("RGB")
                 small.thumbnail((side, side), Image.Resampling.LANCZOS)
                 buffer = io.BytesIO()
                 small.save(buffer, "JPEG", quality=88)
-                data, kind = buffer.getvalue(), "jpeg"
+                data = buffer.getvalue()
+                kind = "jpeg"
     except (OSError, ValueError):
-        return Picture("", (0, 0))
-    return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", size)
+        return Picture("")
+    return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", *size)
 
 
-def text(value: object) -> str:
-    """Anything as text of a page, attributes included."""
-    return escape(str(value), quote=True)
+@cache
+def _templates() -> jinja2.Environment:
+    made = jinja2.Environment(
+        loader=jinja2.PackageLoader("fairlead.app"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"number": number, "count": count, "duration": duration}
+    return made
 
 
-def change(value: float) -> str:
-    """A table cell for a difference, coloured by its sign."""
-    css = "up" if value > 0 else "down" if value < 0 else ""
-    return f'<td class="{css}">{number(value, sign=True)}</td>'
+def fill(template: str, **values: Any) -> str:
+    """A template with its values."""
+    return _templates().get_template(template).render(**values)
 
 
-def pairs(items: list[tuple[str, str]]) -> str:
-    """A table of names and values."""
-    body = "".join(f"<tr><th>{text(name)}</th><td>{text(value)}</td></tr>" for name, value in items)
-    return f'<div class="card scroll"><table class="pairs"><tbody>{body}</tbody></table></div>'
-
-
-def page(title: str, body: str) -> bytes:
-    """The whole file."""
-    here = files("fairlead.app")
-    style, script = (here.joinpath(name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
-    return (
-        f"<!doctype html>\n{MARK}\n"
-        f'<html lang="en"><head><meta charset="utf-8"><title>{text(title)}</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="generator" content="fairlead">'
-        f'<link rel="icon" href="data:,"><style>{style}</style></head><body><main>{body}</main>'
-        f'<dialog><img alt=""><p></p></dialog><script>{script}</script></body></html>\n'
-    ).encode()
+def page(template: str, title: str, **values: Any) -> bytes:
+    """A whole file."""
+    folder = files("fairlead.app") / "templates"
+    style, script = (Markup((folder / name).read_text(encoding="utf-8")) for name in ("style.css", "page.js"))
+    return fill(template, title=title, mark=Markup(MARK), style=style, script=script, **values).encode()
 
 
 def is_ours(path: Path) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.app.page import picture, text
+from fairlead.app.page import fill, picture
 from fairlead.app.report import write_report
 from fairlead.app.words import count, duration, number, reason
 from fairlead.core.cost import Cost
@@ -156,7 +156,6 @@ class Result:
 
     def _repr_html_(self) -> str:
         view = self._view()
-        shots = "".join(_figure(view, name) for name in ("best", "baseline"))
         facts = [
             ("reward", reward_text(view.spec.reward)),
             ("gain", number(view.gain, sign=True)),
@@ -165,26 +164,12 @@ class Result:
             ("time", duration(view.spent.seconds)),
             ("stopped", reason(view.stopped) or view.status),
         ]
-        cell = "padding:2px 14px 2px 0;text-align:left;vertical-align:top"
-        table = "".join(
-            f'<tr><th style="{cell}">{name}</th><td style="{cell}">{text(value)}</td></tr>' for name, value in facts
-        )
-        return (
-            '<div style="font-family:system-ui,sans-serif;font-size:14px">'
-            f'<div style="font-weight:600;margin-bottom:8px">{text(view.spec.prompt)}</div>'
-            f'<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">{shots}<table>{table}</table></div></div>'
-        )
-
-
-def _figure(view: View, which: str) -> str:
-    candidate = view.best if which == "best" else view.baseline
-    if candidate is None:
-        return ""
-    shot = picture(view.picture(candidate), 512)
-    return (
-        f'<figure style="margin:0"><img src="{shot.source}" alt="{which}" style="width:256px;height:auto;border-radius:6px">'
-        f'<figcaption style="padding-top:4px">{which} <b>{number(candidate.reward)}</b></figcaption></figure>'
-    )
+        shots = [
+            {"name": name, "picture": picture(view.picture(candidate), 512), "reward": candidate.reward}
+            for name, candidate in (("best", view.best), ("baseline", view.baseline))
+            if candidate is not None
+        ]
+        return fill("notebook.html", prompt=view.spec.prompt, shots=shots, facts=facts)
 
 
 def _copy_database(source: Path, target: Path) -> None:

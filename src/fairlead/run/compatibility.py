@@ -54,12 +54,16 @@ class Parts:
     @property
     def early_levels(self) -> set[float]:
         """Noise levels whose predictions a reward compares with the finished picture."""
-        return {leaf.level for leaf in self.reward.leaves() if leaf.level is not None}
+        from fairlead.core.reward import early_level
+
+        return {level for leaf in self.reward.leaves() if (level := early_level(leaf)) is not None}
 
     @property
     def asks_a_person(self) -> bool:
         """True if a person gives a term of the reward."""
-        return any(leaf.asks for leaf in self.reward.leaves())
+        from fairlead.core.reward import HumanReward
+
+        return any(isinstance(leaf, HumanReward) for leaf in self.reward.leaves())
 
 
 # before the model is loaded
@@ -130,7 +134,9 @@ def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
 
 def ordering_reward_with_steering_that_scores_alone(parts: Parts) -> str | None:
     """A pairwise reward orders pictures that are shown to it together."""
-    ordering = [leaf.name for leaf in parts.reward.optimised.leaves() if leaf.orders]
+    from fairlead.core.reward import PairwiseReward
+
+    ordering = [leaf.name for leaf in parts.reward.optimised.leaves() if isinstance(leaf, PairwiseReward)]
     if not ordering or parts.scores_alone is None:
         return None
     return (

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fairlead.core.algebra import Watched
+from fairlead.core.algebra import Sum, Watched
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Edit, Level, Model, Rows, Site
-from fairlead.core.reward import Reward, Sum
+from fairlead.core.reward import EarlyReward, PaidReward, PairwiseReward, Reward, early_level
 from fairlead.core.search import Proposal
 from fairlead.run import memory
 from fairlead.run.records import Task
@@ -53,12 +53,15 @@ class CountingModel:
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
         """Zeros, charged as many network rows as the real model would use; again where a gradient computes it again."""
-        each = self._model.rows_each(rows) if hasattr(self._model, "rows_each") else self.branches
-        self._meter.charge(Cost(forwards=len(x) * each))
+        self._meter.charge(Cost(forwards=len(x) * self.rows_each(rows)))
         self.rows = max(self.rows, len(x))
         text = torch.stack([t.float().flatten(1).mean(1) for t in cond.text.values()]).sum(0).view(-1, 1, 1, 1)
         # A product with x, so that autograd keeps a tensor: otherwise nothing would be computed again for a gradient.
         return x * (0 * text + torch.zeros_like(x))
+
+    def rows_each(self, rows: Rows) -> int:
+        """The real number of network rows per sample."""
+        return self._model.rows_each(rows)
 
     def decode(self, x: Tensor) -> Tensor:
         """Grey pictures [B, 3, 8, 8], charged."""
@@ -75,13 +78,13 @@ class CountingModel:
         return lambda: None
 
 
-class CountingReward(Reward):
+class CountingReward(EarlyReward):
     """Charged like a real reward; gives every picture the same low value and remembers how many it saw together."""
 
     differentiable = True
 
     def __init__(self, real: Reward) -> None:
-        self.name, self.level, self.orders = real.name, real.level, real.orders
+        self.name, self.level = real.name, early_level(real)
         self.real = real
         self.seen = Counter[int]()
         """Number of pictures by how many competed at once; 1 for those that stood alone."""
@@ -94,13 +97,21 @@ class CountingReward(Reward):
         """The same low number for every image, [B]. Not by way of `compare`: each method charges by itself."""
         return self._count(images, 1)
 
+    def _count(self, images: Tensor, competitors: int) -> Tensor:
+        self.seen[competitors] += len(images)
+        return LOWEST + 0 * images.mean(dim=(1, 2, 3))
+
+
+class CountingPairwiseReward(CountingReward, PairwiseReward):
+    """In place of a reward that ranks pictures which compete."""
+
     def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """The same low number for every image of a group that competes, [B]."""
         return self._count(images, len(images))
 
-    def _count(self, images: Tensor, competitors: int) -> Tensor:
-        self.seen[competitors] += len(images)
-        return LOWEST + 0 * images.mean(dim=(1, 2, 3))
+
+def _counting_leaf(real: Reward) -> CountingReward:
+    return CountingPairwiseReward(real) if isinstance(real, PairwiseReward) else CountingReward(real)
 
 
 class QueryCost(NamedTuple):
@@ -191,15 +202,16 @@ def _queries(reward: Reward, prompt: str) -> QueryCost:
     for leaf in reward.leaves():
         assert isinstance(leaf, CountingReward)
         for competitors, n in leaf.seen.items():
-            questions = leaf.real.questions(competitors)
-            out = out.plus(QueryCost(*questions, leaf.real.dollars(prompt, competitors)), n)
+            if isinstance(leaf.real, PaidReward):
+                questions = leaf.real.questions(competitors)
+                out = out.plus(QueryCost(*questions, leaf.real.dollars(prompt, competitors)), n)
         leaf.seen.clear()
     return out
 
 
 def _counting_reward(reward: Reward) -> Reward:
     """As many leaves in the same roles, every one of them counting."""
-    optimised = {id(leaf): CountingReward(leaf) for leaf in reward.optimised.leaves()}
+    optimised = {id(leaf): _counting_leaf(leaf) for leaf in reward.optimised.leaves()}
     target = Sum(tuple(optimised.values()))
     watched = [leaf for leaf in reward.leaves() if id(leaf) not in optimised]
-    return Watched(target, {str(i): CountingReward(leaf) for i, leaf in enumerate(watched)}) if watched else target
+    return Watched(target, {str(i): _counting_leaf(leaf) for i, leaf in enumerate(watched)}) if watched else target

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
-from fairlead.core.reward import Reward
+from fairlead.core.reward import PaidReward, Reward
 from fairlead.run import machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -59,7 +59,8 @@ def start(
     executor = Local(spec, reward=reward, model=model, siblings=siblings)
     spec = executor.setup.spec
     for leaf in executor.worker.reward.leaves():
-        leaf.ready()
+        if isinstance(leaf, PaidReward):
+            leaf.ready()
     loop = SearchLoop(spec, executor, clock)
     loop.check_affordable()
     make_search(spec, executor.space)  # wrong settings are refused before anything is written

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from fairlead.core.cost import Cost, Ledger
+from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
@@ -99,7 +100,8 @@ def _queries(executor: Local, candidates: int, again: int) -> QueryCost:
     """Of the candidates, of those rendered `again`, of the preparation and of the baseline."""
     setup = executor.setup
     spec = setup.spec
-    if not any(leaf.questions()[1] or leaf.dollars(spec.prompt) for leaf in setup.reward.leaves()):
+    paid = [leaf for leaf in setup.reward.leaves() if isinstance(leaf, PaidReward)]
+    if not any(leaf.questions()[1] or leaf.dollars(spec.prompt) for leaf in paid):
         return NO_QUERIES
     first = dry_run(setup, steps=spec.draft)
     total = first.setup_queries.plus(first.queries, candidates / spec.group)

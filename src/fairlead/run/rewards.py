@@ -8,7 +8,7 @@ from typing import Any
 
 from fairlead.core import algebra
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Constant, Reward
+from fairlead.core.reward import HumanReward, Reward, early_level
 from fairlead.run import machine, models, registry
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -24,7 +24,7 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
     if isinstance(tree, Mapping):
         (operation, parts), *_ = tree.items()
         return algebra.make(operation, tuple(build_reward(part, leaf, made) for part in parts))
-    return Constant(float(tree))
+    return algebra.Constant(float(tree))
 
 
 def reward_leaf(part: Part) -> Reward:
@@ -51,7 +51,7 @@ def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | 
             raise FairleadError(
                 f"{label} is optimised in this run, so it cannot also be watched. Watch a reward that is not optimised."
             )
-        if other.relative or any(x.level is not None or x.asks for x in other.leaves()):
+        if other.relative or any(early_level(x) is not None or isinstance(x, HumanReward) for x in other.leaves()):
             raise FairleadError(f"{label} compares pictures or asks a person, so it cannot be watched. Choose another.")
         watched[f"{label} (watched)" if label in taken else label] = other
     return algebra.Watched(target, watched)

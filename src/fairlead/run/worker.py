@@ -18,7 +18,7 @@ from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning
 from fairlead.core.people import Pending
-from fairlead.core.reward import Reward
+from fairlead.core.reward import HumanReward, Reward, reasons
 from fairlead.core.samplers import Sampler, euler
 from fairlead.core.sampling import sample
 from fairlead.core.sibling import ModelRef, model_key
@@ -202,7 +202,7 @@ class Worker:
             )
         reward, images = self.reward.optimised, self.model.decode(z)
         total, terms = self._judge(reward, images, prompts, rivals=True)
-        if any(leaf.asks for leaf in reward.leaves()):
+        if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
             if self.previews is None:
                 raise FairleadError(f"{reward.name} asks a person, and there is no record to ask through: start a run.")
             with self.meter.paused():
@@ -220,7 +220,7 @@ class Worker:
         try:
             found = reward(images, prompts, early, rivals)
             for leaf in reward.leaves():
-                for why in dict.fromkeys(filter(None, leaf.reasons)):
+                for why in dict.fromkeys(filter(None, reasons(leaf))):
                     warnings.warn(f"{leaf.name} gave no number: {why}.", stacklevel=2)
             return found
         except (FairleadError, BudgetExceeded, Unmetered, torch.OutOfMemoryError):
