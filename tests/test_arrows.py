@@ -143,7 +143,7 @@ def test_reading_needs_no_torch(module: str) -> None:
 def test_only_one_file_chooses_a_device_and_only_one_draws() -> None:
     """`cuda` is asked for in run/machine.py; bit generators are touched in core/key.py."""
     asks = {n for n, p in FILES.items() if "cuda.is_available" in p.read_text()}
-    assert asks <= {"run.machine", "run.doctor", "models._pipeline"}, "the last one empties a cache"
+    assert asks <= {"run.machine", "run.doctor", "models._batches"}, "the last one empties a cache"
     draws = {n for n, p in FILES.items() if "np.random" in p.read_text() and not n.startswith("pocket")}
     assert draws - {"bench.geneval"} == {"core.key"}, "geneval repeats the published order of draws"
 

@@ -12,7 +12,6 @@ import pytest
 import items
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
-from fairlead.core.model import Shape
 from fairlead.core.steering import Chain
 from fairlead.models.mixture import Mixture
 from fairlead.run import registry
@@ -22,13 +21,12 @@ from fairlead.run.spec import Part, Spec, make_spec
 from fairlead.run.store import Store
 from fairlead.testing import (
     executor_laws,
-    intervention_laws,
+    lacking_settings,
     model_laws,
+    registered_laws,
     resume_laws,
     reward_laws,
-    sampler_laws,
     search_laws,
-    space_laws,
     steering_laws,
     store_laws,
 )
@@ -36,37 +34,9 @@ from fairlead.testing.runs import small_spec
 from items import pocket_ready
 
 NEEDS_POCKET = {"aesthetic", "clip_score", "detector"}
-IN_TESTS_REWARDS = {
-    "file",
-    "hps",
-    "http",
-    "human",
-    "image_reward",
-    "judge",
-    "pairwise_judge",
-    "pick_score",
-    "self_verifier",
-    "vqa_score",
-}
-"""Rewards without a default that is here; tests/rewards applies the laws to tiny ones."""
+NEEDS_DOWNLOAD = {"hps", "human", "image_reward", "pick_score", "self_verifier", "vqa_score"}
+"""Rewards whose default is not in the package, or is given by people; tests/rewards applies the laws to tiny ones."""
 NEEDS_PACKAGE = {"bayes_opt": "botorch"}
-OFF: dict[str, dict[str, Any]] = {
-    "cads": {"scale": 0.0, "until": 1.0},
-    "particle_guidance": {"scale": 0.0},
-    "demon": {"k": 0},
-    "dfs": {"retries": 0},
-    "date": {"rho": 0.0},
-    "feynman_kac": {"tilt": 0.0},
-    "lidar": {"scale": 0.0},
-    "reward_gradient": {"scale": 0.0},
-    "svdd": {"children": 1},
-    "paths": {"children": 0},
-    "repulsion": {"strength": 0.0},
-    "token_mean_damping": {"strength": 0.0},
-}
-"""What switches an intervention or a steering off, by name."""
-ON: dict[str, dict[str, Any]] = {"feynman_kac": {"tilt": 1000.0}}
-"""What makes a steering act on the small differences of brightness in the laws, where its defaults do not."""
 
 
 def needs_pocket() -> None:
@@ -78,8 +48,7 @@ def needs_pocket() -> None:
 def test_search(name: str) -> None:
     if name in NEEDS_PACKAGE:
         pytest.importorskip(NEEDS_PACKAGE[name])
-    make = registry.resolve("searches", name)
-    search_laws(lambda space, key: make(space, key))
+    registered_laws("searches", name)
 
 
 @pytest.mark.parametrize("make", [items.Climb, items.Walk, items.Efforts])
@@ -90,24 +59,28 @@ def test_searches_of_the_tests(make: Any) -> None:
 @pytest.mark.parametrize("name", registry.table("spaces"))
 @pytest.mark.parametrize("model", ["mixture", "flux"])
 def test_space(name: str, model: str, tiny_flux: Callable[..., Any]) -> None:
-    on = Mixture() if model == "mixture" else tiny_flux()
-    told = on.encode(["a dog"])
-    tokens = told.tokens.shape
-    space_laws(registry.build("spaces", Part(name), Shape(on.latent, (tokens[1], tokens[2]), told)), on)
+    registered_laws("spaces", name, Mixture() if model == "mixture" else tiny_flux())
 
 
 @pytest.mark.parametrize("name", registry.table("samplers"))
 def test_sampler(name: str) -> None:
-    sampler_laws(registry.resolve("samplers", name), exact=name != "consistency")
+    registered_laws("samplers", name)
 
 
 @pytest.mark.parametrize("name", registry.table("rewards"))
 def test_reward(name: str) -> None:
     if name in NEEDS_POCKET:
         needs_pocket()
-    if name in IN_TESTS_REWARDS:
+    if name in NEEDS_DOWNLOAD or lacking_settings("rewards", name):
         pytest.skip("needs a checkpoint, a file or a server: see tests/rewards")
-    reward_laws(registry.build("rewards", Part(name)))
+    registered_laws("rewards", name)
+
+
+def test_every_other_built_in_reward_is_tested_in_its_own_file() -> None:
+    written = "".join(path.read_text() for path in (Path(__file__).parent / "rewards").glob("test_*.py"))
+    for name, where in registry.BUILTIN["rewards"].items():
+        if name in NEEDS_DOWNLOAD or lacking_settings("rewards", name):
+            assert f"import {where.partition(':')[2]}" in written or f"{name}" in written, f"{name} has no tests"
 
 
 def test_reward_formula() -> None:
@@ -118,14 +91,19 @@ def test_reward_formula() -> None:
 @pytest.mark.parametrize("name", registry.table("interventions"))
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 def test_intervention(name: str, cfg: float, tiny_flux: Callable[..., Any]) -> None:
-    off = registry.build("interventions", Part(name, OFF[name]))
-    intervention_laws(registry.build("interventions", Part(name)), tiny_flux(true_cfg_scale=cfg), off)
+    registered_laws("interventions", name, tiny_flux(true_cfg_scale=cfg))
 
 
-@pytest.mark.parametrize("name", registry.table("steerings") or [pytest.param("", marks=pytest.mark.skip("none yet"))])
+@pytest.mark.parametrize("name", registry.table("steerings"))
 def test_steering(name: str) -> None:
-    make = registry.resolve("steerings", name)
-    steering_laws(lambda: make(**ON.get(name, {})), lambda: make(**OFF[name]))
+    registered_laws("steerings", name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(k, n) for k in ("steerings", "interventions") for n in registry.BUILTIN[k]]
+)
+def test_every_built_in_item_can_be_switched_off(kind: str, name: str) -> None:
+    assert registry.resolve(kind, name).switched_off, f"{name} must name the settings with which it changes nothing"
 
 
 @pytest.mark.parametrize(

@@ -159,7 +159,7 @@ VARIANTS = ("eager", "rows of 1", "compiled")
 def conditioning(model: Any, n: int, shape: tuple[int, int, int]) -> Conditioning:
     """Random text of the right shape: no text encoder is built."""
     t, d, pooled = shape
-    tokens = Key.root(1).normal(1, t, d).to(model.device, model._dtype).expand(n, -1, -1)
+    tokens = Key.root(1).normal(1, t, d).to(model.device, model.dtype).expand(n, -1, -1)
     extra = {"pooled": Key.root(2).normal(1, pooled).to(tokens).expand(n, -1)}
     if hasattr(model, "_ids"):
         extra["time_ids"] = torch.tensor([model._ids], device=model.device).to(tokens).expand(n, -1)
@@ -203,14 +203,14 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
     rows = whole(batch, at)
     seen: list[tuple[Any, Any]] = []
     with torch.no_grad():
-        hook = model._net.register_forward_pre_hook(lambda m, a, k: seen.append((a, k)), with_kwargs=True)
+        hook = model.net.register_forward_pre_hook(lambda m, a, k: seen.append((a, k)), with_kwargs=True)
         model.predict(x, at, cond, rows)
         hook.remove()
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
         def bare() -> list[Tensor]:
-            return [model._net(*given, **words)[0] for given, words in seen]
+            return [model.net(*given, **words)[0] for given, words in seen]
 
         turns = [
             (timed(lambda: model.predict(x, at, cond, rows), model.device, repeats), timed(bare, model.device, repeats))
@@ -228,7 +228,7 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
         "rows": batch * model.branches,
         "device": device,
         "dtype": str(number),
-        "parameters": sum(p.numel() for p in model._net.parameters()),
+        "parameters": sum(p.numel() for p in model.net.parameters()),
         "nfe_per_second": batch / ours,
         "bare_nfe_per_second": batch / theirs,
         "ratio": ours / theirs,

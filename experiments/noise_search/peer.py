@@ -41,7 +41,7 @@ class Peer:
     """Pictures one by one through the pipeline of a loaded adapter."""
 
     def __init__(self, model: Any, reward: Any, steps: int, folder: Path, encode_once: bool) -> None:
-        self.model, self.pipe, self.reward, self.steps, self.folder = model, model._pipe, reward, steps, folder
+        self.model, self.pipe, self.reward, self.steps, self.folder = model, model.pipe, reward, steps, folder
         self.pipe.set_progress_bar_config(disable=True)
         self.made = 0
         self.told: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": ""}
@@ -53,13 +53,13 @@ class Peer:
 
     def score(self, z: Tensor) -> float:
         """Noise [C, h, w] -> the reward of its picture, which is saved."""
-        packed = self.pipe._pack_latents(z[None].to(self.model._dtype), 1, *z.shape)
-        height, width = self.model._size
+        packed = self.pipe._pack_latents(z[None].to(self.model.dtype), 1, *z.shape)
+        height, width = self.model.size
         picture = self.pipe(
             **self.told,
             latents=packed,
             num_inference_steps=self.steps,
-            true_cfg_scale=self.model._cfg,
+            true_cfg_scale=self.model.guidance_scale,
             height=height,
             width=width,
             max_sequence_length=self.model._length,

@@ -31,7 +31,7 @@ PROMPT = "a photo of a red apple left of a dog"
 
 def bare(worker, spec, images: int) -> float:
     """Seconds for `images` pictures: network, decoder and reward, and only them."""
-    model, net = worker.model, worker.model._net
+    model, net = worker.model, worker.model.net
     sigmas = [level.sigma for level in model.levels(spec.steps)]
     cond = model.encode([spec.prompt] * spec.batch)
     since = time.perf_counter()
@@ -39,18 +39,18 @@ def bare(worker, spec, images: int) -> float:
         for _ in range(images // spec.batch):
             x = torch.zeros(spec.batch, *model.latent)
             rows = 2 * spec.batch if model.branches == 2 else spec.batch
-            packed = model._pipe._pack_latents(x.repeat(model.branches, 1, 1, 1).to(model._dtype), rows, *model.latent)
+            packed = model.pipe._pack_latents(x.repeat(model.branches, 1, 1, 1).to(model.dtype), rows, *model.latent)
             tokens = torch.cat([cond.extra["negative"], cond.tokens]) if model.branches == 2 else cond.tokens
             pooled = (
                 torch.cat([cond.extra["negative_pooled"], cond.extra["pooled"]])
                 if model.branches == 2
                 else cond.extra["pooled"]
             )
-            ids = torch.zeros(tokens.shape[1], 3, dtype=model._dtype)
+            ids = torch.zeros(tokens.shape[1], 3, dtype=model.dtype)
             for sigma in sigmas[:-1]:
                 net(
                     hidden_states=packed,
-                    timestep=torch.full((rows,), sigma, dtype=model._dtype),
+                    timestep=torch.full((rows,), sigma, dtype=model.dtype),
                     guidance=None,
                     pooled_projections=pooled,
                     encoder_hidden_states=tokens,

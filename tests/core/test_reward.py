@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fairlead.core.algebra import rank_mean
+from fairlead.core.algebra import Constant, rank_mean
 from fairlead.core.cost import INFINITE, Meter, Unmetered
 from fairlead.core.errors import RewardError
-from fairlead.core.reward import Constant, Function, Reward
+from fairlead.core.reward import Function, Reward
 
 IMAGES = torch.linspace(0, 1, 4 * 3 * 2 * 2).view(4, 3, 2, 2)
 WORDS = ["a"] * 4

@@ -8,6 +8,7 @@ import pytest
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import Intervention
+from fairlead.core.reward import EarlyReward, Reward
 from fairlead.core.steering import Steering, Step
 from fairlead.run import registry
 
@@ -75,3 +76,12 @@ def test_only_subclasses_can_be_registered(register: Any) -> None:
     register("steerings", "test_nothing", "test_steering:NotASteering")
     with pytest.raises(FairleadError, match=r"must be a subclass of fairlead\.core\.steering\.Steering"):
         registry.resolve("steerings", "test_nothing")
+
+
+def test_rewards_are_checked_alike() -> None:
+    with pytest.raises(FairleadError, match="Did you mean 'needs_prompt'"):
+        type("Mine", (Reward,), {"need_prompt": False})
+    for name in ("level", "rank", "asks", "dollars"):
+        with pytest.raises(FairleadError, match=r"no effect in a plain Reward: extend \w+Reward"):
+            type("Mine", (Reward,), {name: 1})
+    assert type("Mine", (EarlyReward,), {"level": 0.4, "anything": 3}).level == 0.4

@@ -281,8 +281,8 @@ def test_blocks() -> None:
         ({"first": 1.5}, r"repulsion\.first is 1\.5"),
         ({"sigma_min": 2.0}, "share of noise"),
         ({"objective": "vend"}, "Did you mean 'vendi'"),
-        ({"blocks": "mid"}, "blocks of repulsion"),
-        ({"place": "attn"}, "place of repulsion"),
+        ({"blocks": "mid"}, "Blocks of repulsion"),
+        ({"place": "attn"}, "Place of repulsion"),
     ],
 )
 def test_wrong_settings(words: dict[str, Any], sentence: str) -> None:
@@ -363,7 +363,7 @@ def test_laws(family: str, place: Any, request: pytest.FixtureRequest) -> None:
 def looking(model: Any, ends: tuple[str, ...] = (".attn", ".attn2")) -> Iterator[list[tuple[str, Any]]]:
     """What every attention hands to its block; seen after the edits if entered after them."""
     seen: list[tuple[str, Any]] = []
-    found = [(name, m) for name, m in model._net.named_modules() if name.endswith(ends)]
+    found = [(name, m) for name, m in model.net.named_modules() if name.endswith(ends)]
     hooks = [m.register_forward_hook(lambda _, __, out, name=name: seen.append((name, out))) for name, m in found]
     yield seen
     for hook in hooks:
@@ -430,7 +430,7 @@ def test_z_image_fillings_and_lengths(z_image: Any) -> None:
     assert model._mask.shape == (8, 64)
     torch.testing.assert_close(draw(model, Repulsion(0.2), [0, 0], prompts=short), both[:2], rtol=1e-3, atol=1e-3)
     assert not torch.allclose(draw(model, None, [0, 0], prompts=short), both[:2], rtol=1e-3, atol=1e-3)
-    widths, n = set(), model._image_tokens()
+    widths, n = set(), model.image_tokens()
 
     def look(told: Rows, tokens: Tokens) -> Tokens:
         assert tokens.mask is not None
@@ -475,7 +475,7 @@ def test_strength_zero_is_no_hook(tiny_flux: Callable[..., Any]) -> None:
     for off in (Repulsion(0.0), Repulsion(eta=0.0), Repulsion(first=0)):
         assert torch.equal(draw(model, off, [0, 0]), plain)
     assert torch.equal(draw(model, Repulsion(0.3), [0, 1]), plain), "groups of one"
-    assert not any(m._forward_hooks for m in model._net.modules())
+    assert not any(m._forward_hooks for m in model.net.modules())
 
 
 def test_prompts_of_a_batch_do_not_meet(tiny_flux: Callable[..., Any]) -> None:
@@ -505,10 +505,10 @@ def test_compiled_networks(way: str, place: Any, tiny_flux: Any) -> None:
     if way == "ours":
         model.compile(backend="eager")
     elif way == "regional":
-        model._net.compile_repeated_blocks(backend="eager")
-        assert any(m._compiled_call_impl is not None for m in model._net.modules())
+        model.net.compile_repeated_blocks(backend="eager")
+        assert any(m._compiled_call_impl is not None for m in model.net.modules())
     else:
-        model._net = torch.compile(model._net, backend="eager")
+        model.net = torch.compile(model.net, backend="eager")
     for _ in range(2):
         torch.testing.assert_close(draw(model, who, [0, 0], 2), edited, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(draw(model, None, [0, 0], 2), plain, rtol=1e-4, atol=1e-4)

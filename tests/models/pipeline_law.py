@@ -50,7 +50,7 @@ def same_as_pipeline(
     """
     rows: list[int] = []
     net = pipe.unet if getattr(pipe, "unet", None) is not None else pipe.transformer
-    own = model._net.register_forward_pre_hook(
+    own = model.net.register_forward_pre_hook(
         lambda m, args, kwargs: rows.append(len(kwargs.get("hidden_states", args[0] if args else None))),
         with_kwargs=True,
     )
@@ -109,7 +109,7 @@ def slopes(model: Any, sampler: Sampler, steps: int = 2, prompt: str = "a red ap
 
         x, tokens = noise.clone().requires_grad_(), cond.tokens.clone().requires_grad_()
         pieces = torch.autograd.grad(reward(x, tokens), [x, tokens])
-        assert all(not p.requires_grad and p.grad is None for p in model._net.parameters())
+        assert all(not p.requires_grad and p.grad is None for p in model.net.parameters())
         for i, (slope, h) in enumerate(zip(pieces, (1e-2, 1e-2), strict=True)):
             assert float(slope.abs().max()) > 0
             d = slope * ((noise, cond.tokens)[i] != 0)  # zeroed padding is where normalisations bend

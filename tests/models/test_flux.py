@@ -77,7 +77,7 @@ def test_euler_is_the_pipeline(name: str, tiny_flux: Callable[..., Any], flux_fo
     folder = flux_folder(settings.get("guidance_embeds", False), **settings.get("scheduler", {}))
     z = ours(model)
     c, h, w = model.latent
-    packed = model._pipe._pack_latents(z, len(KEYS), c, h, w)
+    packed = model.pipe._pack_latents(z, len(KEYS), c, h, w)
     expected = theirs(folder, model, settings, "latent")
     assert packed.shape == expected.shape
     assert float(expected.std()) > 0.1

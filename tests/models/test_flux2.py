@@ -38,7 +38,7 @@ def test_klein_is_the_pipeline(
     where = folder(tiny.flux2_klein, distilled=distilled)
     model = Flux2Klein(where, max_sequence_length=32, **call)
     pipe = diffusers.Flux2KleinPipeline.from_pretrained(where)
-    same_as_pipeline(model, pipe, euler, 3, PROMPTS, monkeypatch, out=model._unscaled, max_sequence_length=32, **call)
+    same_as_pipeline(model, pipe, euler, 3, PROMPTS, monkeypatch, out=model.unscale, max_sequence_length=32, **call)
 
 
 def test_dev_is_the_pipeline(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,11 +110,11 @@ def test_loading_settings_have_no_effect_on_a_live_pipeline(sdxl: str) -> None:
 
 def test_every_loading_switch_is_taken(sdxl: str) -> None:
     model = StableDiffusionXL(sdxl, dtype="bf16", vae_slicing=True, vae_tiling=True, cpu_offload="text")
-    assert model._net.dtype == torch.bfloat16
-    assert model._vae.use_tiling
-    assert model._vae.use_slicing
+    assert model.net.dtype == torch.bfloat16
+    assert model.vae.use_tiling
+    assert model.vae.use_slicing
     assert model.encode(["a dog"]).tokens.dtype == torch.bfloat16
-    with pytest.raises(FairleadError, match="number format"):
+    with pytest.raises(FairleadError, match="Number format"):
         StableDiffusionXL(sdxl, dtype="fp64")
 
 
@@ -153,7 +153,7 @@ def test_lora_is_merged(sdxl: str, tmp_path: Path) -> None:
     file = str(tmp_path / "pytorch_lora_weights.safetensors")
     plain, with_lora = StableDiffusionXL(sdxl), StableDiffusionXL(sdxl, lora=file, lora_scale=0.5)
     name = "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.weight"
-    a, b = (dict(m._net.named_parameters()) for m in (plain, with_lora))
+    a, b = (dict(m.net.named_parameters()) for m in (plain, with_lora))
     assert set(a) == set(b)
     assert not torch.equal(a[name], b[name])
 
@@ -168,7 +168,7 @@ def short_of_memory(model: Any, rows: int) -> list[int]:
         if n > rows:
             raise torch.OutOfMemoryError("simulated")
 
-    model._net.register_forward_pre_hook(hook, with_kwargs=True)
+    model.net.register_forward_pre_hook(hook, with_kwargs=True)
     return seen
 
 
@@ -219,7 +219,7 @@ def test_decoding_is_halved_when_memory_runs_out(sd3: str, monkeypatch: pytest.M
     model = StableDiffusion3(sd3)
     z = normals(tuple(Key.root(i) for i in range(5)), *model.latent)
     with torch.no_grad():
-        images, decode, seen = model.decode(z), model._vae.decode, []
+        images, decode, seen = model.decode(z), model.vae.decode, []
 
         def small(part: Any, **more: Any) -> Any:
             seen.append(len(part))
@@ -227,7 +227,7 @@ def test_decoding_is_halved_when_memory_runs_out(sd3: str, monkeypatch: pytest.M
                 raise torch.OutOfMemoryError("simulated")
             return decode(part, **more)
 
-        monkeypatch.setattr(model._vae, "decode", small)
+        monkeypatch.setattr(model.vae, "decode", small)
         assert torch.allclose(model.decode(z), images, atol=1e-5)
         assert seen == [5, 2, 2, 1]
 
@@ -241,7 +241,7 @@ def test_compiled_blocks_keep_counts_and_edits(sd3: str, monkeypatch: pytest.Mon
 
     model_laws(model)
     model.release()
-    assert all("forward" not in vars(b) for b in model._net.transformer_blocks)
+    assert all("forward" not in vars(b) for b in model.net.transformer_blocks)
 
 
 def header(path: Path, *names: str) -> Path:

@@ -38,7 +38,7 @@ def test_what_is_counted_without_data_is_what_is_alive(sdxl: str, sd3: str) -> N
     for model in (StableDiffusionXL(sdxl), StableDiffusion3(sd3)):
         found = memory.footprint(model)
         assert found is not None
-        parts = [p for p in model._pipe.components.values() if isinstance(p, torch.nn.Module)]
+        parts = [p for p in model.pipe.components.values() if isinstance(p, torch.nn.Module)]
         assert found.weights == sum(w.numel() * w.element_size() for p in parts for w in p.parameters())
         cond, at = model.encode([""]), model.levels(2)[0]
         x = torch.zeros(1, *model.latent)
@@ -118,7 +118,7 @@ def test_the_batch_is_what_fits(sdxl: str, monkeypatch: pytest.MonkeyPatch) -> N
     spec = make_spec("a dog", model=sdxl, reward="brightness", defaults=models.defaults(sdxl))
     assert spec.batch == 0
     assert memory.fitted(spec, model).batch == memory.USUAL
-    model._device = torch.device("cuda")
+    model.device = torch.device("cuda")
     monkeypatch.setattr(memory, "free", lambda device: int(10.5 / memory.SPARE * need.picture))
     monkeypatch.setattr(memory, "footprint", lambda model: need)
     assert memory.fitted(spec, model).batch == 10

@@ -110,12 +110,12 @@ def test_pndm_has_the_levels_of_ddim(folder: Any) -> None:
 
 def test_timesteps_come_back(folder: Any) -> None:
     for scheduler in ("EulerDiscreteScheduler", "LCMScheduler", "DDPMScheduler"):
-        schedule = StableDiffusion(folder(scheduler, {**tiny.SCALED}))._schedule
+        schedule = StableDiffusion(folder(scheduler, {**tiny.SCALED})).schedule
         for at in schedule.levels(4)[:-1]:
             t = schedule.timestep(at)
             assert abs(t - round(t)) < 1e-3
     explicit = StableDiffusion(folder("LCMScheduler", {**tiny.SCALED}), timesteps=(999, 749, 499, 249))
-    assert [round(explicit._schedule.timestep(at)) for at in explicit.levels(4)[:-1]] == [999, 749, 499, 249]
+    assert [round(explicit.schedule.timestep(at)) for at in explicit.levels(4)[:-1]] == [999, 749, 499, 249]
     assert len(explicit.levels(2)) == 3
 
 
@@ -145,7 +145,7 @@ def test_slopes(folder: Any) -> None:
 
 def test_refusals(folder: Any) -> None:
     where = folder("DDIMScheduler", {**SD15, "prediction_type": "epsilon"})
-    with pytest.raises(FairleadError, match="height is 9: give a multiple of 2"):
+    with pytest.raises(FairleadError, match="height is 9: must be a multiple of 2"):
         StableDiffusion(where, height=9)
     model = StableDiffusion(where)
     assert model.sites == []

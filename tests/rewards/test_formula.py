@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fairlead.core.algebra import RankMean, make, ranks
+from fairlead.core.algebra import Constant, RankMean, make, ranks
 from fairlead.core.errors import FairleadError, RewardError
-from fairlead.core.reward import Constant, Function, Reward
+from fairlead.core.reward import Function, Reward
 from fairlead.run import registry
 from fairlead.run.formula import Part, parse_reward, reward_text
 from fairlead.run.spec import Spec, make_spec

@@ -13,7 +13,7 @@ from torch import Tensor
 
 import fairlead
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Reward
+from fairlead.core.reward import EarlyReward
 from fairlead.run import engine
 from fairlead.run.executor import Local
 from fairlead.run.store import Store
@@ -53,7 +53,7 @@ def test_vetoed_candidates_have_terms_and_never_win() -> None:
     assert lost.brightness.notna().all()
 
 
-class Drift(Reward):
+class Drift(EarlyReward):
     """Minus the mean distance between the early prediction and the picture."""
 
     name = "drift"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairlead.core.cost import BudgetExceeded, Cost
 from fairlead.core.errors import FairleadError, RewardError
-from fairlead.core.reward import Function, Reward
+from fairlead.core.reward import Function, PaidReward
 from fairlead.models.mixture import Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local
@@ -107,7 +107,7 @@ def test_a_refused_resume_changes_nothing(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "run").spec.budget == {"nfe": 40.0}
 
 
-class _Paid(Reward):
+class _Paid(PaidReward):
     """Costs a dollar a picture, then needs more memory than there is for more than one picture."""
 
     name = "paid"
@@ -115,7 +115,7 @@ class _Paid(Reward):
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         raise NotImplementedError
 
-    def metered(self, charge: Callable[[Cost], None]) -> None:
+    def charge_to(self, charge: Callable[[Cost], None]) -> None:
         def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
             charge(Cost(scores=len(images), dollars=len(images)))
             if len(images) > 1:
@@ -140,7 +140,7 @@ def test_what_was_paid_before_a_reward_broke_is_in_the_record(tmp_path: Path) ->
     """Three pictures are judged and paid for, then another reward raises: a resumed run has three dollars less."""
 
     class Judge(_Paid):
-        def metered(self, charge: Callable[[Cost], None]) -> None:
+        def charge_to(self, charge: Callable[[Cost], None]) -> None:
             def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
                 charge(Cost(scores=len(images), dollars=len(images)))
                 return images.mean((1, 2, 3))

@@ -114,14 +114,14 @@ def test_with_a_model_that_can_be_traced_the_sentence_has_a_number(
     tmp_path: Path, tiny_flux: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_flux()
-    network = model._network
+    network = model.run_network
 
     def no_room(x: Tensor, *rest: Any) -> Tensor:
         if torch.is_grad_enabled() and type(x) is Tensor:  # counting without data has no need of room
             raise torch.OutOfMemoryError("no room")
         return network(x, *rest)
 
-    monkeypatch.setattr(model, "_network", no_room)
+    monkeypatch.setattr(model, "run_network", no_room)
     spec = small_spec(space="embedding", search="adam", steps=1, budget={"nfe": 4.0})
     with pytest.raises(OutOfMemory, match=r"about \S+ GB here") as caught:
         engine.start(spec, tmp_path / "run", model=model)

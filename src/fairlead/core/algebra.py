@@ -13,7 +13,73 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Constant, Product, Reward, Sum, as_float, checked, without_infinity
+from fairlead.core.reward import Reward, as_float, checked, without_infinity
+
+
+class Constant(Reward):
+    """A number in a formula; sees no image."""
+
+    def __init__(self, value: float) -> None:
+        self.value = float(value)
+        self.name = f"{value:g}"
+        self.differentiable = True
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The number, [B]."""
+        return torch.full((len(images),), self.value)
+
+    def leaves(self) -> list[Reward]:
+        """None."""
+        return []
+
+    def combine(self, values: dict[int, Tensor]) -> Tensor:
+        """The number, scalar."""
+        return torch.tensor(self.value)
+
+
+class Sum(Reward):
+    """a + b + ..."""
+
+    def __init__(self, parts: tuple[Reward, ...]) -> None:
+        self.parts = parts
+        self.name = " + ".join(p.name for p in parts)
+        self.differentiable = all(p.differentiable for p in parts)
+        self.relative = any(p.relative for p in parts)
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Total [B]."""
+        return self(images, prompts)[0]
+
+    def leaves(self) -> list[Reward]:
+        """Leaves of all parts, each once."""
+        return list({id(leaf): leaf for part in self.parts for leaf in part.leaves()}.values())
+
+    def combine(self, values: dict[int, Tensor]) -> Tensor:
+        """Sum of the parts."""
+        total = self.parts[0].combine(values)
+        for part in self.parts[1:]:
+            total = total + part.combine(values).to(total.device)
+        return total
+
+
+class Product(Sum):
+    """a * b * ..."""
+
+    def __init__(self, parts: tuple[Reward, ...]) -> None:
+        super().__init__(parts)
+        self.name = " * ".join(f"({p.name})" if type(p) is Sum else p.name for p in parts)
+
+    def combine(self, values: dict[int, Tensor]) -> Tensor:
+        """Product of the parts."""
+        total = self.parts[0].combine(values)
+        for part in self.parts[1:]:
+            total = total * part.combine(values).to(total.device)
+        return total
+
+
+def value(number: float) -> Reward:
+    """A number as a reward."""
+    return Constant(number)
 
 
 class Quotient(Sum):

@@ -16,7 +16,11 @@ def public_names(base: type) -> list[str]:
 
 
 def check_declarations(
-    cls: type, known: Sequence[str], choices: Mapping[str, Sequence[Any]], as_settings: Sequence[str] = ()
+    cls: type,
+    known: Sequence[str],
+    choices: Mapping[str, Sequence[Any]],
+    as_settings: Sequence[str] = (),
+    own_names: bool = False,
 ) -> None:
     """Reject public attributes of the class body that are neither settings (annotated fields), helpers nor in `known`.
 
@@ -25,6 +29,7 @@ def check_declarations(
         known: the capabilities and methods that its base classes declare.
         choices: the values that a capability may have, where it is written as a plain class attribute.
         as_settings: capabilities that may be fields, because the user chooses them.
+        own_names: True if other public attributes are allowed, as long as they do not look like a misspelt known one.
 
     """
     fields = [name for name, kind in inspect.get_annotations(cls).items() if not str(kind).startswith("ClassVar")]
@@ -38,18 +43,18 @@ def check_declarations(
         if name.startswith("_") or name in fields:
             continue
         if name not in known:
-            _check_helper(cls, name, value, known)
+            _check_helper(cls, name, value, known, own_names)
         elif name in choices and not isinstance(value, property) and value not in choices[name]:
             allowed = ", ".join(repr(choice) for choice in choices[name])
             raise FairleadError(f"{cls.__name__}.{name} is {value!r}: must be one of {allowed}.")
 
 
-def _check_helper(cls: type, name: str, value: Any, known: Sequence[str]) -> None:
+def _check_helper(cls: type, name: str, value: Any, known: Sequence[str], own_names: bool) -> None:
     """A method of its own may have any name that cannot be mistaken for a declared one; an attribute may not."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
     if near:
         raise FairleadError(f"{cls.__name__}.{name} is not a known capability. Did you mean {near[0]!r}?")
-    if not callable(value) and not isinstance(value, classmethod | staticmethod):
+    if not own_names and not callable(value) and not isinstance(value, classmethod | staticmethod):
         raise FairleadError(
             f"{cls.__name__}.{name} is not a known capability: known are {', '.join(known)}. "
             "Start the name of a helper with an underscore."

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from fairlead.core.declared import check_declarations, public_names
 from fairlead.core.errors import FairleadError
@@ -22,6 +22,9 @@ class Intervention(ABC):
     A subclass is a frozen dataclass whose fields are its settings. What it does is declared by overriding the attributes
     below. Any other public attribute of the class is rejected when the class is defined.
     """
+
+    switched_off: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which it changes nothing, bit for bit; the laws test it. Empty if there are none."""
 
     @property
     def couples(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot, sqrt
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -237,6 +237,10 @@ class Model(Protocol):
         """Network rows of one denoiser evaluation: 2 under classifier-free guidance, else 1."""
         ...
 
+    def rows_each(self, rows: Rows) -> int:
+        """Network rows of one evaluation of one sample in this step; `branches`, unless a family adds further calls."""
+        ...
+
     @property
     def autoencoder(self) -> Mapping[str, Any]:
         """What decides whether the latents of two models mean the same: kind of decoder, scaling, shift."""
@@ -264,6 +268,19 @@ class Model(Protocol):
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
         """Install an edit at a site; returns its removal."""
+        ...
+
+
+@runtime_checkable
+class Traceable(Protocol):
+    """A model whose use of memory can be measured before a run."""
+
+    def networks(self) -> Iterator[Tensor]:
+        """The weights that stay on the device."""
+        ...
+
+    def trace(self, gradient: bool = False) -> list[Callable[[], Tensor]]:
+        """One picture through the network and through the decoder, with `gradient` also backwards; not charged."""
         ...
 
 

@@ -1,4 +1,7 @@
-"""Rewards: one abstract method and an algebra of + and *; `core.algebra` has the other operations."""
+"""Rewards: a base class with one abstract method, and mixins for rewards that need more than finished pictures.
+
+`core.algebra` holds the formulas that + and * and the other operators make.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,16 @@ import torch
 from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
+from fairlead.core.declared import check_declarations, public_names
 from fairlead.core.errors import RewardError
 from fairlead.core.people import Ask
 
 
 class Reward(ABC):
-    """One file per reward: a name and `score`. Sums and products are rewards; a leaf used twice is scored once."""
+    """A number per picture, higher is better. A subclass needs a name and `score`.
+
+    Sums and products of rewards are rewards; a leaf that occurs twice in a formula is scored once.
+    """
 
     name: str = "reward"
     unit: ClassVar[str] = ""
@@ -27,16 +34,11 @@ class Reward(ABC):
     source: ClassVar[str] = ""
     """Where the formula and the weights come from: paper, section, repository."""
     needs_prompt: ClassVar[bool] = True
+    """False if the score does not depend on the prompt."""
     differentiable: bool = False
+    """True if a gradient flows from the score to the picture."""
     relative: bool = False
     """True if the total compares the pictures of a set (ranks): a picture alone then has no total, only terms."""
-    asks: ClassVar[bool] = False
-    """True if people give the term: `score` is NaN, the driver calls `decide` on recorded pictures, and the worker
-    `choose` on previews where a steering asks for rewards on the way."""
-    orders: bool = False
-    """True if pictures that compete inside a steering are ordered together by `rank` instead of scored one by one."""
-    level: float | None = None
-    """Share of noise sigma/(alpha + sigma) whose clean prediction `compare` reads beside the finished picture."""
 
     @abstractmethod
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -45,89 +47,57 @@ class Reward(ABC):
         +inf counts as undefined too; -inf is a number, the worst there is.
         """
 
-    def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Only for a reward with a `level`: finished and early pictures, both [B, 3, H, W] in [0, 1] -> [B]."""
-        raise NotImplementedError(f"{self.name} has no level, so it compares nothing")
-
-    def decide(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
-        """Only for a reward that `asks`: names of the pictures of every round -> their terms, or `Pending` from `ask`."""
-        raise NotImplementedError(f"{self.name} asks nobody")
-
-    def choose(self, names: Sequence[str], prompt: str, ask: Ask) -> list[float]:
-        """Only for a reward that `asks`: names of previews that compete inside a steering -> their terms, or `Enough`."""
-        raise NotImplementedError(f"{self.name} asks nobody")
-
-    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Only for a reward that `orders`: all pictures that compete, [K, 3, H, W] in [0, 1], and their prompts -> [K]."""
-        raise NotImplementedError(f"{self.name} orders nothing")
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why the NaN of the last call are NaN, one text per image, empty where there is a number or no reason."""
-        return ()
-
     @property
     def optimised(self) -> Reward:
-        """What a search or a steering may see of this reward: all of it, unless some parts only watch."""
+        """What a search or a steering may see of this reward: all of it, unless some parts are only watched."""
         return self
 
     def leaves(self) -> list[Reward]:
-        """The rewards that look at images, each once, in order of appearance."""
+        """The rewards of the formula that look at images, each once, in order of appearance."""
         return [self]
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """Values [B] of the leaves by id -> total [B]."""
         return values[id(self)]
 
+    def labels(self) -> list[str]:
+        """A name per leaf, numbered where two leaves have the same name."""
+        times: dict[str, int] = {}
+        out = []
+        for leaf in self.leaves():
+            n = times[leaf.name] = times.get(leaf.name, 0) + 1
+            out.append(leaf.name if n == 1 else f"{leaf.name}_{n}")
+        return out
+
     def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
-        """Recorded terms of n pictures -> totals [n], without seeing them again."""
+        """Recorded terms of n pictures -> totals [n], without looking at the pictures again."""
         rows = zip(self.labels(), self.leaves(), strict=True)
         values = {id(leaf): torch.tensor([t.get(label, float("nan")) for t in terms]) for label, leaf in rows}
         return without_infinity(self.combine(values)).expand(len(terms))
 
     def copy(self) -> Self:
-        """The same formula over copies of its leaves that share their weights: metering it leaves this one as it is."""
+        """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one alone."""
         return copy.deepcopy(self, {id(leaf): copy.copy(leaf) for leaf in self.leaves()})
 
     def meter(self, meter: Meter) -> None:
-        """From now on a leaf of this reward cannot see an image without being charged for it."""
+        """From now on every picture that a leaf of this reward looks at is charged, before it looks."""
         for leaf in self.leaves():
-            for word in ("score", "compare", "rank"):
-                setattr(leaf, word, _metered(getattr(leaf, word), meter.charge))
-            leaf.metered(meter.charge)
-
-    def questions(self, rivals: int = 1) -> tuple[float, float]:
-        """Questions to a server for one picture that competes as one of `rivals`: expected, and at most if all are answered."""
-        return 0.0, 0.0
-
-    def dollars(self, prompt: str, rivals: int = 1) -> float:
-        """The most that one picture may cost in US dollars, said before anything is asked."""
-        return 0.0
-
-    def metered(self, charge: Callable[[Cost], None]) -> None:
-        """Called once on a leaf that is metered, for rewards with costs of their own (money)."""
-        return None
-
-    def ready(self) -> None:
-        """Called on every leaf before a run begins, not before a price: raises where no picture could be scored."""
-        return None
-
-    def labels(self) -> list[str]:
-        """A name per leaf, numbered where two leaves share one."""
-        seen: dict[str, int] = {}
-        out = []
-        for leaf in self.leaves():
-            n = seen[leaf.name] = seen.get(leaf.name, 0) + 1
-            out.append(leaf.name if n == 1 else f"{leaf.name}_{n}")
-        return out
+            for method in _scoring_methods(leaf):
+                setattr(leaf, method, _metered(getattr(leaf, method), meter.charge))
+            if isinstance(leaf, PaidReward):
+                leaf.charge_to(meter.charge)
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Images [B, 3, H, W] in [0, 1] -> total [B] and every leaf's [B] by name.
 
-        `early` holds decoded clean predictions [B, 3, H, W] by `level`; without it a reward that compares is NaN.
-        `rivals` says that these are all pictures of a choice inside a steering, which some rewards order as a whole.
+        Args:
+            images: finished pictures.
+            prompts: one per picture.
+            early: decoded clean predictions [B, 3, H, W] by `level`; without it an `EarlyReward` is NaN.
+            rivals: True if these are all pictures of one choice inside a steering; a `PairwiseReward` then ranks them.
+
         """
         leaves = self.leaves()
         images = as_float(images)
@@ -135,17 +105,27 @@ class Reward(ABC):
         terms = {label: values[id(leaf)] for label, leaf in zip(self.labels(), leaves, strict=True)}
         return without_infinity(self.combine(values)), terms
 
+    def __init_subclass__(cls, **words: Any) -> None:
+        """Reject a misspelt flag or method, and flags that are mixins."""
+        super().__init_subclass__(**words)
+        bases = [base.__name__ for base in cls.__mro__]
+        for name, mixin in MIXIN_OF.items():
+            if name in vars(cls) and mixin not in bases:
+                raise RewardError(f"{cls.__name__}.{name} has no effect in a plain Reward: extend {mixin} instead.")
+        known = [name for base in cls.__mro__[1:] if issubclass(base, Reward) for name in public_names(base)]
+        check_declarations(cls, list(dict.fromkeys(known)), {}, as_settings=known, own_names=True)
+
     def __add__(self, other: Reward | float) -> Reward:
-        return Sum((self, _lift(other)))
+        return _node("+", self, other)
 
     def __radd__(self, other: float) -> Reward:
-        return Sum((_lift(other), self))
+        return _node("+", other, self)
 
     def __mul__(self, other: Reward | float) -> Reward:
-        return Product((self, _lift(other)))
+        return _node("*", self, other)
 
     def __rmul__(self, other: float) -> Reward:
-        return Product((_lift(other), self))
+        return _node("*", other, self)
 
     def __truediv__(self, other: float) -> Reward:
         return _node("/", self, other)
@@ -163,85 +143,113 @@ class Reward(ABC):
         return _node("<=", self, other)
 
     def __neg__(self) -> Reward:
-        return Product((Constant(-1.0), self))
+        return _node("*", -1.0, self)
 
     def __sub__(self, other: Reward | float) -> Reward:
-        return Sum((self, Product((Constant(-1.0), _lift(other)))))
+        return _node("+", self, _node("*", -1.0, other))
 
     def __rsub__(self, other: float) -> Reward:
-        return Sum((_lift(other), Product((Constant(-1.0), self))))
+        return _node("+", other, _node("*", -1.0, self))
 
 
-class Constant(Reward):
-    """A number in a formula; sees no image."""
-
-    def __init__(self, value: float) -> None:
-        self.value = float(value)
-        self.name = f"{value:g}"
-        self.differentiable = True
-
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """The number, [B]."""
-        return torch.full((len(images),), self.value)
-
-    def leaves(self) -> list[Reward]:
-        """None."""
-        return []
-
-    def combine(self, values: dict[int, Tensor]) -> Tensor:
-        """The number, scalar."""
-        return torch.tensor(self.value)
+MIXIN_OF = {
+    "level": "EarlyReward",
+    "compare": "EarlyReward",
+    "orders": "PairwiseReward",
+    "rank": "PairwiseReward",
+    "asks": "HumanReward",
+    "decide": "HumanReward",
+    "choose": "HumanReward",
+    "reasons": "PaidReward",
+    "questions": "PaidReward",
+    "dollars": "PaidReward",
+    "charge_to": "PaidReward",
+    "ready": "PaidReward",
+}
+"""What only a mixin gives a meaning to."""
 
 
-class Sum(Reward):
-    """a + b + ..."""
+class EarlyReward(Reward):
+    """A reward that compares the finished picture with its own early prediction."""
 
-    def __init__(self, parts: tuple[Reward, ...]) -> None:
-        self.parts = parts
-        self.name = " + ".join(p.name for p in parts)
-        self.differentiable = all(p.differentiable for p in parts)
-        self.relative = any(p.relative for p in parts)
+    level: float | None = None
+    """Share of noise sigma/(alpha + sigma) whose clean prediction is read; None if none is read."""
 
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Total [B]."""
-        return self(images, prompts)[0]
-
-    def leaves(self) -> list[Reward]:
-        """Leaves of all parts, each once."""
-        return list({id(leaf): leaf for part in self.parts for leaf in part.leaves()}.values())
-
-    def combine(self, values: dict[int, Tensor]) -> Tensor:
-        """Sum of the parts."""
-        total = self.parts[0].combine(values)
-        for part in self.parts[1:]:
-            total = total + part.combine(values).to(total.device)
-        return total
+    @abstractmethod
+    def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Finished and early pictures, both [B, 3, H, W] in [0, 1] -> [B]."""
 
 
-class Product(Sum):
-    """a * b * ..."""
+class PairwiseReward(Reward):
+    """A reward that ranks pictures which compete inside a steering together, instead of scoring one by one."""
 
-    def __init__(self, parts: tuple[Reward, ...]) -> None:
-        super().__init__(parts)
-        self.name = " * ".join(f"({p.name})" if type(p) is Sum else p.name for p in parts)
+    @abstractmethod
+    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """All pictures that compete, [K, 3, H, W] in [0, 1], and their prompts -> [K]."""
 
-    def combine(self, values: dict[int, Tensor]) -> Tensor:
-        """Product of the parts."""
-        total = self.parts[0].combine(values)
-        for part in self.parts[1:]:
-            total = total * part.combine(values).to(total.device)
-        return total
+
+class HumanReward(Reward):
+    """A reward given by people: `score` is NaN, and questions are asked about recorded pictures."""
+
+    @abstractmethod
+    def decide(self, rounds: Sequence[Sequence[str]], prompt: str, ask: Ask) -> list[list[float]]:
+        """Names of the pictures of every round -> their terms; `ask` raises `Pending` where an answer is missing."""
+
+    @abstractmethod
+    def choose(self, names: Sequence[str], prompt: str, ask: Ask) -> list[float]:
+        """Names of the previews that compete inside a steering -> their terms; `ask` may raise `Enough`."""
+
+
+class PaidReward(Reward):
+    """A reward that asks a server: it may cost money and may fail to answer. Override what applies."""
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why the NaN of the last call are NaN: one text per picture, empty where there is a number or no reason."""
+        return ()
+
+    def questions(self, rivals: int = 1) -> tuple[float, float]:
+        """Questions per picture that competes as one of `rivals`: expected, and at most if all are answered."""
+        return 0.0, 0.0
+
+    def dollars(self, prompt: str, rivals: int = 1) -> float:
+        """The most that one picture may cost in US dollars."""
+        return 0.0
+
+    def charge_to(self, charge: Callable[[Cost], None]) -> None:
+        """Called once when the reward is metered: from now on call `charge` with dollars as they are spent."""
+        return None
+
+    def ready(self) -> None:
+        """Called before a run begins, not before a price: raises where no picture could be scored."""
+        return None
+
+
+def early_level(leaf: Reward) -> float | None:
+    """The share of noise at which a leaf reads an early prediction; None if it reads none."""
+    return leaf.level if isinstance(leaf, EarlyReward) else None
+
+
+def reasons(leaf: Reward) -> tuple[str, ...]:
+    """Why the NaN of a leaf's last call are NaN, as in `PaidReward.reasons`; empty for other rewards."""
+    return leaf.reasons if isinstance(leaf, PaidReward) else ()
 
 
 def _node(op: str, *parts: Reward | float) -> Reward:
-    """An operation of `core.algebra`, which builds on this module."""
-    from fairlead.core.algebra import make
+    """A formula of `core.algebra`, which builds on this module and is therefore imported late."""
+    from fairlead.core.algebra import make, value
 
-    return make(op, tuple(_lift(part) for part in parts))
+    return make(op, tuple(part if isinstance(part, Reward) else value(part) for part in parts))
 
 
-def _lift(value: Reward | float) -> Reward:
-    return value if isinstance(value, Reward) else Constant(value)
+def _scoring_methods(leaf: Reward) -> list[str]:
+    """The methods of a leaf that look at pictures."""
+    methods = ["score"]
+    if isinstance(leaf, EarlyReward):
+        methods.append("compare")
+    if isinstance(leaf, PairwiseReward):
+        methods.append("rank")
+    return methods
 
 
 def _metered(method: Callable[..., Tensor], charge: Callable[[Cost], None]) -> Callable[..., Tensor]:
@@ -296,12 +304,14 @@ def checked(
     check_images(images, prompts)
     if len(images) == 0:
         return torch.zeros(0, device=images.device)
-    compares = leaf.level is not None and early is not None and leaf.level in early
+    level = early_level(leaf)
     version = images._version
-    if compares:
-        value = leaf.compare(images, early[leaf.level], prompts)  # type: ignore[index]
+    if isinstance(leaf, EarlyReward) and early is not None and level is not None and level in early:
+        value = leaf.compare(images, early[level], prompts)
+    elif isinstance(leaf, PairwiseReward) and rivals:
+        value = leaf.rank(images, prompts)
     else:
-        value = leaf.rank(images, prompts) if rivals and leaf.orders else leaf.score(images, prompts)
+        value = leaf.score(images, prompts)
     if images._version != version:
         raise RewardError(f"Reward {leaf.name!r} wrote to its images: let it work on images.clone().")
     if not isinstance(value, Tensor) or value.shape != (len(images),):

@@ -227,6 +227,11 @@ class Steering(ABC):
     adaptive: ClassVar[bool] = False
     """True if its cost depends on scores. It must then cost most where no score is better than another (a dry run)."""
 
+    switched_off: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which it changes nothing, bit for bit; the laws test it. Empty if there are none."""
+    noticeable: ClassVar[Mapping[str, Any]] = {}
+    """Settings with which it acts on small differences of a reward, for the laws, where its defaults do not."""
+
     @property
     def couples(self) -> bool:
         """True if samples of one group influence each other. The engine then never cuts a group."""

@@ -29,6 +29,7 @@ class Cads(Intervention):
     mix: float = 1.0
     seed: int = 0
 
+    switched_off = {"scale": 0.0, "until": 1.0}
     place = "prompt"
 
     def __post_init__(self) -> None:

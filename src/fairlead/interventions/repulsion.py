@@ -76,6 +76,7 @@ class Repulsion(Intervention):
     kernel_reg: float = 1e-4
     rounding: str = "once"
 
+    switched_off = {"strength": 0.0}
     couples = True
     seen: list[Contact] | None = field(default=None, compare=False, repr=False)
     """Where to note what is done; costs as much again as doing it."""

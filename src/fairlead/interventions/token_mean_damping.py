@@ -22,6 +22,7 @@ class TokenMeanDamping(Intervention):
     strength: float = 0.1
     until: float = 0.5
 
+    switched_off = {"strength": 0.0}
     couples = True
 
     def __post_init__(self) -> None:

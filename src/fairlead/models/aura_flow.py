@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import flow
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 
 class AuraFlow(Pipeline):
@@ -34,32 +34,32 @@ class AuraFlow(Pipeline):
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor * self._net.config.patch_size)
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor * self.net.config.patch_size)
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, *_ = self._pipe.encode_prompt(
-            prompts, do_classifier_free_guidance=False, device=self._device, max_sequence_length=self._length
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, *_ = self.pipe.encode_prompt(
+            prompts, do_classifier_free_guidance=False, device=self.device, max_sequence_length=self._length
         )
         return {"tokens": tokens}
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The scheduler's own."""
-        return flow(self._pipe.scheduler, steps)
+        return flow(self.pipe.scheduler, steps)
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        out: Tensor = self._net(
-            x.to(self._dtype),
-            encoder_hidden_states=tokens.to(self._dtype),
-            timestep=torch.full((len(x),), at.sigma, dtype=self._dtype, device=x.device),
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        out: Tensor = self.net(
+            x.to(self.dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
+            timestep=torch.full((len(x),), at.sigma, dtype=self.dtype, device=x.device),
             return_dict=False,
         )[0]
         return out.float()
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return list(self._net.joint_transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return list(self.net.joint_transformer_blocks if kind == "joint" else self.net.single_transformer_blocks)
 
-    def _image_tokens(self) -> int:
-        _, h, w = self._latent
-        patch = int(self._net.config.patch_size)
+    def image_tokens(self) -> int:
+        _, h, w = self.latent
+        patch = int(self.net.config.patch_size)
         return (h // patch) * (w // patch)

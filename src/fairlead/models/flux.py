@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Conditioning, Level
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import flow
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 
 class Flux(Pipeline):
@@ -40,53 +40,53 @@ class Flux(Pipeline):
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
-        _, h, w = self._latent
-        self._image_ids: Tensor = self._pipe._prepare_latent_image_ids(1, h // 2, w // 2, self._device, self._dtype)
+        _, h, w = self.latent
+        self._image_ids: Tensor = self.pipe._prepare_latent_image_ids(1, h // 2, w // 2, self.device, self.dtype)
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor) * 2
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor) * 2
 
-    def _channels(self) -> int:
-        return int(self._net.config.in_channels) // 4
+    def latent_channels(self) -> int:
+        return int(self.net.config.in_channels) // 4
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts -> T5 tokens [B, T, D] and CLIP's pooled vector; a prompt longer than the model reads is refused."""
         for prompt in prompts:
-            count = len(self._pipe.tokenizer_2(prompt, verbose=False).input_ids)
+            count = len(self.pipe.tokenizer_2(prompt, verbose=False).input_ids)
             if count > self._length:
                 raise FairleadError(
                     f"The prompt has {count} tokens and this model reads {self._length}: shorten {prompt!r}."
                 )
         return super().encode(prompts)
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, pooled, _ = self._pipe.encode_prompt(prompts, device=self._device, max_sequence_length=self._length)
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens, "pooled": pooled}
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
-        own = self._pipe.scheduler.config.get("use_flow_sigmas")
+        own = self.pipe.scheduler.config.get("use_flow_sigmas")
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
-        return flow(self._pipe.scheduler, steps, tokens=len(self._image_ids), sigmas=sigmas)
+        return flow(self.pipe.scheduler, steps, tokens=len(self._image_ids), sigmas=sigmas)
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         r, c, h, w = x.shape
-        guided = self._net.config.guidance_embeds
-        out: Tensor = self._net(
-            hidden_states=self._pipe._pack_latents(x.to(self._dtype), r, c, h, w),
-            timestep=torch.full((r,), at.sigma, dtype=self._dtype, device=x.device),
+        guided = self.net.config.guidance_embeds
+        out: Tensor = self.net(
+            hidden_states=self.pipe._pack_latents(x.to(self.dtype), r, c, h, w),
+            timestep=torch.full((r,), at.sigma, dtype=self.dtype, device=x.device),
             guidance=torch.full((r,), self._guidance, device=x.device) if guided else None,
-            pooled_projections=extra["pooled"].to(self._dtype),
-            encoder_hidden_states=tokens.to(self._dtype),
-            txt_ids=torch.zeros(tokens.shape[1], 3, dtype=self._dtype, device=x.device),
+            pooled_projections=extra["pooled"].to(self.dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
+            txt_ids=torch.zeros(tokens.shape[1], 3, dtype=self.dtype, device=x.device),
             img_ids=self._image_ids,
             return_dict=False,
         )[0]
-        velocity: Tensor = self._pipe._unpack_latents(out.float(), *self._size, self._pipe.vae_scale_factor)
+        velocity: Tensor = self.pipe._unpack_latents(out.float(), *self.size, self.pipe.vae_scale_factor)
         return velocity
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return list(self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return list(self.net.transformer_blocks if kind == "joint" else self.net.single_transformer_blocks)
 
-    def _image_tokens(self) -> int:
+    def image_tokens(self) -> int:
         return len(self._image_ids)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import flow
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 
 class Flux2(Pipeline):
@@ -40,53 +40,53 @@ class Flux2(Pipeline):
     ) -> None:
         self._length = length
         super().__init__(source, loading, height=height, width=width, cfg=cfg, negative_prompt=None)
-        c, h, w = self._latent
-        self._latent = (c, h // 2, w // 2)
-        ids: Tensor = self._pipe._prepare_latent_ids(torch.empty(1, c, h // 2, w // 2))
-        self._image_ids = ids.to(self._device)
+        c, h, w = self.latent
+        self.latent = (c, h // 2, w // 2)
+        ids: Tensor = self.pipe._prepare_latent_ids(torch.empty(1, c, h // 2, w // 2))
+        self._image_ids = ids.to(self.device)
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor) * 2
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor) * 2
 
-    def _default_size(self) -> tuple[int, int]:
-        side = int(self._pipe.default_sample_size * self._pipe.vae_scale_factor)
+    def default_size(self) -> tuple[int, int]:
+        side = int(self.pipe.default_sample_size * self.pipe.vae_scale_factor)
         return side, side
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self._pipe.encode_prompt(prompts, device=self._device, max_sequence_length=self._length)
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens}
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas; their shift depends on picture size and on the number of steps."""
-        own, n = self._pipe.scheduler.config.get("use_flow_sigmas"), self._image_ids.shape[1]
+        own, n = self.pipe.scheduler.config.get("use_flow_sigmas"), self._image_ids.shape[1]
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
-        return flow(self._pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
+        return flow(self.pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         r = len(x)
         guidance = None if self._guidance is None else torch.full((r,), self._guidance, device=x.device)
-        text_ids = self._pipe._prepare_text_ids(tokens[:1]).to(x.device)
-        out: Tensor = self._net(
-            hidden_states=x.to(self._dtype).flatten(2).mT,
-            timestep=torch.full((r,), at.sigma, dtype=self._dtype, device=x.device),
+        text_ids = self.pipe._prepare_text_ids(tokens[:1]).to(x.device)
+        out: Tensor = self.net(
+            hidden_states=x.to(self.dtype).flatten(2).mT,
+            timestep=torch.full((r,), at.sigma, dtype=self.dtype, device=x.device),
             guidance=guidance,
-            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
             txt_ids=text_ids.expand(r, -1, -1),
             img_ids=self._image_ids.expand(r, -1, -1),
             return_dict=False,
         )[0]
         return out.float().mT.reshape(x.shape)
 
-    def _unscaled(self, x: Tensor) -> Tensor:
-        normal, eps = self._vae.bn, self._vae.config.batch_norm_eps
+    def unscale(self, x: Tensor) -> Tensor:
+        normal, eps = self.vae.bn, self.vae.config.batch_norm_eps
         mean, std = (v.float().view(1, -1, 1, 1) for v in (normal.running_mean, (normal.running_var + eps).sqrt()))
-        out: Tensor = self._pipe._unpatchify_latents(x * std + mean)
+        out: Tensor = self.pipe._unpatchify_latents(x * std + mean)
         return out
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return list(self._net.transformer_blocks if kind == "joint" else self._net.single_transformer_blocks)
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return list(self.net.transformer_blocks if kind == "joint" else self.net.single_transformer_blocks)
 
-    def _image_tokens(self) -> int:
+    def image_tokens(self) -> int:
         return int(self._image_ids.shape[1])
 
 
@@ -114,7 +114,7 @@ class Flux2Klein(Flux2):
     @property
     def branches(self) -> int:
         """2 with guidance, unless the network was distilled."""
-        return 2 if self._cfg > 1 and not self._pipe.config.is_distilled else 1
+        return 2 if self.guidance_scale > 1 and not self.pipe.config.is_distilled else 1
 
 
 def _shift(tokens: int, steps: int) -> float:

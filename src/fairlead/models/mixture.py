@@ -121,6 +121,10 @@ class Mixture:
         """1"""
         return 1
 
+    def rows_each(self, rows: Rows) -> int:
+        """1"""
+        return 1
+
     @property
     def autoencoder(self) -> Mapping[str, Any]:
         """Affine, the same for every mixture."""

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.models._discrete import DiscretePipeline
+from fairlead.models.discrete import DiscretePipeline
 
 
 class PixArtSigma(DiscretePipeline):
@@ -33,20 +33,20 @@ class PixArtSigma(DiscretePipeline):
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor * self._net.config.patch_size)
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor * self.net.config.patch_size)
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, mask, _, _ = self._pipe.encode_prompt(
-            prompts, False, device=self._device, max_sequence_length=self._length
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, mask, _, _ = self.pipe.encode_prompt(
+            prompts, False, device=self.device, max_sequence_length=self._length
         )
         return {"tokens": tokens, "mask": mask}
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        seen, time = self._seen(x, at)
-        out: Tensor = self._net(
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        seen, time = self.network_input(x, at)
+        out: Tensor = self.net(
             seen,
-            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
             encoder_attention_mask=extra["mask"],
             timestep=time,
             added_cond_kwargs={"resolution": None, "aspect_ratio": None},

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Conditioning, Level
-from fairlead.models._pipeline import Pipeline, padded, widened
-from fairlead.models._schedule import flow
+from fairlead.models._batches import padded, widened
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 ROUNDED = 64
 """Prompts are padded to a multiple of so many tokens; the padding is masked."""
@@ -43,14 +44,14 @@ class QwenImage(Pipeline):
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor) * 2
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor) * 2
 
-    def _channels(self) -> int:
-        return int(self._net.config.in_channels) // 4
+    def latent_channels(self) -> int:
+        return int(self.net.config.in_channels) // 4
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        rows = [self._pipe.encode_prompt([p], self._device, max_sequence_length=self._length)[0][0] for p in prompts]
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        rows = [self.pipe.encode_prompt([p], self.device, max_sequence_length=self._length)[0][0] for p in prompts]
         tokens, mask = padded(rows, ROUNDED)
         return {"tokens": tokens, "mask": mask}
 
@@ -65,46 +66,46 @@ class QwenImage(Pipeline):
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
-        _, h, w = self._latent
-        return flow(self._pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
+        _, h, w = self.latent
+        return flow(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
 
     def _pack(self, x: Tensor) -> Tensor:
-        packed: Tensor = self._pipe._pack_latents(x, *x.shape)
+        packed: Tensor = self.pipe._pack_latents(x, *x.shape)
         return packed
 
     def _unpack(self, x: Tensor) -> Tensor:
-        out: Tensor = self._pipe._unpack_latents(x, *self._size, self._pipe.vae_scale_factor)
+        out: Tensor = self.pipe._unpack_latents(x, *self.size, self.pipe.vae_scale_factor)
         return out[:, :, 0]
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        _, h, w = self._latent
-        out: Tensor = self._net(
-            hidden_states=self._pack(x.to(self._dtype)),
-            timestep=torch.full((len(x),), at.sigma, dtype=self._dtype, device=x.device),
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        _, h, w = self.latent
+        out: Tensor = self.net(
+            hidden_states=self._pack(x.to(self.dtype)),
+            timestep=torch.full((len(x),), at.sigma, dtype=self.dtype, device=x.device),
             guidance=torch.full((len(x),), self._guidance, device=x.device)
-            if self._net.config.guidance_embeds
+            if self.net.config.guidance_embeds
             else None,
-            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
             encoder_hidden_states_mask=None if bool(extra["mask"].all()) else extra["mask"],
             img_shapes=[[(1, h // 2, w // 2)]] * len(x),
             return_dict=False,
         )[0]
         return self._unpack(out.float())
 
-    def _guided(self, negative: Tensor, positive: Tensor) -> Tensor:
-        own, mixed = self._pack(positive), self._pack(super()._guided(negative, positive))
+    def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
+        own, mixed = self._pack(positive), self._pack(super().guide(negative, positive))
         return self._unpack(mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)))
 
-    def _unscaled(self, x: Tensor) -> Tensor:
-        config = self._vae.config
+    def unscale(self, x: Tensor) -> Tensor:
+        config = self.vae.config
         mean, std = (
             torch.tensor(v, device=x.device).view(1, -1, 1, 1) for v in (config.latents_mean, config.latents_std)
         )
         return x * std + mean
 
-    def _decoded(self, z: Tensor) -> Tensor:
-        image: Tensor = self._vae.decode(z[:, :, None], return_dict=False)[0]
+    def decode_latents(self, z: Tensor) -> Tensor:
+        image: Tensor = self.vae.decode(z[:, :, None], return_dict=False)[0]
         return image[:, :, 0]
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return list(self._net.transformer_blocks) if kind == "joint" else ()
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return list(self.net.transformer_blocks) if kind == "joint" else ()

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import flow
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 
 class Sana(Pipeline):
@@ -41,31 +41,31 @@ class Sana(Pipeline):
         )
 
     def _encoded(self, prompts: list[str], instruction: Any) -> dict[str, Tensor]:
-        tokens, mask, *_ = self._pipe.encode_prompt(
-            prompts, False, device=self._device, max_sequence_length=self._length, complex_human_instruction=instruction
+        tokens, mask, *_ = self.pipe.encode_prompt(
+            prompts, False, device=self.device, max_sequence_length=self._length, complex_human_instruction=instruction
         )
         return {"tokens": tokens, "mask": mask}
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        own = inspect.signature(type(self._pipe).__call__).parameters["complex_human_instruction"].default
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        own = inspect.signature(type(self.pipe).__call__).parameters["complex_human_instruction"].default
         return self._encoded(prompts, own if self._instruct else None)
 
-    def _nothing(self) -> dict[str, Tensor]:
-        return self._encoded([self._negative or ""], None)
+    def encode_negative(self) -> dict[str, Tensor]:
+        return self._encoded([self.negative_prompt or ""], None)
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The scheduler's own."""
-        return flow(self._pipe.scheduler, steps)
+        return flow(self.pipe.scheduler, steps)
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        config = self._pipe.scheduler.config
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        config = self.pipe.scheduler.config
         time = at.sigma * config.num_train_timesteps
         if config.get("use_flow_sigmas"):  # DPM-Solver++ hands its times on as whole numbers
             time = math.floor(time + 1e-4)
-        time *= self._net.config.timestep_scale
-        out: Tensor = self._net(
-            x.to(self._dtype),
-            encoder_hidden_states=tokens.to(self._dtype),
+        time *= self.net.config.timestep_scale
+        out: Tensor = self.net(
+            x.to(self.dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
             encoder_attention_mask=extra["mask"],
             timestep=torch.full((len(x),), time, device=x.device),
             return_dict=False,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.models._discrete import DiscretePipeline
+from fairlead.models.discrete import DiscretePipeline
 
 
 class UNet(DiscretePipeline):
@@ -21,28 +21,30 @@ class UNet(DiscretePipeline):
 
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, timesteps, **given)
-        width, self._embedded = self._net.config.time_cond_proj_dim, None
+        width, self._embedded = self.net.config.time_cond_proj_dim, None
         if width is not None:
-            embedded = self._pipe.get_guidance_scale_embedding(torch.tensor([self._cfg - 1.0]), embedding_dim=width)
-            self._embedded = embedded.to(self._device, self._dtype)
+            embedded = self.pipe.get_guidance_scale_embedding(
+                torch.tensor([self.guidance_scale - 1.0]), embedding_dim=width
+            )
+            self._embedded = embedded.to(self.device, self.dtype)
 
     @property
     def branches(self) -> int:
         """2 under classifier-free guidance, 1 without it or when the scale is an input of the network."""
-        return 2 if self._cfg > 1 and self._net.config.time_cond_proj_dim is None else 1
+        return 2 if self.guidance_scale > 1 and self.net.config.time_cond_proj_dim is None else 1
 
-    def _added(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+    def added_conditions(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         """`added_cond_kwargs` of the network."""
         return None
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        seen, time = self._seen(x, at)
-        out: Tensor = self._net(
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        seen, time = self.network_input(x, at)
+        out: Tensor = self.net(
             seen,
             time,
-            encoder_hidden_states=tokens.to(self._dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
             timestep_cond=None if self._embedded is None else self._embedded.expand(len(x), -1),
-            added_cond_kwargs=self._added(extra),
+            added_cond_kwargs=self.added_conditions(extra),
             return_dict=False,
         )[0]
         return out.float()
@@ -72,8 +74,8 @@ class StableDiffusion(UNet):
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self._pipe.encode_prompt(prompts, self._device, 1, False)
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False)
         return {"tokens": tokens}
 
 

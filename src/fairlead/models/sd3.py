@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level, Rows
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import flow
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 
 class StableDiffusion3(Pipeline):
@@ -47,23 +47,23 @@ class StableDiffusion3(Pipeline):
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
-        blocks = len(self._net.transformer_blocks)
+        blocks = len(self.net.transformer_blocks)
         if wrong := [i for i in self._skip if i not in range(blocks)]:
             raise FairleadError(f"skip_guidance_layers has {wrong[0]!r}: this network's blocks are 0 to {blocks - 1}.")
         if self._skip and self.branches == 1:
             raise FairleadError(
-                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self._cfg:g}: give more than 1."
+                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give more than 1."
             )
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor * self._net.config.patch_size)
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor * self.net.config.patch_size)
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _, pooled, _ = self._pipe.encode_prompt(
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _, pooled, _ = self.pipe.encode_prompt(
             prompts,
             None,
             None,
-            device=self._device,
+            device=self.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self._length,
         )
@@ -71,17 +71,17 @@ class StableDiffusion3(Pipeline):
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The scheduler's own, shifted by picture size where its configuration says so."""
-        _, h, w = self._latent
-        patch = int(self._net.config.patch_size)
-        return flow(self._pipe.scheduler, steps, tokens=(h // patch) * (w // patch))
+        _, h, w = self.latent
+        patch = int(self.net.config.patch_size)
+        return flow(self.pipe.scheduler, steps, tokens=(h // patch) * (w // patch))
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        time = torch.full((len(x),), at.sigma * self._pipe.scheduler.config.num_train_timesteps, device=x.device)
-        out: Tensor = self._net(
-            hidden_states=x.to(self._dtype),
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        time = torch.full((len(x),), at.sigma * self.pipe.scheduler.config.num_train_timesteps, device=x.device)
+        out: Tensor = self.net(
+            hidden_states=x.to(self.dtype),
             timestep=time,
-            encoder_hidden_states=tokens.to(self._dtype),
-            pooled_projections=extra["pooled"].to(self._dtype),
+            encoder_hidden_states=tokens.to(self.dtype),
+            pooled_projections=extra["pooled"].to(self.dtype),
             return_dict=False,
             skip_layers=self._left_out,
         )[0]
@@ -95,7 +95,7 @@ class StableDiffusion3(Pipeline):
         """A third where blocks are skipped."""
         return self.branches + self._skips(rows)
 
-    def _besides(self, out: Tensor, positive: Tensor, rows: Rows, again: Callable[[], Tensor]) -> Tensor:
+    def further_guidance(self, out: Tensor, positive: Tensor, rows: Rows, again: Callable[[], Tensor]) -> Tensor:
         if not self._skips(rows):
             return out
         self._left_out = self._skip
@@ -104,5 +104,5 @@ class StableDiffusion3(Pipeline):
         finally:
             self._left_out = None
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return [b for b in self._net.transformer_blocks if not b.context_pre_only] if kind == "joint" else ()
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return [b for b in self.net.transformer_blocks if not b.context_pre_only] if kind == "joint" else ()

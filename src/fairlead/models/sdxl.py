@@ -40,20 +40,20 @@ class StableDiffusionXL(UNet):
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
-        self._ids = [float(v) for v in (*(original_size or self._size), *crop, *self._size)]
+        self._ids = [float(v) for v in (*(original_size or self.size), *crop, *self.size)]
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _, pooled, _ = self._pipe.encode_prompt(
-            prompts, device=self._device, do_classifier_free_guidance=False, clip_skip=self._skip
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        tokens, _, pooled, _ = self.pipe.encode_prompt(
+            prompts, device=self.device, do_classifier_free_guidance=False, clip_skip=self._skip
         )
-        ids = torch.tensor([self._ids], dtype=tokens.dtype, device=self._device).expand(len(prompts), -1)
+        ids = torch.tensor([self._ids], dtype=tokens.dtype, device=self.device).expand(len(prompts), -1)
         return {"tokens": tokens, "pooled": pooled, "time_ids": ids}
 
-    def _nothing(self) -> dict[str, Tensor]:
-        told = self._text([self._negative or ""])
-        if self._negative is None and self._pipe.config.get("force_zeros_for_empty_prompt"):
+    def encode_negative(self) -> dict[str, Tensor]:
+        told = self.encode_text([self.negative_prompt or ""])
+        if self.negative_prompt is None and self.pipe.config.get("force_zeros_for_empty_prompt"):
             told |= {name: torch.zeros_like(told[name]) for name in ("tokens", "pooled")}
         return told
 
-    def _added(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"text_embeds": extra["pooled"].to(self._dtype), "time_ids": extra["time_ids"]}
+    def added_conditions(self, extra: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {"text_embeds": extra["pooled"].to(self.dtype), "time_ids": extra["time_ids"]}

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Conditioning, Level, Tokens
-from fairlead.models._pipeline import Pipeline, padded, widened
-from fairlead.models._schedule import flow
+from fairlead.models._batches import padded, widened
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import flow
 
 ROUNDED = 32
 """The network fills pictures and captions up to a multiple of so many tokens; captions are padded to it before."""
@@ -42,15 +43,15 @@ class ZImage(Pipeline):
             source, loading, height=height, width=width, cfg=1.0 + guidance_scale, negative_prompt=negative_prompt
         )
 
-    def _unit(self) -> int:
-        return int(self._pipe.vae_scale_factor) * 2
+    def size_multiple(self) -> int:
+        return int(self.pipe.vae_scale_factor) * 2
 
-    def _default_size(self) -> tuple[int, int]:
+    def default_size(self) -> tuple[int, int]:
         return 1024, 1024
 
-    def _text(self, prompts: list[str]) -> dict[str, Tensor]:
-        rows, _ = self._pipe.encode_prompt(
-            list(prompts), self._device, do_classifier_free_guidance=False, max_sequence_length=self._length
+    def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        rows, _ = self.pipe.encode_prompt(
+            list(prompts), self.device, do_classifier_free_guidance=False, max_sequence_length=self._length
         )
         tokens, mask = padded(rows, ROUNDED)
         return {"tokens": tokens, "mask": mask}
@@ -64,31 +65,31 @@ class ZImage(Pipeline):
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
-        _, h, w = self._latent
-        return flow(self._pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
+        _, h, w = self.latent
+        return flow(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
 
-    def _network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        out = self._net(
-            list(x.to(self._dtype)[:, :, None].unbind()),
+    def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        out = self.net(
+            list(x.to(self.dtype)[:, :, None].unbind()),
             torch.full((len(x),), 1.0 - at.sigma, device=x.device),
-            [row[mask] for row, mask in zip(tokens.to(self._dtype), extra["mask"], strict=True)],
+            [row[mask] for row, mask in zip(tokens.to(self.dtype), extra["mask"], strict=True)],
             return_dict=False,
         )[0]
         return -torch.stack([row.float() for row in out])[:, :, 0]
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
-        return list(self._net.layers) if kind == "single" else ()
+    def blocks(self, kind: str) -> Sequence[Any]:
+        return list(self.net.layers) if kind == "single" else ()
 
-    def _attention(self, block: Any) -> Any:
+    def attention_of(self, block: Any) -> Any:
         return block.attention
 
-    def _image_tokens(self) -> int:
-        _, h, w = self._latent
+    def image_tokens(self) -> int:
+        _, h, w = self.latent
         return (h // 2) * (w // 2)
 
-    def _edited(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
+    def edit_output(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
         """The sequence is [picture, its filling, caption with its filling, padding to the longest caption]."""
-        n = self._image_tokens()
+        n = self.image_tokens()
         image, filling, text = output.split([n, -n % ROUNDED, output.shape[1] - n - -n % ROUNDED], 1)
         assert self._mask is not None
         live = -(-self._mask.sum(1, keepdim=True) // ROUNDED) * ROUNDED

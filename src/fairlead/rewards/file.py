@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fairlead.core import source as where
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Function, Reward
+from fairlead.core.reward import EarlyReward, Function, Reward, early_level
 
 
-class FileReward(Reward):
+class FileReward(EarlyReward):
     """What the named object returns: a function of images [B, 3, H, W] in [0, 1] and prompts, a `Reward`, or its class.
 
     The file is executed. Its content is part of the run: `digest` names it, and a run whose file has changed since is
@@ -49,7 +49,9 @@ class FileReward(Reward):
             ]
             raise FairleadError(f"{path} has no {name!r}: it has {', '.join(known) or 'nothing to call'}.")
         self._inner = _reward(getattr(module, name), source)
-        self.name, self.differentiable, self.level = self._inner.name, self._inner.differentiable, self._inner.level
+        self.name = self._inner.name
+        self.differentiable = self._inner.differentiable
+        self.level = early_level(self._inner)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
@@ -57,6 +59,7 @@ class FileReward(Reward):
 
     def compare(self, images: Tensor, early: Tensor, prompts: Sequence[str]) -> Tensor:
         """Passed on to a reward that has a level."""
+        assert isinstance(self._inner, EarlyReward)
         return self._inner.compare(images, early, prompts)
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.people import Ask, Question, chunks
-from fairlead.core.reward import Reward
+from fairlead.core.reward import HumanReward
 
 MODES = ("pick", "pairwise")
 
 
-class Human(Reward):
+class Human(HumanReward):
     """Asks you, through the run's record: `fairlead answer RUN` shows the pictures, takes the answers and goes on.
 
     `pick`: of every `k` pictures of a round choose any number; chosen is 1, not chosen 0. `pairwise`: every picture
@@ -29,7 +29,6 @@ class Human(Reward):
     unit: ClassVar[str] = "pick: 0 or 1; pairwise: champions beaten"
     licence: ClassVar[str] = "yours"
     source: ClassVar[str] = "you"
-    asks = True
 
     def __init__(self, mode: str = "pick", k: int = 4) -> None:
         if mode not in MODES:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.core.reward import Reward
+from fairlead.core.reward import PaidReward
 from fairlead.rewards._asking import Client, Reply
 from fairlead.rewards.http import png
 
@@ -35,7 +35,7 @@ MODES = ("rubric", "yes_no", "pairwise")
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 
 
-class Judge(Reward):
+class Judge(PaidReward):
     """Asks a model about every picture; what cannot be read is NaN with a reason, never a number.
 
     `rubric` mode: each aspect of `rubric` from 0 to 100 as structured reply, explanation first; the score is their mean,
@@ -101,7 +101,7 @@ class Judge(Reward):
         """Why the NaN of the last call are NaN."""
         return self._reasons
 
-    def metered(self, charge: Callable[[Cost], None]) -> None:
+    def charge_to(self, charge: Callable[[Cost], None]) -> None:
         """Dollars are charged at their highest before asking and settled after."""
         self.client.charge = charge
 

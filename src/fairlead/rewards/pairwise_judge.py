@@ -12,13 +12,14 @@ from torch import Tensor
 
 from fairlead.core.errors import RewardError, unknown
 from fairlead.core.key import Key
+from fairlead.core.reward import PairwiseReward
 from fairlead.rewards import _ordering
 from fairlead.rewards.judge import Judge, outcome, pair, shot_of
 
 SIDES = ("drawn", "both")
 
 
-class PairwiseJudge(Judge):
+class PairwiseJudge(Judge, PairwiseReward):
     """Orders the pictures that compete in a step by asking a model which of two is better; the order is their score.
 
     For `demon` and `paths`. `scheme` `partition` is Demon's, 1 for the better half of K and 0 for the rest: 15 or 23 to 29
@@ -39,7 +40,6 @@ class PairwiseJudge(Judge):
     source: ClassVar[str] = (
         "Yeh et al. 2025, arXiv 2410.05760; ties, sides and schemes beside `partition` and `pairs` ours"
     )
-    orders = True
 
     def __init__(
         self,

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Reward
+from fairlead.core.reward import EarlyReward
 from fairlead.rewards._clip import clip, normalise, resize
 from fairlead.rewards._load import missing
 
 
-class SelfVerifier(Reward):
+class SelfVerifier(EarlyReward):
     """Cosine between features of the finished picture and of the clean prediction at a share of noise, 0.4 by default.
 
     Reads no prompt, costs one more decode and no denoiser evaluation: the prediction is taken from the trajectory, at

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fairlead.core.people import Ask, Question
-from fairlead.core.reward import Reward
+from fairlead.core.reward import HumanReward, Reward
 from fairlead.run import png
 from fairlead.run.desk import sheet_of
 from fairlead.run.store import picture_name, write_atomically
@@ -37,7 +37,7 @@ class Asking:
 
         rows = {label: values.tolist() for label, values in terms.items()}
         for label, leaf in zip(reward.labels(), reward.leaves(), strict=True):
-            if leaf.asks:
+            if isinstance(leaf, HumanReward):
                 rows[label] = leaf.choose(names, prompt, ask)
         return reward.from_terms([{label: values[i] for label, values in rows.items()} for i in range(len(names))])
 

@@ -16,7 +16,7 @@ from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
 from fairlead.core.model import Model
 from fairlead.core.people import Pending
-from fairlead.core.reward import Reward
+from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.search import Feedback, Proposal, Search
 from fairlead.core.steering import Chain
 from fairlead.run import live, machine, models, prepared, registry
@@ -90,7 +90,8 @@ def start(
     executor = _local(spec, reward, model, siblings)
     spec = executor.worker.spec
     for leaf in executor.worker.reward.leaves():
-        leaf.ready()
+        if isinstance(leaf, PaidReward):
+            leaf.ready()
     drive = _Drive(spec, executor, clock)
     drive.check_affordable()
     make_search(spec, executor)  # wrong settings are refused before anything is written

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fairlead.core.device import free as free
-from fairlead.core.model import Model
+from fairlead.core.model import Model, Traceable
 from fairlead.run.spec import Spec
 
 MOST = 64
@@ -106,12 +106,10 @@ def footprint(model: Model, rows: float = 1, decodes: float = 1, gradient: bool 
     `rows` predictions and `decodes` pictures are asked for at once per picture of the batch; with `gradient` one call is
     on its way back, for steps are computed again one by one.
     """
-    trace = getattr(model, "trace", None)
-    networks = getattr(model, "networks", None)
-    if trace is None or networks is None:
+    if not isinstance(model, Traceable):
         return None
-    works = trace(gradient)
-    held = list(networks())
+    works = model.trace(gradient)
+    held = list(model.networks())
     weights = sum(p.numel() * p.element_size() for p in held)
     try:
         picture = max(n * peak_without_data(work, held) for n, work in zip((rows, decodes), works, strict=True))

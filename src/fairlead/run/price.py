@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fairlead.core.algebra import Watched
+from fairlead.core.algebra import Sum, Watched
 from fairlead.core.cost import INFINITE, Cost, Ledger, Meter
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Edit, Level, Model, Rows, Site
-from fairlead.core.reward import Reward, Sum
+from fairlead.core.reward import EarlyReward, PaidReward, PairwiseReward, Reward, early_level
 from fairlead.core.search import Feedback, Proposal
 from fairlead.run import memory
 from fairlead.run.records import Task
@@ -47,13 +47,17 @@ class Mirage:
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
         """Charged as the model's rows a sample, again where a gradient makes it compute again; returns zeros."""
-        each = self._model.rows_each(rows) if hasattr(self._model, "rows_each") else self.branches
+        each = self.rows_each(rows)
         self._meter.charge(Cost(forwards=len(x) * each))
         self.rows = max(self.rows, len(x))
         told = torch.stack([t.float().flatten(1).mean(1) for t in cond.text.values()]).sum(0).view(-1, 1, 1, 1)
         return x * (
             0 * told + torch.zeros_like(x)
         )  # an operation that keeps a tensor, or nothing would be computed again
+
+    def rows_each(self, rows: Rows) -> int:
+        """The real number."""
+        return self._model.rows_each(rows)
 
     def decode(self, x: Tensor) -> Tensor:
         """Charged; returns grey 8x8 pictures [B, 3, 8, 8]."""
@@ -73,13 +77,13 @@ class Mirage:
 LOWEST = -1e9
 
 
-class _Leaf(Reward):
+class _Leaf(EarlyReward):
     """Charged like a real reward; never pleased, so that a method that stops when it is is priced at its dearest."""
 
     differentiable = True
 
     def __init__(self, like: Reward) -> None:
-        self.name, self.level, self.orders, self.like = like.name, like.level, like.orders, like
+        self.name, self.level, self.like = like.name, early_level(like), like
         self.seen = Counter[int]()
         """Pictures by how many compete at once; those that stand alone at 1."""
 
@@ -91,13 +95,21 @@ class _Leaf(Reward):
         """As `compare`, and not through it: every door charges."""
         return self._seen(images, 1)
 
-    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """The same, remembered as rivals."""
-        return self._seen(images, len(images))
-
     def _seen(self, images: Tensor, rivals: int) -> Tensor:
         self.seen[rivals] += len(images)
         return LOWEST + 0 * images.mean(dim=(1, 2, 3))
+
+
+class _PairwiseLeaf(_Leaf, PairwiseReward):
+    """The same in place of a reward that ranks pictures which compete."""
+
+    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        """The same low number, remembered as rivals."""
+        return self._seen(images, len(images))
+
+
+def _leaf(like: Reward) -> _Leaf:
+    return _PairwiseLeaf(like) if isinstance(like, PairwiseReward) else _Leaf(like)
 
 
 class Asked(NamedTuple):
@@ -210,17 +222,18 @@ def _asked(reward: Reward, prompt: str) -> Asked:
     for leaf in reward.leaves():
         assert isinstance(leaf, _Leaf)
         for rivals, n in leaf.seen.items():
-            out = out.plus(Asked(*leaf.like.questions(rivals), leaf.like.dollars(prompt, rivals)), n)
+            if isinstance(leaf.like, PaidReward):
+                out = out.plus(Asked(*leaf.like.questions(rivals), leaf.like.dollars(prompt, rivals)), n)
         leaf.seen.clear()
     return out
 
 
 def _counting(reward: Reward) -> Reward:
     """As many leaves in the same roles, all of them zero."""
-    own = {id(leaf): _Leaf(leaf) for leaf in reward.optimised.leaves()}
+    own = {id(leaf): _leaf(leaf) for leaf in reward.optimised.leaves()}
     target = Sum(tuple(own.values()))
     held = [leaf for leaf in reward.leaves() if id(leaf) not in own]
-    return Watched(target, {str(i): _Leaf(leaf) for i, leaf in enumerate(held)}) if held else target
+    return Watched(target, {str(i): _leaf(leaf) for i, leaf in enumerate(held)}) if held else target
 
 
 def price(spec: Spec) -> Price:
@@ -255,7 +268,8 @@ def price(spec: Spec) -> Price:
     ledger.settle(Cost(), finals)
     bytes_ = None if need is None else need.at(min(spec.batch, max(n, 1)))
     asked = NOTHING
-    if any(leaf.questions()[1] or leaf.dollars(spec.prompt) for leaf in executor.worker.reward.leaves()):
+    paid = [leaf for leaf in executor.worker.reward.leaves() if isinstance(leaf, PaidReward)]
+    if any(leaf.questions()[1] or leaf.dollars(spec.prompt) for leaf in paid):
         asked = _all_asked(executor.worker, n, again)
         asked = asked._replace(dollars=min(asked.dollars, spec.limit.dollars))
     return Price(each, plain, once, finals, n + again, ledger.spent, bytes_, spec.batch, asked)

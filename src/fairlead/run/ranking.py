@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from fairlead.core.people import Ask
+from fairlead.core.reward import HumanReward, Reward
 from fairlead.run.records import Candidate, Outcome
 from fairlead.run.store import Store, picture_name
-
-if TYPE_CHECKING:
-    from fairlead.core.reward import Reward
 
 
 class Ranking:
@@ -24,9 +21,8 @@ class Ranking:
 
     def __init__(self, reward: Reward, prompt: str) -> None:
         self._reward, self._prompt, self._terms = reward, prompt, dict[int, Mapping[str, float]]()
-        self._people = [
-            (label, leaf) for label, leaf in zip(reward.labels(), reward.leaves(), strict=True) if leaf.asks
-        ]
+        labelled = zip(reward.labels(), reward.leaves(), strict=True)
+        self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]
 
     @property

@@ -164,7 +164,9 @@ def score(
     """
     import torch
 
-    if any(leaf.asks for leaf in reward.leaves()):
+    from fairlead.core.reward import HumanReward
+
+    if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
         raise FairleadError(f"{reward.name} asks a person, which only a run can: use it with 'fairlead run'.")
     if lost := [p for p in pictures if not p.prompt] if any(leaf.needs_prompt for leaf in reward.leaves()) else []:
         raise FairleadError(
@@ -192,12 +194,14 @@ def _flush(
 ) -> None:
     import torch
 
+    from fairlead.core.reward import reasons
+
     for _, same in groupby(sorted(images, key=lambda x: (tuple(x[1].shape), x[0])), key=lambda x: tuple(x[1].shape)):
         rows = list(same)
         total, terms = reward(torch.stack([x for _, x, _ in rows]), [pictures[i].prompt for i, _, _ in rows])
         values, columns = total.tolist(), {k: v.tolist() for k, v in terms.items()}
         for n, (i, _, note) in enumerate(rows):
-            why = [leaf.reasons[n] for leaf in reward.leaves() if n < len(leaf.reasons) and leaf.reasons[n]]
+            why = [found[n] for found in map(reasons, reward.leaves()) if n < len(found) and found[n]]
             done[i] = Score(
                 pictures[i], values[n], {k: v[n] for k, v in columns.items()}, "; ".join([*why, note] if note else why)
             )

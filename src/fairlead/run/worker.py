@@ -21,7 +21,7 @@ from fairlead.core.intervention import Intervention, installed
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 from fairlead.core.people import Pending
-from fairlead.core.reward import Constant, Reward
+from fairlead.core.reward import HumanReward, PairwiseReward, Reward, early_level, reasons
 from fairlead.core.samplers import Sampler, euler
 from fairlead.core.sampling import sample
 from fairlead.core.search import Space
@@ -44,7 +44,7 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
     if isinstance(tree, Mapping):
         (op, parts), *_ = tree.items()
         return algebra.make(op, tuple(build_reward(part, leaf, made) for part in parts))
-    return Constant(float(tree))
+    return algebra.Constant(float(tree))
 
 
 def reward_leaf(part: Part) -> Reward:
@@ -71,7 +71,7 @@ def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | 
             raise FairleadError(
                 f"{label} is optimised in this run, so it cannot be watched: watch a reward that is held out."
             )
-        if other.relative or any(x.level is not None or x.asks for x in other.leaves()):
+        if other.relative or any(early_level(x) is not None or isinstance(x, HumanReward) for x in other.leaves()):
             raise FairleadError(
                 f"{label} compares pictures or asks people, so it cannot be watched: choose another one."
             )
@@ -105,7 +105,7 @@ class Worker:
         """Whom a steering asks on the way; the driver says."""
         reward = watched_reward(spec, reward_leaf, reward)
         self.reward: Reward = reward.copy()
-        self._levels = {leaf.level for leaf in self.reward.leaves() if leaf.level is not None}
+        self._levels = {level for leaf in self.reward.leaves() if (level := early_level(leaf)) is not None}
         if want_gradient and not self.reward.differentiable:
             raise FairleadError(
                 f"{spec.search.name} needs gradients and reward {self.reward.name!r} has none: choose another reward or search."
@@ -137,7 +137,9 @@ class Worker:
                     f"{self.reward.name} ranks the candidates of a run, and a {alone} asks for the reward of one picture: "
                     "use zscore(...) of its parts instead."
                 )
-        if alone_on_the_way and (ordering := [leaf.name for leaf in self.reward.optimised.leaves() if leaf.orders]):
+        if alone_on_the_way and (
+            ordering := [leaf.name for leaf in self.reward.optimised.leaves() if isinstance(leaf, PairwiseReward)]
+        ):
             raise FairleadError(
                 f"{ordering[0]} orders candidates that compete inside a steering, and this one asks for the reward of one "
                 "picture: use judge(...), or steer by demon or paths."
@@ -147,7 +149,7 @@ class Worker:
                 f"{self.reward.name} ranks the candidates of a run, and drafts do not compare with full pictures: use "
                 "zscore(...) of its parts instead, or no drafts."
             )
-        asks = any(leaf.asks for leaf in self.reward.leaves())
+        asks = any(isinstance(leaf, HumanReward) for leaf in self.reward.leaves())
         if asks and spec.draft:
             raise FairleadError(
                 f"{self.reward.name} asks a person, whose answers about drafts do not compare with those about full "
@@ -348,7 +350,7 @@ class Worker:
             )
         reward, images = self.reward.optimised, self.model.decode(z)
         total, terms = self._judge(reward, images, prompts, rivals=True)
-        if any(leaf.asks for leaf in reward.leaves()):
+        if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
             if self.asking is None:
                 raise FairleadError(f"{reward.name} asks a person, and there is no record to ask through: start a run.")
             with self.meter.paused():
@@ -366,7 +368,7 @@ class Worker:
         try:
             found = reward(images, prompts, early, rivals)
             for leaf in reward.leaves():
-                for why in dict.fromkeys(filter(None, leaf.reasons)):
+                for why in dict.fromkeys(filter(None, reasons(leaf))):
                     warnings.warn(f"{leaf.name} gave no number: {why}.", stacklevel=2)
             return found
         except (FairleadError, BudgetExceeded, Unmetered, torch.OutOfMemoryError):

@@ -29,6 +29,7 @@ class AdaptiveEmbedding(Steering):
     rho: float | None = None
     every: int = 2
 
+    switched_off = {"rho": 0.0}
     differentiates = True
 
     def __post_init__(self) -> None:

@@ -65,6 +65,7 @@ class Demon(Steering):
     solver: str = "sde"
     failed: str = "mean"
 
+    switched_off = {"k": 0}
     compares = True
     """Asks for the rewards of exactly those candidates that compete."""
     asks = True

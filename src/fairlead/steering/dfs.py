@@ -40,6 +40,7 @@ class DepthFirst(Steering):
     threshold: float | None = None
     moves: int | None = None
 
+    switched_off = {"retries": 0}
     adaptive = True
     """What it spends depends on scores; a dry run gives the most."""
     decides = "rows"

@@ -37,6 +37,8 @@ class FeynmanKac(Steering):
     at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
     threshold: float = 0.5
 
+    switched_off = {"tilt": 0.0}
+    noticeable = {"tilt": 1000.0}
     stochastic = True
     decides = "rows"
     needs_company = True

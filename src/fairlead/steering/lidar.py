@@ -65,6 +65,8 @@ class Lidar(Steering):
     rewards: Tensor | None = None
     """[n], as the reward gave them"""
 
+    switched_off = {"scale": 0.0}
+
     def __post_init__(self) -> None:
         """Refuse counts that are none, levels outside the trajectory and unknown words."""
         if self.preset is not None and self.preset not in PRESETS:

@@ -29,6 +29,7 @@ class ParticleGuidance(Steering):
     until: float = 0.5
     """Share of noise sigma/(alpha + sigma) below which it is off"""
 
+    switched_off = {"scale": 0.0}
     couples = True
     needs_company = True
 

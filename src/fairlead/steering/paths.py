@@ -55,6 +55,7 @@ class Paths(Steering):
     moves: int | None = None
     keep: str = "group"
 
+    switched_off = {"children": 0}
     compares = True
     """Asks for the rewards of exactly those children that compete, so a reward that ranks pictures may be used."""
     decides = "rows"

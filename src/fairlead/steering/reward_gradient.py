@@ -34,6 +34,7 @@ class RewardGradient(Steering):
     stop: float = 0.0
     jacobian: bool = True
 
+    switched_off = {"scale": 0.0}
     differentiates = True
 
     def __post_init__(self) -> None:

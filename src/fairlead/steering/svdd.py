@@ -34,6 +34,7 @@ class ValueDecoding(Steering):
     block: int = 1
     temperature: float = 0.0
 
+    switched_off = {"children": 1}
     stochastic = True
     decides = "state"
 

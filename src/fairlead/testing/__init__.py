@@ -11,6 +11,8 @@ what fairlead imports, so they run without a test framework.
 
 from fairlead.testing.interventions import intervention_laws as intervention_laws
 from fairlead.testing.models import model_laws as model_laws
+from fairlead.testing.registered import lacking_settings as lacking_settings
+from fairlead.testing.registered import registered_laws as registered_laws
 from fairlead.testing.rewards import reward_laws as reward_laws
 from fairlead.testing.runs import executor_laws as executor_laws
 from fairlead.testing.runs import resume_laws as resume_laws
@@ -23,7 +25,9 @@ from fairlead.testing.steerings import steering_laws as steering_laws
 __all__ = [
     "executor_laws",
     "intervention_laws",
+    "lacking_settings",
     "model_laws",
+    "registered_laws",
     "resume_laws",
     "reward_laws",
     "sampler_laws",

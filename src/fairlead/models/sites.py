@@ -1,4 +1,7 @@
-"""Where an adapter lets tokens be edited, also in compiled code, which keeps what it traced and misses later hooks."""
+"""Where an adapter lets tokens be edited.
+
+Compiled code keeps what it traced and misses hooks that are installed later; edits work there as well.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.intervention import Editing
 from fairlead.core.model import Edit, Rows, Site, Tokens
 
 
 class Compiled:
-    """A block's forward twice: compiled, and as it is for the calls in which something inside the block is edited."""
+    """A block's forward twice: compiled, and plain for the calls in which something inside the block is edited."""
 
     def __init__(self, plain: Callable[..., Any], fast: Callable[..., Any]) -> None:
         self._plain, self._fast = plain, fast
@@ -45,10 +49,10 @@ def attend(block: Any, attention: Any, hook: Callable[..., Any], wants: Callable
 
 
 def plain(net: Any) -> Callable[[], None]:
-    """Run what its owner compiled as plain modules; returns the undoing.
+    """Run modules that their owner compiled as plain modules; returns a function that undoes it.
 
-    Covers `torch.compile(net)`, `net.compile()` and `compile_repeated_blocks()`: they trace hooks once, and would miss
-    those installed later.
+    Covers `torch.compile(net)`, `net.compile()` and `compile_repeated_blocks()`: they trace hooks once and would
+    miss those installed later.
     """
     found = [(m, m._compiled_call_impl) for m in net.modules() if getattr(m, "_compiled_call_impl", None) is not None]
     for module, _ in found:
@@ -67,37 +71,37 @@ def plain(net: Any) -> Callable[[], None]:
 
 
 class Sites:
-    """The part of an adapter that edits know. A family says what its blocks are; the network call sets the rows."""
+    """The part of an adapter that edits use. A family says what its blocks are; the network call sets the rows."""
 
-    _net: Any
+    net: Any
     _rows: Rows | None = None
-    """Of the network call that is running"""
+    """Rows of the network call that is running"""
     _mask: Tensor | None = None
-    """Its live text tokens, if some are padding"""
+    """True for its text tokens that are not padding; None where none is padding"""
     _edits = 0
-    _told: tuple[Edit, ...] = ()
+    _prompt_edits: tuple[Edit, ...] = ()
     """Edits of the prompt"""
 
     @property
     def sites(self) -> Sequence[Site]:
-        """One per block that hands on text changed by the image; empty for cross-attention networks."""
+        """One per block that returns text changed by the image; empty for cross-attention networks."""
         kinds: tuple[Literal["joint", "single"], ...] = ("joint", "single")
-        every = [(kind, i) for kind in kinds for i in range(len(self._blocks(kind)))]
+        every = [(kind, i) for kind in kinds for i in range(len(self.blocks(kind)))]
         return [Site(f"{kind}_{i}", kind, i, depth=(j + 0.5) / len(every)) for j, (kind, i) in enumerate(every)]
 
-    def _blocks(self, kind: str) -> Sequence[Any]:
+    def blocks(self, kind: str) -> Sequence[Any]:
         """The blocks that are sites of one kind."""
         return ()
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
-        """Edit both streams where block `site` hands them on, or its attention does; returns the removal."""
+        """Edit both streams where block `site` returns them, or its attention does; returns a function that removes the edit."""
         if site.place == "prompt":
-            self._told = (*self._told, edit)
-            return lambda: setattr(self, "_told", tuple(e for e in self._told if e is not edit))
-        blocks = self._blocks(site.kind)
+            self._prompt_edits = (*self._prompt_edits, edit)
+            return lambda: setattr(self, "_prompt_edits", tuple(e for e in self._prompt_edits if e is not edit))
+        blocks = self.blocks(site.kind)
         if site.index >= len(blocks):
             raise FairleadError(f"{type(self).__name__} has no site {site.name!r}: it has {len(self.sites)}.")
-        split = self._edited if site.place == "block" else self._attended
+        split = self.edit_output if site.place == "block" else self.edit_attention
 
         def hook(module: Any, args: Any, output: Any) -> Any:
             assert self._rows is not None
@@ -108,10 +112,9 @@ class Sites:
         if site.place == "block":
             unhook = block.register_forward_hook(hook).remove
         else:
-            wants = getattr(edit, "wants", lambda rows: True)
-            unhook = attend(block, self._attention(block), hook, lambda: wants(self._rows))
+            unhook = attend(block, self.attention_of(block), hook, lambda: self._acts(edit))
         if self._edits == 0:
-            self._recompile = plain(self._net)
+            self._recompile = plain(self.net)
         self._edits += 1
 
         def remove() -> None:
@@ -122,34 +125,41 @@ class Sites:
 
         return remove
 
-    def _reworded(self, x: Tensor, tokens: Tensor, mask: Tensor | None, rows: Rows) -> Tensor:
-        """The prompt's tokens [R, T, D] after the edits of them."""
-        for edit in self._told:
+    def _acts(self, edit: Edit) -> bool:
+        """True if the edit does something in the call that is running; a plain function always does."""
+        if not isinstance(edit, Editing):
+            return True
+        assert self._rows is not None
+        return edit.wants(self._rows)
+
+    def _edited_prompt(self, x: Tensor, tokens: Tensor, mask: Tensor | None, rows: Rows) -> Tensor:
+        """The prompt's tokens [R, T, D] after all edits of the prompt."""
+        for edit in self._prompt_edits:
             tokens = edit(rows, Tokens(x.flatten(2).mT, tokens, mask)).text
         return tokens
 
-    def _attention(self, block: Any) -> Any:
+    def attention_of(self, block: Any) -> Any:
         """The joint attention of a block."""
         return block.attn
 
-    def _image_tokens(self) -> int:
-        """Tokens of the picture, which end a sequence of both streams."""
+    def image_tokens(self) -> int:
+        """How many tokens of the picture stand at the end of a sequence of both streams."""
         raise NotImplementedError(f"{type(self).__name__} has no sequence of both streams")
 
-    def _edited(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
+    def edit_output(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
         """A block's output with both streams edited; blocks return (text, image), or one sequence [text, image]."""
         if not isinstance(output, tuple):
-            n = self._image_tokens()
+            n = self.image_tokens()
             new = edit(self._tokens(output[:, -n:], output[:, :-n]))
             return torch.cat([new.text, new.image], 1)
         text, image = output
         new = edit(self._tokens(image, text))
         return new.text, new.image
 
-    def _attended(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
+    def edit_attention(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
         """An attention's output edited; it returns (image, text), in the other order than blocks do, or one sequence."""
         if not isinstance(output, tuple | list):
-            return self._edited(output, edit)
+            return self.edit_output(output, edit)
         image, text, *rest = output
         new = edit(self._tokens(image, text))
         return (new.image, new.text, *rest)

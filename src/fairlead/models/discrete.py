@@ -11,8 +11,8 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
-from fairlead.models._pipeline import Pipeline
-from fairlead.models._schedule import Discrete
+from fairlead.models.pipeline import Pipeline
+from fairlead.models.schedule import Discrete
 
 
 class DiscretePipeline(Pipeline):
@@ -23,25 +23,25 @@ class DiscretePipeline(Pipeline):
 
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, **given)
-        self._schedule = Discrete(self._pipe.scheduler, timesteps)
-        if self._schedule.prediction not in ("epsilon", "v_prediction", "sample"):
+        self.schedule = Discrete(self.pipe.scheduler, timesteps)
+        if self.schedule.prediction not in ("epsilon", "v_prediction", "sample"):
             raise FairleadError(
-                f"The network predicts {self._schedule.prediction!r}; epsilon, v_prediction and sample are known here."
+                f"The network predicts {self.schedule.prediction!r}; epsilon, v_prediction and sample are known here."
             )
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The scheduler's own, from its configuration; SD 1.x with DDIM or PNDM stops at sigma 0.03, as it always did."""
-        return self._schedule.levels(steps)
+        return self.schedule.levels(steps)
 
-    def _seen(self, x: Tensor, at: Level) -> tuple[Tensor, Tensor]:
+    def network_input(self, x: Tensor, at: Level) -> tuple[Tensor, Tensor]:
         """The network's input [R, C, h, w] and its time [R]."""
-        time = torch.full((len(x),), self._schedule.timestep(at), device=x.device)
-        return (x / math.hypot(at.alpha, at.sigma)).to(self._dtype), time
+        time = torch.full((len(x),), self.schedule.timestep(at), device=x.device)
+        return (x / math.hypot(at.alpha, at.sigma)).to(self.dtype), time
 
-    def _clean(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
-        if self._schedule.prediction == "sample":
+    def clean_prediction(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
+        if self.schedule.prediction == "sample":
             return out
-        if self._schedule.prediction == "v_prediction":
+        if self.schedule.prediction == "v_prediction":
             square = at.alpha**2 + at.sigma**2
             return at.alpha / square * x - at.sigma / math.sqrt(square) * out
         return (x - at.sigma * out) / at.alpha
