@@ -1,4 +1,4 @@
-"""Files that are no modules of the package, as modules: experiments, recipes and other test files."""
+"""Code outside the package, as modules: experiments, recipes and other test files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def load(path: str) -> ModuleType:
-    """The file at this path of the repository, run anew; tests of what a source tree lacks are skipped."""
-    if path.startswith("experiments/") and not (ROOT / "experiments").is_dir():
-        pytest.skip("experiments are not part of this source tree")
+    """The file at this path of the repository, run anew."""
     name = path.removesuffix(".py").replace("/", "_")
     spec = importlib.util.spec_from_file_location(name, ROOT / path)
     assert spec is not None
@@ -27,6 +25,13 @@ def load(path: str) -> ModuleType:
     sys.modules[name] = module  # where dataclasses look their annotations up
     spec.loader.exec_module(module)
     return module
+
+
+def experiment(name: str) -> ModuleType:
+    """A module of `experiments`; its tests are skipped in a source tree without that folder."""
+    if not (ROOT / "experiments").is_dir():
+        pytest.skip("experiments are not part of this source tree")
+    return importlib.import_module(f"experiments.{name}")
 
 
 @contextmanager

@@ -203,6 +203,12 @@ def test_a_law_notices(name: str, request: pytest.FixtureRequest, monkeypatch: p
             laws.call(bug)
 
 
+def test_every_bug_can_be_planted() -> None:
+    """A quick check after an edit: every piece of text is where its list says it is."""
+    for bug in BUGS.values():
+        planted(bug, function_of(bug))
+
+
 def test_there_are_enough() -> None:
     assert len(BUGS) >= 130
 

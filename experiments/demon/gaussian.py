@@ -1,7 +1,7 @@
 """Demon on exact worlds: what a step gains, what a run gains, and what each estimate costs and reaches.
 
-    python experiments/demon/gaussian.py                    # about ten minutes on one core
-    python experiments/demon/gaussian.py --runs 10 --draws 20 --out /tmp/tiny
+    python experiments.demon.gaussian run                    # about ten minutes on one core
+    python experiments.demon.gaussian run --runs 10 --draws 20 --out /tmp/tiny
 
 Worlds of the specification: N(0, I) in 256 dimensions with reward x_1, 32 schedule points, 16 candidates, exact
 look ahead; and two modes at +-3 with spread 0.5 in 64 dimensions. Each cell is appended to cells.csv when it is done, a
@@ -11,7 +11,6 @@ second call makes only what is missing. Intervals are 95 % bootstrap intervals o
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from experiments import common
 from fairlead.bench import statistics
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key, normals
@@ -30,8 +30,7 @@ from fairlead.core.sampling import sample
 from fairlead.core.sde import ratio
 from fairlead.core.steering import Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
-from fairlead.steering._synthesis import synthesis, weights
-from fairlead.steering.demon import Demon
+from fairlead.steering.demon import Demon, synthesis, weights
 
 FIELDS = ("part", "method", "setting", "quantity", "mean", "low", "high", "published", "nfe", "seconds")
 METHODS: dict[str, dict[str, Any]] = {
@@ -198,40 +197,34 @@ def table(rows: Sequence[dict[str, str]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then the table."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = common.parser(__doc__, Path(__file__).parent / "gaussian")
     p.add_argument("--runs", type=int, default=200)
     p.add_argument("--draws", type=int, default=400)
-    p.add_argument("--out", type=Path, default=Path(__file__).parent / "gaussian")
-    o = p.parse_args(argv)
-    o.out.mkdir(parents=True, exist_ok=True)
-    path = o.out / "cells.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {(r["part"], r["method"], r["setting"]) for r in rows}
-    with path.open("a", newline="") as handle:
-        write = csv.DictWriter(handle, FIELDS)
-        if not rows:
-            write.writeheader()
-        for part, method, setting, quantity, make, published in cells(o):
-            if (part, method, setting) in done:
-                continue
-            since = time.perf_counter()
-            values, cost = make()
-            found, took = statistics.mean(values.tolist()), time.perf_counter() - since
-            numbers = {"mean": found.value, "low": found.low, "high": found.high, "nfe": cost.nfe, "seconds": took}
-            write.writerow(
-                {
-                    "part": part,
-                    "method": method,
-                    "setting": setting,
-                    "quantity": quantity,
-                    "published": "" if published is None else published,
-                    **{k: f"{v:.6g}" for k, v in numbers.items()},
-                }
-            )
-            handle.flush()
-            print(f"{part}: {method}, {setting}: {found.value:.3f}", flush=True)
-    (o.out / "results.md").write_text(table(list(csv.DictReader(path.open()))))
+    o = common.parse(p, argv)
+    if o.quick:
+        o.runs, o.draws = 4, 20
+    kept = common.Rows(o.out / "cells.csv")
+    if o.word == "run":
+        make(o, kept)
+    (o.out / "results.md").write_text(table(kept.read()))
     print(o.out / "results.md")
+
+
+def make(o: argparse.Namespace, kept: common.Rows) -> None:
+    """The cells that are missing."""
+    done = {(r["part"], r["method"], r["setting"]) for r in kept.read()}
+    for part, method, setting, quantity, measure, published in cells(o):
+        if (part, method, setting) in done:
+            continue
+        since = time.perf_counter()
+        values, cost = measure()
+        took = time.perf_counter() - since
+        found = statistics.mean(values.tolist())
+        numbers = {"mean": found.value, "low": found.low, "high": found.high, "nfe": cost.nfe, "seconds": took}
+        row = {"part": part, "method": method, "setting": setting, "quantity": quantity}
+        row["published"] = "" if published is None else published
+        kept.append([row | {name: f"{value:.6g}" for name, value in numbers.items()}])
+        print(f"{part}: {method}, {setting}: {found.value:.3f}", flush=True)
 
 
 if __name__ == "__main__":

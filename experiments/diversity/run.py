@@ -1,20 +1,20 @@
 """Quality against diversity for one prompt: base, contextual repulsion over its range and in parts, and its rivals.
 
-    python experiments/diversity/run.py --model pocket-turbo --out experiments/diversity/pocket-turbo
-    python experiments/diversity/run.py --model pocket --arms main --out experiments/diversity/pocket
-    python experiments/diversity/run.py --model pocket --smoke --out /tmp/diversity
+    python -m experiments.diversity run --model pocket-turbo
+    python -m experiments.diversity run --model pocket --arms main --out experiments/diversity/pocket
+    python -m experiments.diversity run --quick --model pocket
 
-Every arm draws the same `--images` seeds of the same prompts, several prompts in a batch, each a group of its own, below
-the command line and with one loaded model. Vendi scores are taken within a prompt and averaged; intervals are 95 %
-bootstrap intervals over prompts, changes against the base are paired. Rows are appended to rows.csv arm by arm; a second
-call makes only what is missing. Selection renders a larger pool of plain samples and keeps the most different ones, so
-it costs more evaluations: the table says how many per kept picture. At the end: tables.md, front.svg, a sheet of pictures.
+Every arm draws the same `--images` seeds of the same prompts, several prompts in a batch, each a group of its own,
+below the command line and with one loaded model. Vendi scores are taken within a prompt and averaged; intervals are
+95 % bootstrap intervals over prompts, changes against the base are paired. Rows are appended to rows.csv.gz arm by
+arm; a second call makes only what is missing. Selection renders a larger pool of plain samples and keeps the most
+different ones, so it costs more evaluations: the table says how many per kept picture. At the end: tables.md,
+front.svg, a sheet of pictures.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import time
 from collections import defaultdict
@@ -24,10 +24,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from experiments import common
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.diverse import pick, standard
 from fairlead.core.intervention import installed
@@ -37,10 +39,9 @@ from fairlead.core.steering import Chain
 from fairlead.metrics.features import Encoder, Pixels
 from fairlead.metrics.vendi import kernel, mean_cosine, pairwise_vendi, vendi
 from fairlead.run import models, registry
+from fairlead.run.rewards import build_reward, reward_leaf
 from fairlead.run.spec import Part, make_spec, parse_reward
-from fairlead.run.worker import build_reward, reward_leaf
 
-RESAMPLES = 2000
 CHUNK = 8
 """Prompts whose pictures are in memory at once"""
 STRENGTHS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
@@ -229,12 +230,9 @@ def rows_of(arm: Arm, largest: Arm, studio: Studio, prompts: Sequence[str], imag
 # what the rows say
 
 
-def boot(columns: Sequence[Sequence[float]], say: Any) -> tuple[float, float, float]:
-    """say(mean of each column) with its interval over prompts, paired."""
-    x = torch.tensor(columns, dtype=torch.float64)
-    picks = (Key.root(0).fold("bootstrap").uniform(RESAMPLES, x.shape[1]) * x.shape[1]).long()
-    low, high = torch.quantile(say(*x[:, picks].mean(-1)), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(say(*x.mean(1))), low, high
+def boot(columns: Sequence[Sequence[float]], statistic: Any) -> tuple[float, float, float]:
+    """`statistic` of the mean of each column with its interval over prompts, paired."""
+    return common.bootstrap(columns, Key.root(0).fold("bootstrap"), statistic)
 
 
 def summary(rows: Sequence[Row], rewards: Sequence[str]) -> list[Row]:
@@ -315,7 +313,9 @@ COLOURS = ("#d1495b", "#e08e45", "#2e86ab", "#55a630", "#7b2cbf", "#6c757d", "#0
 
 
 def svg(entries: Sequence[Row], x: str, y: str) -> str:
-    """The fronts at the model's own steps, in order of strength; ablations and ruined pictures are left to the tables."""
+    """The fronts at the model's own steps, in order of strength; ablations and ruined pictures are left to the
+    tables.
+    """
     base = next(e for e in entries if e["family"] == "base" and not e["setting"])
     main = {arm.family for arm in arms("main", guided=True)}
     entries = [
@@ -343,15 +343,18 @@ def svg(entries: Sequence[Row], x: str, y: str) -> str:
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             out.append(f'<polyline fill="none" stroke="{colour}" stroke-opacity=".5" points="{path}"/>')
         out += [
-            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}"><title>{e["family"]} {e["setting"]}</title></circle>'
+            f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" fill="{colour}"><title>{e["family"]} '
+            f"{e['setting']}</title></circle>"
             for (a, b), e in zip(points, own, strict=True)
         ]
         out.append(
-            f'<circle cx="650" cy="{40 + 18 * i}" r="4" fill="{colour}"/><text x="660" y="{44 + 18 * i}">{family}</text>'
+            f'<circle cx="650" cy="{40 + 18 * i}" r="4" fill="{colour}"/><text x="660" '
+            f'y="{44 + 18 * i}">{family}</text>'
         )
     for e in (e for e in entries if e["family"] == "base" and not e["setting"]):
         out.append(
-            f'<circle cx="{at(e)[0]:.1f}" cy="{at(e)[1]:.1f}" r="7" fill="none" stroke="black"><title>base</title></circle>'
+            f'<circle cx="{at(e)[0]:.1f}" cy="{at(e)[1]:.1f}" r="7" fill="none" '
+            'stroke="black"><title>base</title></circle>'
         )
     return "".join([*out, "</svg>"])
 
@@ -380,37 +383,27 @@ def overhead(studio: Studio, prompts: Sequence[str], images: int, turns: int) ->
             since = time.process_time()
             studio.draw(arm, prompts, images)
             own += [time.process_time() - since] * bool(turn)
-    x = torch.tensor(spent, dtype=torch.float64)
-    picks = (Key.root(0).fold("turns").uniform(RESAMPLES, turns) * turns).long()
-    ratio = x[:, picks].median(-1).values
-    low, high = torch.quantile(ratio[1] / ratio[0], torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    plainly, repelled = x.median(1).values.tolist()
+    plainly, repelled = np.median(spent, 1)
+    ratio, low, high = common.ratio_of_medians(spent[1], spent[0])
     return (
-        f"Overhead of repulsion, {len(prompts)} groups of {images}, {studio.steps} steps, {turns} turns, processor time: "
-        f"{repelled:.3f} s against {plainly:.3f} s, ratio {repelled / plainly:.3f} (95 %: {low:.3f} to {high:.3f})."
+        f"Overhead of repulsion, {len(prompts)} groups of {images}, {studio.steps} steps, {turns} turns, processor "
+        "time: "
+        f"{repelled:.3f} s against {plainly:.3f} s, ratio {ratio:.3f} (95 %: {low:.3f} to {high:.3f})."
     )
 
 
 def prompts_of(count: int) -> list[str]:
     """GenEval's grammar over the pocket world's words, its kinds in turn."""
-    from fairlead.bench import geneval
-    from fairlead.pocket import world
-
-    every = geneval.generate(world.NAMES, seed=45)
-    lists = [[p.text for p in every if p.tag == tag] for tag in dict.fromkeys(p.tag for p in every)]
-    return [row for rows in zip(*lists, strict=False) for row in rows][:count]
+    return [p.text for p in common.world_prompts(count, 45)]
 
 
-def read(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    with path.open(newline="") as handle:
-        return list(csv.DictReader(handle))
+QUICK = ("base", "repulsion q=0.3", "selection 8 of 16", "CADS s=0.1, psi=1", "particle guidance s=500")
+"""Arms of a quick run."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Make what is missing, then write what it says."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Make what is missing, then write the report."""
+    p = common.parser(__doc__, Path(__file__).parent / "pocket-turbo")
     p.add_argument("--model", default="pocket-turbo")
     p.add_argument("--arms", default="all", choices=("main", "ablations", "steps", "all"))
     p.add_argument("--prompts", type=int, default=60)
@@ -420,55 +413,66 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--rewards", default="clip_score,aesthetic,detector", help="the first chooses, the last judges")
     p.add_argument("--seconds", type=float, default=float("inf"), help="start no arm later than this")
     p.add_argument("--turns", type=int, default=7, help="turns of the overhead measurement")
-    p.add_argument("--smoke", action="store_true", help="four prompts, two steps, five arms")
-    p.add_argument("--out", type=Path, required=True)
-    o = p.parse_args(argv)
-    if o.smoke:
+    o = common.parse(p, argv)
+    if o.quick:
         o.prompts, o.steps, o.turns = 4, 2, 2
-    o.out.mkdir(parents=True, exist_ok=True)
-    path, since, rewards = o.out / "rows.csv", time.perf_counter(), o.rewards.split(",")
-    studio, prompts = Studio(o.model, rewards, o.steps, o.rows), prompts_of(o.prompts)
+    o.rewards = o.rewards.split(",")
+    kept = common.Rows(o.out / "rows.csv.gz")
+    if o.word == "run":
+        run(o, kept)
+    print(report(o, kept))
+
+
+def run(o: argparse.Namespace, kept: common.Rows) -> None:
+    """The rows that are missing, the overhead, and the sheet of pictures."""
+    since = time.perf_counter()
+    studio = Studio(o.model, o.rewards, o.steps, o.rows)
+    prompts = prompts_of(o.prompts)
     wanted = arms(o.arms, studio.model("{}").branches == 2)
-    if o.smoke:
-        wanted = [
-            a
-            for a in wanted
-            if a.name
-            in ("base", "repulsion q=0.3", "selection 8 of 16", "CADS s=0.1, psi=1", "particle guidance s=500")
-        ]
-    done = {(r["family"], r["setting"], r["prompt"]) for r in read(path)}
+    if o.quick:
+        wanted = [arm for arm in wanted if arm.name in QUICK]
+    done = {(r["family"], r["setting"], r["prompt"]) for r in kept.read()}
     for arm in wanted:
         missing = [p for p in prompts if (arm.family, arm.setting, p) not in done]
         if not missing or time.perf_counter() - since > o.seconds:
             continue
         like = [a for a in wanted if a.drawn == arm.drawn]
-        made = rows_of(arm, max(like, key=lambda a: a.pools), studio, missing, o.images)
-        new = not path.exists()
-        with path.open("a", newline="") as handle:
-            writer = csv.DictWriter(handle, list(made[0]))
-            if new:
-                writer.writeheader()
-            writer.writerows(made)
+        kept.append(rows_of(arm, max(like, key=lambda a: a.pools), studio, missing, o.images))
         print(f"{time.perf_counter() - since:7.1f} s  {arm.name}", flush=True)
-    entries = summary([r for r in read(path) if r["prompt"] in prompts], rewards)
     timing = o.out / "overhead.txt"
     if not timing.exists():
         timing.write_text(overhead(studio, prompts[:4], o.images, o.turns) + "\n")
-    (o.out / "tables.md").write_text(f"{markdown(entries, rewards, o.model)}\n{timing.read_text()}")
-    (o.out / "front.svg").write_text(svg(entries, "vendi_clip", rewards[-1]))
-    shown = [Arm("base", "")]
+    shown = [Arm("base", ""), *strongest(entries_of(o, kept), wanted, o.rewards[-1])]
+    some = prompts[:: max(1, len(prompts) // 4)][:4]
+    sheet(studio, shown, some, o.images).quantize(128).save(o.out / "sheet.png", optimize=True)
+
+
+def strongest(entries: Sequence[Row], wanted: Sequence[Arm], judge: str) -> list[Arm]:
+    """Of three families, the arm with the most variety that loses at most 5 % of the judge's score."""
+    arms_shown = []
     for family in ("repulsion", "CADS", "particle guidance"):
-        fine = [
-            e
-            for e in entries
-            if e["family"] == family and e[f"{rewards[-1]}_change"][0] >= -5 and "steps" not in e["setting"]
-        ]
+        own = [e for e in entries if e["family"] == family and "steps" not in e["setting"]]
+        fine = [e for e in own if e[f"{judge}_change"][0] >= -5]
         best = max(fine, key=lambda e: e["vendi_clip_change"][0], default=None)
-        shown += [a for a in wanted if best is not None and (a.family, a.setting) == (family, best["setting"])]
-    sheet(studio, shown, prompts[:: max(1, len(prompts) // 4)][:4], o.images).quantize(128).save(
-        o.out / "sheet.png", optimize=True
-    )
-    print(o.out / "tables.md")
+        if best is not None:
+            arms_shown += [arm for arm in wanted if (arm.family, arm.setting) == (family, best["setting"])]
+    return arms_shown
+
+
+def entries_of(o: argparse.Namespace, kept: common.Rows) -> list[Row]:
+    """One entry per arm."""
+    prompts = set(prompts_of(o.prompts))
+    return summary([row for row in kept.read() if row["prompt"] in prompts], o.rewards)
+
+
+def report(o: argparse.Namespace, kept: common.Rows) -> Path:
+    """tables.md and the front."""
+    entries = entries_of(o, kept)
+    timing = o.out / "overhead.txt"
+    measured = timing.read_text() if timing.exists() else ""
+    (o.out / "tables.md").write_text(f"{markdown(entries, o.rewards, o.model)}\n{measured}")
+    (o.out / "front.svg").write_text(svg(entries, "vendi_clip", o.rewards[-1]))
+    return o.out / "tables.md"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,17 @@
 """sep-CMA-ES against Adam on the prompt embedding (Pereira Neto et al. 2025, arXiv 2511.03913), as a list of Specs.
 
-    python experiments/embedding_search/run.py --smoke --model pocket --out /tmp/smoke      # a minute
-    python experiments/embedding_search/run.py --out results/embedding_search               # pocket-turbo, 36 prompts
-    python experiments/embedding_search/run.py --model stabilityai/sdxl-turbo --prompts parti --steps 1 --unit one \
+    python -m experiments.embedding_search run --quick --model pocket      # a minute
+    python -m experiments.embedding_search run                             # pocket-turbo, 36 prompts
+    python -m experiments.embedding_search run --model stabilityai/sdxl-turbo --prompts parti --steps 1 --unit one \
         --rates 0.0001,0.001,0.01 --generations 100 --judge clip_score --set model.dtype=float32 \
         --set aesthetic.head=sac+logos+ava1-l14-linearMSE.pth --set aesthetic.checkpoint=openai/clip-vit-large-patch14 \
         --set clip_score.checkpoint=openai/clip-vit-large-patch14 --out results/sdxl_turbo  # the paper's, on a GPU
 
 For every prompt and weighting each method runs once to the same number of evaluations. At equal seconds both of a
 pair are read at the time at which the quicker one had spent its evaluations. All of a winner's numbers are of one
-saved picture, scored by one evaluator. Adam runs at several rates, and the table shows every one of them beside the rate
-that is best over the prompts, chosen in Adam's favour. A finished (prompt, weighting) is a line of rows.jsonl; an
-interrupted run continues from its record, bit for bit.
+saved picture, scored by one evaluator. Adam runs at several rates, and the table shows every one of them beside the
+rate that is best over the prompts, chosen in Adam's favour. A finished (prompt, weighting) is a line of rows.jsonl;
+an interrupted run continues from its record, bit for bit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -38,17 +38,19 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from experiments import common
 from fairlead.core.cost import INFINITE
 from fairlead.core.key import Key
 from fairlead.core.reward import Reward
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
+from fairlead.metrics.features import Encoder
 from fairlead.run import engine, machine, models, registry
 from fairlead.run.executor import Local
 from fairlead.run.records import Candidate, Task
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Part, Spec, make_spec, parse_reward, parse_settings
 from fairlead.run.store import Store
-from fairlead.run.worker import build_reward
 
 TSV = Path("data", "partiprompts", "PartiPrompts.tsv")
 CANONICAL = {"aesthetic": "aesthetic", "clip": "clip_score(scale='cosine')"}
@@ -63,7 +65,9 @@ Row = dict[str, Any]
 
 
 def parti(path: Path) -> list[tuple[str, str]]:
-    """(category, prompt): three of each category by the published rule, one Random(42), categories as they first appear."""
+    """(category, prompt): three of each category by the published rule, one Random(42), categories as they first
+    appear.
+    """
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     groups: dict[str, list[str]] = defaultdict(list)
@@ -85,13 +89,7 @@ def found_parti() -> Path:
 def prompts_of(text: str | None, count: int) -> list[tuple[str, str]]:
     """`parti`, a TSV of that layout, prompts between semicolons, or GenEval's grammar over the pocket world's words."""
     if text is None:
-        from fairlead.bench import geneval
-        from fairlead.pocket import world
-
-        every = geneval.generate(world.NAMES, seed=45)
-        tags = list(dict.fromkeys(p.tag for p in every))
-        columns = [[(p.tag, p.text) for p in every if p.tag == tag] for tag in tags]
-        return [pair for row in zip(*columns, strict=False) for pair in row][:count]
+        return [(p.tag, p.text) for p in common.world_prompts(count, 45)]
     path = found_parti() if text == "parti" else Path(text)
     if path.suffix == ".tsv":
         if not path.is_file():
@@ -187,12 +185,13 @@ def build(formula: str, settings: str = "[]") -> Reward:
 
 def pixels(path: Path) -> Tensor:
     """[1, 3, H, W] in [0, 1]."""
-    array = np.asarray(Image.open(path).convert("RGB"))
-    return torch.from_numpy(array.copy()).permute(2, 0, 1)[None].float() / 255
+    return common.pictures([path])
 
 
 def ssim(a: Tensor, b: Tensor) -> float:
-    """Structural similarity of two grey pictures [1, 3, H, W], longest side at most 256, 7x7 means (Wang et al. 2004)."""
+    """Structural similarity of two grey pictures [1, 3, H, W], longest side at most 256, 7x7 means (Wang et al.
+    2004).
+    """
     grey = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
     x, y = ((v * grey).sum(1, keepdim=True).double() for v in (a, b))
     if max(x.shape[-2:]) > 256:
@@ -214,17 +213,21 @@ class Evaluator:
 
     def __init__(self, o: argparse.Namespace) -> None:
         self._settings, self._judge, self._plain = json.dumps(o.set), o.judge, o.reward is None
+        named = parse_settings(o.set).get("clip_score", {})
+        self._features = Encoder(named.get("checkpoint")) if self._plain else None
 
     @torch.no_grad()
     def __call__(self, path: Path, plain: Path, prompt: str, w: float) -> dict[str, float]:
-        """Aesthetic and CLIP of one picture, their weighted sum, a judge nobody optimised, divergence from the baseline."""
+        """Aesthetic and CLIP of one picture, their weighted sum, a judge nobody optimised, divergence from the
+        baseline.
+        """
         a, b = pixels(path), pixels(plain)
         formulas = {**(CANONICAL if self._plain else {}), "judge": self._judge}
         out = {k: float(build(f, self._settings)(a, [prompt])[0]) for k, f in formulas.items()}
         if self._plain:
             out["objective"] = w * out["aesthetic"] / 10 + (1 - w) * out["clip"] / 0.5
-            clip: Any = build(CANONICAL["clip"], self._settings)
-            out["distance"] = float(1 - (clip._clip.images(a) * clip._clip.images(b)).sum())
+            features = F.normalize(self._features(torch.cat([a, b])), dim=1)
+            out["distance"] = float(1 - features[0] @ features[1])
         return {**out, "ssim": ssim(a, b)}
 
 
@@ -289,11 +292,12 @@ def resident(word: str) -> float:
 
 
 def measure(o: argparse.Namespace, method: str, batch: int) -> dict[str, Any]:
-    """Peak memory in MB above the loaded model and seconds a picture, of one batch in this process, which did nothing else."""
+    """Peak memory in MB above the loaded model and seconds a picture, of one batch in this process, which did
+    nothing else.
+    """
     torch.set_num_threads(o.threads)
     spec = specs(o, "a photo of a dog", 0.5)[method]
-    wants = bool(engine.search_class(spec).wants_gradient)
-    local = Local(spec, want_gradient=wants)
+    local = Local(spec)
     keys = [Key.root(0).fold(i) for i in range(batch)]
     task = Task(
         tuple(range(batch)), tuple(Proposal(local.space.draw(k), k) for k in keys), tuple(range(batch)), INFINITE
@@ -326,7 +330,7 @@ def memory(o: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
     out = []
     for method, batch in wanted:
         if method.partition("@")[0] in o.methods.split(","):
-            words = [sys.executable, __file__, *argv, "--measure", f"{method}:{batch}"]
+            words = [sys.executable, "-m", "experiments.embedding_search", *argv, "--measure", f"{method}:{batch}"]
             done = subprocess.run(words, check=True, capture_output=True, text=True)
             out.append(json.loads(done.stdout.strip().splitlines()[-1]))
     return out
@@ -335,12 +339,9 @@ def memory(o: argparse.Namespace, argv: Sequence[str]) -> list[dict[str, Any]]:
 # what the rows say
 
 
-def bootstrap(values: Sequence[float], key: Key, of: Callable[[Tensor], Tensor]) -> tuple[float, float, float]:
-    """A statistic of [n] values with its 95 % bootstrap interval."""
-    x = torch.tensor(values, dtype=torch.float64)
-    picks = (key.uniform(RESAMPLES, len(x)) * len(x)).long()
-    low, high = torch.quantile(of(x[picks]), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(of(x[None])[0]), low, high
+def bootstrap(values: Sequence[float], key: Key) -> tuple[float, float, float]:
+    """The mean with its 95 % bootstrap interval."""
+    return common.bootstrap([values], key, resamples=RESAMPLES)
 
 
 def compare(a: Sequence[float], b: Sequence[float], key: Key) -> Row:
@@ -348,7 +349,7 @@ def compare(a: Sequence[float], b: Sequence[float], key: Key) -> Row:
     from scipy import stats
 
     d = [x - y for x, y in zip(a, b, strict=True)]
-    mean, low, high = bootstrap(d, key, lambda x: x.mean(1))
+    mean, low, high = bootstrap(d, key)
     wins, ties = sum(v > 0 for v in d), sum(v == 0 for v in d)
     decided = len(d) - ties
     sign = float(stats.binomtest(wins, decided).pvalue) if decided else 1.0
@@ -412,7 +413,7 @@ def levels(rows: Sequence[Row]) -> Iterator[Row]:
                         f"{name}_max": float(x.max()),
                     }
                     entry[f"{name}_low"], entry[f"{name}_high"] = bootstrap(
-                        values, Key.root(0).fold(method, name, str(w)), lambda x: x.mean(1)
+                        values, Key.root(0).fold(method, name, str(w))
                     )[1:]
             yield entry
 
@@ -426,9 +427,7 @@ def halves(rows: Sequence[Row]) -> Iterator[list[str]]:
                 cells = []
                 for name in ("objective", "judge"):
                     gains = [r["methods"][method][name] - r["baseline"][name] for r in some]
-                    mean, low, high = bootstrap(
-                        gains, Key.root(0).fold("half", half, method, name), lambda x: x.mean(1)
-                    )
+                    mean, low, high = bootstrap(gains, Key.root(0).fold("half", half, method, name))
                     cells.append(f"{mean:+.4f} ({low:+.4f} to {high:+.4f})")
                 yield [f"{w:g}", half, method, str(len(some)), *cells]
 
@@ -441,9 +440,8 @@ def chosen(rows: Sequence[Row], w: float) -> str | None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    """Lines of a Markdown table."""
-    body = [f"| {' | '.join(str(cell) for cell in row)} |" for row in rows]
-    return ["", f"| {' | '.join(head)} |", "|---" * len(head) + "|", *body]
+    """A Markdown table after an empty line."""
+    return ["", *common.table(head, rows)]
 
 
 def verdicts(rows: Sequence[Row], duels: Sequence[Row], used: Sequence[Row]) -> Iterator[str]:
@@ -452,8 +450,10 @@ def verdicts(rows: Sequence[Row], duels: Sequence[Row], used: Sequence[Row]) -> 
         if d["rival"] == chosen(rows, d["w"]):
             n = d["wins"] + d["ties"]
             yield (
-                f"- w = {d['w']:g}, equal {d['equal']}: sep_cma is at least {d['rival']} (Adam's best rate here) on {n} of "
-                f"{d['prompts']} prompts; difference {d['difference']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}), Holm p = "
+                f"- w = {d['w']:g}, equal {d['equal']}: sep_cma is at least {d['rival']} (Adam's best rate here) on "
+                f"{n} of "
+                f"{d['prompts']} prompts; difference {d['difference']:+.4f} ({d['low']:+.4f} to {d['high']:+.4f}), "
+                "Holm p = "
                 f"{d['holm_p']:.2g}. Aim 30 of 36: {'reached' if n * 36 >= 30 * d['prompts'] else 'not reached'}."
             )
     by = {(u["method"].partition("@")[0], u["batch"]): u for u in used}
@@ -474,7 +474,8 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
     said = [
         "# sep-CMA-ES against Adam on the prompt embedding",
         "",
-        f"Model {o.model}, {o.population} x {o.generations} + 1 evaluations a run, sigma {o.sigma} ({o.unit}), {n} prompts, one "
+        f"Model {o.model}, {o.population} x {o.generations} + 1 evaluations a run, sigma {o.sigma} ({o.unit}), {n} "
+        "prompts, one "
         "seed each. Intervals: 95 % bootstrap over prompts.",
         "",
         "## What holds",
@@ -532,7 +533,7 @@ def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> s
 
 def options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, read."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = common.parser(__doc__, Path(__file__).parent / "pocket-turbo")
     p.add_argument("--model", default="pocket-turbo")
     p.add_argument("--prompts", help="parti, a TSV, or prompts between semicolons; left out, 36 of the pocket world")
     p.add_argument("--count", type=int, default=36)
@@ -549,11 +550,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--judge", default="detector", help="reward that no method optimises")
     p.add_argument("--reward", help="another objective in place of aesthetic_clip, the same for every weight")
     p.add_argument("--set", action="append", default=[], metavar="PART.SETTING=VALUE")
-    p.add_argument("--smoke", action="store_true", help="two prompts, one weighting, a few evaluations")
     p.add_argument("--measure", help=argparse.SUPPRESS)
-    p.add_argument("--out", type=Path, required=True)
-    o = p.parse_args(argv)
-    if o.smoke:
+    o = common.parse(p, argv)
+    if o.quick:
         o.count, o.weights, o.population, o.generations, o.rates, o.steps = 2, "0.5", 4, 2, "0.1", o.steps or 2
     o.rates = [float(r) for r in o.rates.split(",")]
     return o
@@ -585,12 +584,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(o, method, int(batch))))
         return
     torch.set_num_threads(o.threads)
-    o.out.mkdir(parents=True, exist_ok=True)
     path = o.out / "rows.jsonl"
-    make(o, path)
+    if o.word == "run":
+        make(o, path)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     used_path = o.out / "resources.json"
-    if not used_path.exists():
+    if o.word == "run" and not used_path.exists():
         used_path.write_text(json.dumps(memory(o, given), indent=1))
     with (o.out / "contests.csv").open("w", newline="") as file:
         every = contests(rows)

@@ -1,8 +1,8 @@
 """SDXL, SD3.5 large and FLUX.1 at full size with random weights: what the adapter costs over the bare network.
 
-    python experiments/full_size/run.py [--family sdxl sd3 flux] [--out results.json]     on an accelerator
-    python experiments/full_size/run.py --plan                                            what would be measured
-    python experiments/full_size/run.py --tiny                                            the same code, toy sizes, any device
+    python -m experiments.full_size run [--family sdxl sd3 flux]      on an accelerator
+    python -m experiments.full_size run --plan                        what would be measured
+    python -m experiments.full_size run --quick                       the same code at toy sizes, on any device
 
 Sizes are the published configurations; weights are random, which changes no time and no memory. Per family and variant
 (eager, compiled blocks, rows cut to 1) it records evaluations per second through `Model.predict` and through the bare
@@ -15,7 +15,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor
 
+from experiments import common
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, whole
 from fairlead.run import memory, models
@@ -237,43 +238,54 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
     }
 
 
-def main() -> None:
-    """Read the command line, measure, print a table, write the rows."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
-    parser.add_argument("--variant", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--plan", action="store_true")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, write the rows and print them."""
+    p = common.parser(__doc__, Path(__file__).parent / "results.json")
+    p.add_argument("--family", nargs="+", choices=FAMILIES, default=list(FAMILIES))
+    p.add_argument("--variant", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    p.add_argument("--batch", type=int, default=4)
+    p.add_argument("--repeats", type=int, default=10)
+    p.add_argument("--plan", action="store_true", help="only say what would be measured")
+    o = common.parse(p, argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    if given.plan or (device == "cpu" and not given.tiny):
-        for name in given.family:
-            with init_empty_weights():
-                pipe = FAMILIES[name][0](given.tiny)
-            parts = [p for p in pipe.components.values() if isinstance(p, torch.nn.Module)]
-            count = sum(w.numel() for part in parts for w in part.parameters())
-            print(
-                f"{name}: {count / 1e9:.2f} billion parameters, {2 * count / 1e9:.1f} GB in bfloat16, 1024x1024, "
-                f"batch {given.batch}, variants {', '.join(given.variant)}"
-            )
-        if not given.plan:
-            print("No accelerator here: nothing was measured. Use --tiny to run the same code at toy sizes.")
-        return
-    out = []
-    for name in given.family:
-        for variant in given.variant:
-            row = measure(name, variant, tiny=given.tiny, device=device, batch=given.batch, repeats=given.repeats)
-            out.append(row)
-            peak = "" if row["peak_bytes"] is None else f", peak {row['peak_bytes'] / 1e9:.1f} GB"
-            print(
-                f"{name:5} {variant:10} {row['nfe_per_second']:8.2f} NFE/s, bare {row['bare_nfe_per_second']:8.2f}, "
-                f"ratio {row['ratio']:.3f}{peak}, estimated {row['estimated_bytes'] / 1e9:.2f} GB"
-            )
-    if given.out is not None:
-        given.out.write_text(json.dumps(out, indent=1) + "\n")
+    if o.word == "report":
+        report(json.loads(o.out.read_text()))
+    elif o.plan or (device == "cpu" and not o.quick):
+        plan(o)
+        if not o.plan:
+            print("No accelerator here: nothing was measured. Use --quick to run the same code at toy sizes.")
+    else:
+        rows = [
+            measure(name, variant, tiny=o.quick, device=device, batch=o.batch, repeats=o.repeats)
+            for name in o.family
+            for variant in o.variant
+        ]
+        o.out.write_text(json.dumps(rows, indent=1) + "\n")
+        report(rows)
+
+
+def plan(o: argparse.Namespace) -> None:
+    """Sizes of everything that would be measured."""
+    for name in o.family:
+        with init_empty_weights():
+            pipe = FAMILIES[name][0](o.quick)
+        parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
+        count = sum(w.numel() for part in parts for w in part.parameters())
+        print(
+            f"{name}: {count / 1e9:.2f} billion parameters, {2 * count / 1e9:.1f} GB in bfloat16, 1024x1024, "
+            f"batch {o.batch}, variants {', '.join(o.variant)}"
+        )
+
+
+def report(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each measurement."""
+    for row in rows:
+        peak = "" if row["peak_bytes"] is None else f", peak {row['peak_bytes'] / 1e9:.1f} GB"
+        print(
+            f"{row['family']:5} {row['variant']:10} {row['nfe_per_second']:8.2f} NFE/s, "
+            f"bare {row['bare_nfe_per_second']:8.2f}, ratio {row['ratio']:.3f}{peak}, "
+            f"estimated {row['estimated_bytes'] / 1e9:.2f} GB"
+        )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,17 @@
 """LiDAR beside the methods it claims to beat, on GenEval's tasks: score, reward and diversity against seconds.
 
-    python experiments/lidar/run.py --sibling pocket-turbo --minutes 14        # everything; a second call goes on
-    python experiments/lidar/run.py --prompts 2 --out /tmp/tiny                # a look
+    python -m experiments.lidar run --sibling pocket-turbo --minutes 14        # everything; a second call goes on
+    python -m experiments.lidar run --quick                                    # a look
 
 Every prompt is done by every method before the next begins, so a run that is cut compares all of them on the same
 prompts. Seconds are end to end on this machine, per prompt of 4 pictures: bank, decoding, reward and guidance included;
 the smaller banks are the first members of the largest, timed as they are drawn. Models are loaded once. Rows are
-appended to rows.csv; `--summary` alone writes summary.md and the figure again.
+appended to rows.csv; the word `report` writes summary.md and the figure again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 import itertools
 import time
@@ -26,6 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from experiments import common
 from fairlead.bench import geneval
 from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.key import Key
@@ -36,6 +36,7 @@ from fairlead.pocket import load
 from fairlead.pocket.judge import Detector
 from fairlead.run import machine, memory, models, registry
 from fairlead.run.records import Task
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Part, Spec, make_spec
 from fairlead.run.worker import Worker
 from fairlead.steering.lidar import Lidar
@@ -133,7 +134,7 @@ class Bench:
     def worker(self, prompt: str, words: dict[str, Any]) -> Worker:
         words = {"sampler": "euler", "batch": 64, **words}
         spec: Spec = make_spec(prompt, model=self.args.model, reward=self.args.reward, steps=self.args.steps, **words)
-        return Worker(spec, reward=self.reward, model=self.model, siblings=self.siblings)
+        return Worker(resolve(spec, reward=self.reward, model=self.model, siblings=self.siblings))
 
     def pictures(self, worker: Worker, n: int, steering: Chain, first: int = 0) -> Pictures:
         """n pictures of the prompt from the first on, the same noise for every method, in one group."""
@@ -236,8 +237,9 @@ def prompts(count: int, names: Sequence[str]) -> list[geneval.Prompt]:
     return turns[:count]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Make what is missing, then write the tables."""
+    parser = common.parser(__doc__, Path(__file__).parent / "results")
     parser.add_argument("--model", default="pocket")
     parser.add_argument("--sibling", help="distilled model that shares the autoencoder")
     parser.add_argument("--reward", default="clip_score")
@@ -250,42 +252,35 @@ def main() -> None:
     parser.add_argument("--dtype")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9)
-    parser.add_argument("--summary", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    table = args.out / "rows.csv"
-    if not args.summary:
+    args = common.parse(parser, argv)
+    if args.quick:
+        args.prompts, args.steps = 2, 4
+    table = common.Rows(args.out / "rows.csv")
+    if args.word == "run":
         paint(args, table)
     summarise(read(table), args.out, args)
 
 
-def read(table: Path) -> list[Row]:
-    if not table.exists():
-        return []
-    numbers = set(FIELDS) - {"prompt", "tag", "method"}
-    with table.open() as file:
-        return [{k: float(v) if k in numbers else v for k, v in row.items()} for row in csv.DictReader(file)]
+def read(table: common.Rows) -> list[Row]:
+    """The rows with their numbers."""
+    words = {"prompt", "tag", "method"}
+    return [{k: v if k in words else float(v) for k, v in row.items()} for row in table.read()]
 
 
-def paint(args: argparse.Namespace, table: Path) -> None:
+def paint(args: argparse.Namespace, table: common.Rows) -> None:
     """The prompts that are missing, one after the other, until the time is up."""
     bench, start, before = Bench(args), time.perf_counter(), read(table)
     done = {row["prompt"] for row in before}
-    with table.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS)
-        if not before:
-            writer.writeheader()
-            bench.prompt(prompts(1, bench.judge.names)[0], measure=False)  # caches are filled before anything is timed
-        for prompt in prompts(args.prompts, bench.judge.names):
-            if prompt.text in done:
-                continue
-            if time.perf_counter() - start > 60 * args.minutes:
-                break
-            writer.writerows(bench.prompt(prompt, measure=not done))
-            file.flush()
-            done.add(prompt.text)
-            print(f"{len(done)} of {args.prompts} prompts, {time.perf_counter() - start:.0f} s", flush=True)
+    if not before:
+        bench.prompt(prompts(1, bench.judge.names)[0], measure=False)  # caches are filled before anything is timed
+    for prompt in prompts(args.prompts, bench.judge.names):
+        if prompt.text in done:
+            continue
+        if time.perf_counter() - start > 60 * args.minutes:
+            break
+        table.append(bench.prompt(prompt, measure=not done))
+        done.add(prompt.text)
+        print(f"{len(done)} of {args.prompts} prompts, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 class Table:
@@ -319,9 +314,12 @@ def summarise(rows: Sequence[Row], out: Path, args: argparse.Namespace) -> None:
     lines = [
         f"# LiDAR and its rivals: {args.model}, {len(t.texts)} prompts x {IMAGES} pictures, {args.steps} steps",
         "",
-        f"Guided by {args.reward}; `correct` is the detector's GenEval score, which nothing optimises. 95 % bootstrap intervals "
-        "over prompts within tasks. Seconds, NFE and rows are per prompt of 4 pictures, end to end. `alike` is the mean CLIP "
-        "cosine of the 4 pictures: low is diverse. MB: the most memory alive at once in tensors made (the target's stage, weights "
+        f"Guided by {args.reward}; `correct` is the detector's GenEval score, which nothing optimises. 95 % "
+        "bootstrap intervals "
+        "over prompts within tasks. Seconds, NFE and rows are per prompt of 4 pictures, end to end. `alike` is the "
+        "mean CLIP "
+        "cosine of the 4 pictures: low is diverse. MB: the most memory alive at once in tensors made (the target's "
+        "stage, weights "
         "left out), for the first prompt.",
         "",
         "| method | correct | reward | aesthetic | alike | seconds | NFE | rows | backward | MB |",

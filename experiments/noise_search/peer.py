@@ -1,15 +1,16 @@
 """The same searches the way a script over diffusers does them, and through fairlead: images/s, side by side in one run.
 
-    python experiments/noise_search/peer.py [--turns 5] [--images 32] [--steps 20] [--out experiments/noise_search/peer.md]
-    python experiments/noise_search/peer.py --smoke
+    python -m experiments.noise_search.peer run [--turns 5] [--images 30] [--steps 20]
+    python -m experiments.noise_search.peer run --quick
 
-The peer side is written from the reference tool's behaviour (tt-scale-flux, see the specification's section 6), on the same
-loaded pipeline: the pipeline's own `__call__` for one picture at a time (it encodes the prompt anew each time), PIL out,
-a score for each picture, every picture saved as PNG; best-of-N in rounds, and zero-order search that renders its pivot
-again every round. fairlead's side is `engine.start` to the written record, its loading of the model left out as the
-peer's is. `peer, prompt encoded once` is the same loop with prompt embeddings handed in, to show what batches alone give.
-Last, what `bayes_opt` thinks: seconds in its ask and tell against those of rendering, in one run of 128 pictures.
-Both spend the same evaluations; the sides take turns, the ratio is of medians and its interval from bootstrap over turns.
+The peer side is written from the reference tool's behaviour (tt-scale-flux, see the specification's section 6), on
+the same loaded pipeline: the pipeline's own `__call__` for one picture at a time (it encodes the prompt anew each
+time), PIL out, a score for each picture, every picture saved as PNG; best-of-N in rounds, and zero-order search that
+renders its pivot again every round. fairlead's side is `engine.start` to the written record, its loading of the model
+left out as the peer's is. `peer, prompt encoded once` is the same loop with prompt embeddings handed in, to show what
+batches alone give. Last, what `bayes_opt` thinks: seconds in its ask and tell against those of rendering, in one run
+of 128 pictures. Both spend the same evaluations; the sides take turns, the ratio is of medians and its interval from
+bootstrap over turns.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import argparse
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from experiments import common
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.run import engine, models, registry
@@ -93,25 +95,28 @@ def ours(spec: Spec) -> None:
 
 def ratio(a: list[float], b: list[float]) -> str:
     """Median of a over median of b, with its interval."""
-    pick = np.random.default_rng(0).integers(0, len(a), (2000, len(a)))
-    many = np.median(np.array(a)[pick], 1) / np.median(np.array(b)[pick], 1)
-    low, high = np.percentile(many, [2.5, 97.5])
-    return f"**{np.median(a) / np.median(b):.2f}** ({low:.2f} to {high:.2f})"
+    found, low, high = common.ratio_of_medians(a, b)
+    return f"**{found:.2f}** ({low:.2f} to {high:.2f})"
 
 
-def main() -> None:
-    """Print the table, and write it if asked."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, write the table and print it."""
+    p = common.parser(__doc__, Path(__file__).parent / "peer.md")
     p.add_argument("--model", default="pocket")
     p.add_argument("--turns", type=int, default=5)
     p.add_argument("--images", type=int, default=30, help="pictures per search, a multiple of 5")
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--batch", type=int, default=16)
-    p.add_argument("--smoke", action="store_true")
-    p.add_argument("--out", type=Path)
-    o = p.parse_args()
-    if o.smoke:
+    o = common.parse(p, argv)
+    if o.quick:
         o.turns, o.images, o.steps = 1, 5, 2
+    if o.word == "run":
+        o.out.write_text("\n".join(measure(o)) + "\n")
+    common.show(o.out)
+
+
+def measure(o: argparse.Namespace) -> list[str]:
+    """The lines of the report."""
     spec = models.with_dtype(
         make_spec(PROMPT, model=o.model, steps=o.steps, batch=o.batch, defaults=models.defaults(o.model))
     )
@@ -152,11 +157,7 @@ def main() -> None:
         cells = [f"{n / np.median(spent[side]):.2f}" for side in ("peer", "once", "ours")]
         faster = [ratio(spent[side], spent["ours"]) for side in ("peer", "once")]
         lines.append(f"| {name} | {' | '.join(cells)} | {' | '.join(faster)} |")
-    lines += ["", thinking(o, 12 if o.smoke else 128)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if o.out:
-        o.out.write_text(text)
+    return [*lines, "", thinking(o, 12 if o.quick else 128)]
 
 
 def go(side: str, spec: Spec, name: str, model: Any, reward: Any, o: argparse.Namespace) -> None:
@@ -197,7 +198,7 @@ def thinking(o: argparse.Namespace, images: int) -> str:
                 model=o.model,
                 steps=o.steps,
                 batch=o.batch,
-                search="bayes_opt(seeds=4)" if o.smoke else "bayes_opt",
+                search="bayes_opt(seeds=4)" if o.quick else "bayes_opt",
                 budget={"nfe": float(images * o.steps)},
                 defaults=models.defaults(o.model),
             )

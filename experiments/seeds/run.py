@@ -1,31 +1,33 @@
 """The central claim of each of five systems, tried on the embedded model, and every method at equal seconds.
 
-    python experiments/seeds/run.py --out experiments/seeds/pocket               # about half an hour on one core
-    python experiments/seeds/run.py --smoke --out /tmp/seeds                     # two prompts, tiny budgets: plumbing only
-    python experiments/seeds/run.py --scale 4 --out experiments/seeds/pocket     # four times the prompts, goes on from there
+    python -m experiments.seeds run               # about half an hour on one core
+    python -m experiments.seeds run --quick       # two prompts, tiny budgets
+    python -m experiments.seeds run --scale 4     # four times the prompts; goes on from what is there
 
-Claims are tried through `fairlead compare`: same prompts, same noise, one budget, paired differences with 95 % bootstrap
-intervals over prompts. Repulsion is tried with the functions of experiments/diversity, whose rows are read where they are
-already made. A part of a claim is shown if its interval lies on the claimed side; the claim holds if all parts are shown,
-partly if some are, does not hold if the intervals lie on the other side, and is not shown otherwise. That is evidence
-about a 64-pixel model of emoji scenes, not about the papers: the last column says how to try it at true scale.
+Claims are tried through `fairlead compare`: same prompts, same noise, one budget, paired differences with 95 %
+bootstrap intervals over prompts. Repulsion is tried with the functions of experiments/diversity, whose rows are read
+where they are already made. A part of a claim is shown if its interval lies on the claimed side; the claim holds if
+all parts are shown, partly if some are, does not hold if the intervals lie on the other side, and is not shown
+otherwise. That is evidence about a 64-pixel model of emoji scenes, not about the papers: the last column says how to
+try it at true scale.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import math
 import shlex
 import sys
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from experiments import common
+from experiments.diversity import run as diversity
 from fairlead.app.comparison_page import write_comparison_page
 from fairlead.app.words import duration, number
 from fairlead.bench import comparison, statistics
@@ -121,7 +123,8 @@ def claims(o: argparse.Namespace) -> list[Claim]:
         Claim(
             "noise search",
             "Ma et al. 2025, arXiv 2501.09732",
-            "Searching over noises with a verifier uses evaluations better than more denoising steps, and more search gives more.",
+            "Searching over noises with a verifier uses evaluations better than more denoising steps, and more "
+            "search gives more.",
             {
                 **common,
                 "budget": {"nfe": n},
@@ -132,7 +135,8 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                 Part(f"search over steps, {watched(o)} (held out)", difference("random", "steps", watched(o))),
                 Part("whole budget over a quarter of it", growth("random", 0.25)),
             ),
-            "`experiments/noise_search/scaling.py --model black-forest-labs/FLUX.1-dev --prompts FILE --images 128 --steps 30`",
+            "`python -m experiments.noise_search run --model black-forest-labs/FLUX.1-dev --prompts FILE --images 128 "
+            "--steps 30`",
             "noise_search",
         ),
         Claim(
@@ -157,13 +161,14 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                 Part("sep-CMA-ES over Adam at equal evaluations", difference("sep_cma", "adam")),
                 Part("sep-CMA-ES over the unsearched prompt", difference("sep_cma", BASELINE_ROW)),
             ),
-            "`experiments/embedding_search/run.py --model stabilityai/sdxl-turbo ...` as its first lines say",
+            "`python -m experiments.embedding_search run --model stabilityai/sdxl-turbo ...` as its first lines say",
             "embedding_search",
         ),
         Claim(
             "Demon",
             "Yeh et al. 2025, arXiv 2410.05760",
-            "Choosing noise on the way by scored candidates raises a reward without gradients, and more than best of N.",
+            "Choosing noise on the way by scored candidates raises a reward without gradients, and more than best of "
+            "N.",
             {
                 **common,
                 "budget": {"nfe": n},
@@ -173,7 +178,7 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                 Part("over the plain sample", difference("demon", BASELINE_ROW)),
                 Part("over best of N at equal evaluations", difference("demon", "random")),
             ),
-            "`experiments/demon/pocket.py --models stable-diffusion-v1-5/stable-diffusion-v1-5 ...`",
+            "`python -m experiments.demon run --models stable-diffusion-v1-5/stable-diffusion-v1-5 ...`",
             "demon",
         ),
         Claim(
@@ -199,28 +204,8 @@ def claims(o: argparse.Namespace) -> list[Claim]:
     ]
 
 
-METHODS: dict[str, dict[str, Any]] = {
-    "random": {"search": "best_of"},
-    "zero_order": {"search": "zero_order"},
-    "evolution": {"search": "evolution"},
-    "trust_region": {"search": "trust_region(warmup=8, batch=8, regions=2)"},
-    "first_order": {"search": "first_order(chains=4)"},
-    "snes": {"search": "snes"},
-    "sep_cma": {"space": "embedding", "search": "sep_cma"},
-    "adam": {"space": "embedding", "search": "adam"},
-    "drafts": {"search": "best_of", "draft": 8},
-    "paths": {"steer": ["paths(children=2)"], "group": 2, "batch": 2},
-    "dfs": {"steer": ["dfs"], "batch": 8},
-    "demon": {"steer": ["demon(k=4, estimate='clean')"], "batch": 2},
-    "lidar": {"steer": ["lidar"]},
-    "reward_gradient": {"steer": ["reward_gradient"], "batch": 4},
-    "date": {"steer": ["date"], "batch": 4},
-    "feynman_kac": {"steer": ["feynman_kac"], "group": 4, "sampler": "ancestral"},
-    "svdd": {"steer": ["svdd"], "sampler": "ancestral", "batch": 4},
-    "repulsion": {"intervene": ["repulsion"], "group": 4},
-    "particle_guidance": {"steer": ["particle_guidance"], "group": 4},
-}
-"""Of the league; what is not registered takes no part. Batches so small that the clock does not cut the first one."""
+METHODS: dict[str, dict[str, Any]] = tomllib.loads((HERE / "league.toml").read_text())["methods"]
+"""Of the league; what is not registered takes no part."""
 
 
 def registered(words: Mapping[str, Any]) -> bool:
@@ -235,7 +220,7 @@ def registered(words: Mapping[str, Any]) -> bool:
     return True
 
 
-def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[ComparisonResults, float]:
+def compare(name: str, raw: Mapping[str, Any], out: Path, make: bool) -> tuple[ComparisonResults, float]:
     """A comparison made or continued, with the seconds its runs took."""
     plan = plans.make(raw, name)
     folder = out / name.replace(" ", "_")
@@ -243,16 +228,17 @@ def contest(name: str, raw: Mapping[str, Any], out: Path) -> tuple[ComparisonRes
     def seen(cell: plans.Cell, status: str) -> None:
         print(f"{name}: {cell.method}, {cell.prompt!r}{'' if status == 'done' else f': {status}'}", flush=True)
 
-    comparison.run(plan, folder, watch=seen)
+    if make:
+        comparison.run(plan, folder, watch=seen)
     standing = ComparisonResults.read(plan, folder)
     write_comparison_page(standing, str(folder))
     return standing, sum(d.wall or d.view.spent.seconds for d in standing.done.values())
 
 
-def try_claim(claim: Claim, out: Path) -> list[Finding]:
+def try_claim(claim: Claim, out: Path, make: bool) -> list[Finding]:
     """Every part of a claim."""
     try:
-        standing, seconds = contest(claim.name, claim.plan, out)
+        standing, seconds = compare(claim.name, claim.plan, out, make)
     except FairleadError as error:
         return [Finding(claim, part.says, statistics.Mean(math.nan), 0.0, str(error)) for part in claim.parts]
     why = "; ".join(f"{m}: {w}" for m, w in standing.refused.items())
@@ -262,50 +248,37 @@ def try_claim(claim: Claim, out: Path) -> list[Finding]:
     ]
 
 
-def diversity() -> ModuleType:
-    """The experiment on repulsion as a module."""
-    spec = importlib.util.spec_from_file_location("diversity_run", EVIDENCE / "diversity" / "run.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def try_repulsion(o: argparse.Namespace) -> list[Finding]:
     """Repulsion's claim, from the rows of its own experiment where they are, else from a few made here."""
     claim = Claim(
         "repulsion",
         "Dahary et al. 2026, arXiv 2603.28762",
-        "Pushing the prompts of a group apart inside the network makes its pictures more different at no loss of quality.",
+        "Pushing the prompts of a group apart inside the network makes its pictures more different at no loss of "
+        "quality.",
         {},
         (),
-        "`experiments/diversity/run.py --model black-forest-labs/FLUX.1-dev --arms main`",
+        "`python -m experiments.diversity run --model black-forest-labs/FLUX.1-dev --arms main`",
         "diversity",
     )
     strength = 0.1
     try:
-        module = diversity()
-        paths = [EVIDENCE / "diversity" / model / "rows.csv" for model in (o.model, o.few)]
+        paths = [EVIDENCE / "diversity" / model / "rows.csv.gz" for model in (o.model, o.few)]
         path = next((p for p in paths if p.is_file()), paths[0])
         rewards, name, since = ["clip_score", watched(o)], f"q={strength:g}", time.perf_counter()
-        own = o.out / "repulsion.csv"
-        rows = [r for r in module.read(path) if not r["setting"] or r["setting"] == name] if not o.smoke else []
-        prompts = module.prompts_of(o.prompts)
+        own = common.Rows(o.out / "repulsion.csv")
+        rows = [r for r in common.Rows(path).read() if not r["setting"] or r["setting"] == name] if not o.quick else []
+        prompts = diversity.prompts_of(o.prompts)
         if not {"repulsion", "base"} <= {r["family"] for r in rows}:
-            rows = module.read(own)
+            rows = own.read()
             done = {r["prompt"] for r in rows}
             missing = [p for p in prompts if p not in done]
-            if missing:
-                studio = module.Studio(o.model, rewards, o.steps, 32)
-                for arm in (module.Arm("base", ""), module.repulsion("repulsion", name, strength=strength)):
-                    rows += module.rows_of(arm, arm, studio, missing, 4)
-                with own.open("w", newline="") as handle:
-                    writer = csv.DictWriter(handle, list(rows[0]))
-                    writer.writeheader()
-                    writer.writerows(rows)
-        (entry,) = [e for e in module.summary(rows, rewards) if (e["family"], e["setting"]) == ("repulsion", name)]
+            if missing and o.word == "run":
+                studio = diversity.Studio(o.model, rewards, o.steps, 32)
+                for arm in (diversity.Arm("base", ""), diversity.repulsion("repulsion", name, strength=strength)):
+                    made = diversity.rows_of(arm, arm, studio, missing, 4)
+                    own.append(made)
+                    rows += made
+        (entry,) = [e for e in diversity.summary(rows, rewards) if (e["family"], e["setting"]) == ("repulsion", name)]
     except (FairleadError, OSError, AttributeError, KeyError, ValueError) as error:
         return [
             Finding(
@@ -359,7 +332,8 @@ def table(findings: list[Finding]) -> str:
         results = [f for f in found if f.stem in ("results", "tables", "summary")]
         larger = f" Larger: {', '.join(str(f.relative_to(EVIDENCE)) for f in results)}." if results else ""
         lines.append(
-            f"| **{name}**, {claim.paper} | {claim.claim} |  | **{verdict([f.mean for f in mine])}** | {duration(mine[0].seconds)} "
+            f"| **{name}**, {claim.paper} | {claim.claim} |  | **{verdict([f.mean for f in mine])}** | "
+            f"{duration(mine[0].seconds)} "
             f"| {claim.true_scale}.{larger} |"
         )
         lines += [f"| | {f.part} | {f.reason or figure(f.mean)} | | | |" for f in mine]
@@ -380,7 +354,7 @@ def league(o: argparse.Namespace) -> str:
         "diversity": ["vendi"] if o.seeds > 1 else [],
         "methods": {k: v for k, v in every.items() if registered(v) and (not o.methods or k in o.methods)},
     }
-    s, _ = contest("league", raw, o.out)
+    s, _ = compare("league", raw, o.out, o.word == "run")
     metrics, kinds = s.metrics, list(dict.fromkeys(k for x in s.lines for k in x.diversity))
     names = [o.reward if m == REWARD else m for m in metrics]
     head = [*names, f"{names[0]} over random", *(f"diversity: {k}" for k in kinds), "NFE", "start to end"]
@@ -403,7 +377,7 @@ def _cell(m: statistics.Mean) -> str:
 
 @dataclass
 class _Sizes:
-    """Of a run of all in about half an hour; `smoke` is for plumbing."""
+    """Of a run of all in about half an hour; `quick` only shows that everything works."""
 
     prompts: int = 8
     nfe: int = 320
@@ -412,7 +386,7 @@ class _Sizes:
     seconds: float = 8.0
     seeds: int = 2
     demon: str = "demon(k=4, estimate='clean')"
-    smoke: dict[str, Any] = field(
+    quick: dict[str, Any] = field(
         default_factory=lambda: {
             "prompts": 2,
             "nfe": 32,
@@ -428,7 +402,7 @@ class _Sizes:
 def main(argv: list[str] | None = None) -> None:
     """Make what is missing, then say what came out."""
     size = _Sizes()
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = common.parser(__doc__, HERE / "pocket")
     p.add_argument("--model", default="pocket")
     p.add_argument("--few", help="few-step model of the embedding search; left out: pocket-turbo where there is one")
     p.add_argument("--reward", default="clip_score")
@@ -441,33 +415,30 @@ def main(argv: list[str] | None = None) -> None:
     )
     p.add_argument("--seconds", type=float, help="of every method in the league, the slowest draws one batch in it")
     p.add_argument("--methods", default="", help="of the league, between commas")
-    p.add_argument("--smoke", action="store_true")
-    p.add_argument("--out", type=Path, required=True)
-    o = p.parse_args(argv)
+    o = common.parse(p, argv)
     for name in ("prompts", "nfe", "evaluations", "bank", "seconds", "seeds", "demon"):
         if getattr(o, name, None) is None:
-            setattr(o, name, size.smoke[name] if o.smoke else getattr(size, name))
+            setattr(o, name, size.quick[name] if o.quick else getattr(size, name))
     o.prompts = max(2, round(o.prompts * o.scale))
     o.few = o.few or ("pocket-turbo" if "pocket-turbo" in registry.table("models") and o.model == "pocket" else o.model)
     o.watch = o.watch or ["detector", "aesthetic"]
     from fairlead.run import models
 
     own = models.defaults(o.model)
-    o.steps = o.steps or (4 if o.smoke else int(own.get("steps", 20)))
+    o.steps = o.steps or (4 if o.quick else int(own.get("steps", 20)))
     o.few_steps = min(4, o.steps)
     wanted = [w.strip().lower() for w in o.only.split(",") if w.strip()]
     o.methods = [w for w in o.methods.split(",") if w]
-    o.out.mkdir(parents=True, exist_ok=True)
     findings: list[Finding] = []
     for claim in claims(o):
         if not wanted or claim.name.lower() in wanted:
-            findings += try_claim(claim, o.out)
+            findings += try_claim(claim, o.out, o.word == "run")
     if not wanted or "repulsion" in wanted:
         findings += try_repulsion(o)
     text = [
         "# Five systems on the embedded model",
         "",
-        f"`python experiments/seeds/run.py {shlex.join(argv or sys.argv[1:])}`",
+        f"`python -m experiments.seeds {shlex.join(argv or sys.argv[1:])}`",
         "",
     ]
     text += [table(findings), ""] if findings else []

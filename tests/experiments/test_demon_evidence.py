@@ -1,4 +1,6 @@
-"""The experiments of Demon at their smallest: every part has rows, nothing is made twice, and the order is the published one."""
+"""The experiments of Demon at their smallest: every part has rows, nothing is made twice, and the order is the
+published one.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,12 @@ FOLDER = by_path.ROOT / "experiments" / "demon"
 
 @pytest.fixture(scope="module")
 def pocket() -> ModuleType:
-    return by_path.load("experiments/demon/pocket.py")
+    return by_path.experiment("demon.run")
 
 
 def test_networks(pocket: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
+        "run",
         "--models",
         "mixture",
         "--sibling",
@@ -29,7 +32,7 @@ def test_networks(pocket: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixt
         "brightness",
         "--watch",
         "jpeg_size",
-        "--smoke",
+        "--quick",
         "--out",
         str(tmp_path),
     ]

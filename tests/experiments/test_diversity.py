@@ -13,7 +13,7 @@ from fairlead.run import registry
 
 @pytest.fixture(scope="module")
 def run() -> Any:
-    return by_path.load("experiments/diversity/run.py")
+    return by_path.experiment("diversity.run")
 
 
 def rows() -> list[dict[str, Any]]:

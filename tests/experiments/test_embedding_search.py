@@ -16,7 +16,7 @@ import by_path
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    return by_path.load("experiments/embedding_search/run.py")
+    return by_path.experiment("embedding_search.run")
 
 
 def test_the_36_prompts_are_those_of_the_paper(script: ModuleType) -> None:
@@ -42,6 +42,7 @@ def test_prompts_of_the_small_world(script: ModuleType) -> None:
 
 def test_tiny_run_and_its_resumption(script: ModuleType, tmp_path: Path) -> None:
     words = [
+        "run",
         "--model",
         "mixture",
         "--reward",

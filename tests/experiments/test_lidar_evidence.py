@@ -12,7 +12,7 @@ import by_path
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    return by_path.load("experiments/lidar/run.py")
+    return by_path.experiment("lidar.run")
 
 
 def rows(script: Any) -> list[dict[str, Any]]:

@@ -13,11 +13,12 @@ from fairlead.core.key import Key
 
 @pytest.fixture(scope="module")
 def scaling() -> ModuleType:
-    return by_path.load("experiments/noise_search/scaling.py")
+    return by_path.experiment("noise_search.run")
 
 
 def test_tiny_run(scaling: ModuleType, tmp_path: Path) -> None:
     words = [
+        "run",
         "--model",
         "mixture",
         "--verifier",
@@ -64,6 +65,7 @@ def test_tiny_run(scaling: ModuleType, tmp_path: Path) -> None:
 
 def test_parts_make_the_same_rows(scaling: ModuleType, tmp_path: Path) -> None:
     words = [
+        "run",
         "--model",
         "mixture",
         "--verifier",
@@ -91,7 +93,7 @@ def test_parts_make_the_same_rows(scaling: ModuleType, tmp_path: Path) -> None:
 
 def test_findings_follow_the_numbers(scaling: ModuleType) -> None:
     """Search that goes on while steps stop, a verifier that costs another, one that does not."""
-    say = scaling.say
+    say = scaling.report
 
     def rows(method: str, verifier: str, values: dict[str, list[float]]) -> list[dict[str, object]]:
         return [
@@ -128,10 +130,11 @@ def test_findings_follow_the_numbers(scaling: ModuleType) -> None:
 
 def test_interval_covers_the_mean(scaling: ModuleType) -> None:
     """95 % intervals of 40 normal values hold the true mean about 95 times in 100."""
+    common = by_path.experiment("common")
     hits = 0
     for i in range(100):
         values = Key.root(i).normal(40).tolist()
-        mean, low, high = scaling.say.interval(values, Key.root(i).fold("boot"))
+        mean, low, high = common.bootstrap_seeds(values, Key.root(i).fold("boot"))
         assert low < mean < high
         hits += low < 0 < high
     assert 87 <= hits <= 99

@@ -15,7 +15,7 @@ from fairlead.bench.statistics import Mean
 
 @pytest.fixture(scope="module")
 def seeds() -> ModuleType:
-    return by_path.load("experiments/seeds/run.py")
+    return by_path.experiment("seeds.run")
 
 
 def test_verdicts(seeds: ModuleType) -> None:
@@ -29,13 +29,14 @@ def test_verdicts(seeds: ModuleType) -> None:
 
 def test_tiny_run(seeds: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
+        "run",
         "--model",
         "mixture",
         "--reward",
         "brightness",
         "--watch",
         "jpeg_size",
-        "--smoke",
+        "--quick",
         "--only",
         "noise search,LiDAR,league",
         "--methods",

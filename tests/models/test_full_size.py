@@ -11,7 +11,7 @@ import by_path
 
 @pytest.fixture(scope="module")
 def script() -> Any:
-    return by_path.load("experiments/full_size/run.py")
+    return by_path.experiment("full_size.run")
 
 
 @pytest.mark.parametrize("variant", ["rows of 1", "eager"])

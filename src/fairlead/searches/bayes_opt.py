@@ -23,7 +23,7 @@ from fairlead.core.search import Feedback, Generations, Proposal, Space
 START, SHORTEST, LONGEST = 0.8, 0.5**7, 1.6
 CHOICES, SHORTLIST, SAMPLES, MOST = 1024, 48, 32, 512
 """Points looked at; how many with the highest mean + deviation the acquisition chooses from, by how many samples of it;
-evaluations fitted to. Small, so that choosing stays below a twentieth of rendering: experiments/noise_search/peer.py."""
+evaluations fitted to. Small, so that choosing stays below a twentieth of rendering: experiments/noise_search."""
 
 
 def angular_chart(u: Tensor) -> Tensor:

@@ -1,31 +1,39 @@
 """The picture at the top of the README: first try, the whole search, winner.
 
-python experiments/hero/make.py [--prompt "..."] [--reward FORMULA] [--seed 0] --out docs/hero.png
+python -m experiments.hero run [--prompt "..."] [--reward FORMULA] [--seed 3]
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 import fairlead
+from experiments import common
 
 BIG, SMALL, GAP, TOP = 288, 66, 4, 34
 INK, FAINT, GOLD, PAPER = (32, 36, 44), (120, 126, 138), (222, 150, 20), (255, 255, 255)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run, arrange, write."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--prompt", default="a photo of a red apple left of a dog")
-    options.add_argument("--reward", default="clip_score")
-    options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--out", type=Path, default=Path("docs/hero.png"))
-    chosen = options.parse_args()
-    result = fairlead.run(chosen.prompt, reward=chosen.reward, budget={"nfe": 640}, seed=chosen.seed)
+    p = common.parser(__doc__, Path("docs/hero.png").resolve())
+    p.add_argument("--prompt", default="a photo of a red apple left of a dog")
+    p.add_argument("--reward", default="clip_score")
+    p.add_argument("--seed", type=int, default=0)
+    o = common.parse(p, argv)
+    if o.word == "run":
+        make(o, {"nfe": 80} if o.quick else {"nfe": 640})
+    print(o.out)
+
+
+def make(chosen: argparse.Namespace, budget: dict[str, float]) -> None:
+    """The picture."""
+    result = fairlead.run(chosen.prompt, reward=chosen.reward, budget=budget, seed=chosen.seed)
     folder = Path(result.folder)
     rows = sorted(_rows(result), key=lambda row: row["candidate"])
     columns = 8
@@ -50,7 +58,6 @@ def main() -> None:
     draw.text((x, 8), "winner", GOLD, font)
     sheet.paste(_up(result.best.image, BIG), (x, TOP))
     draw.text((x, TOP + BIG + 8), f"{chosen.reward} {result.best.reward:.1f}", FAINT, small)
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
     sheet.save(chosen.out, optimize=True)
     print(f"{chosen.out}: {result.baseline.reward:.2f} -> {result.best.reward:.2f}")
 

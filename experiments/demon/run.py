@@ -1,20 +1,19 @@
 """Demon on real networks: reward against evaluations, its settings, and its four ways of looking ahead.
 
-    python experiments/demon/pocket.py --models pocket,pocket-unet --sibling pocket=pocket-turbo       # hours
-    python experiments/demon/pocket.py --smoke --out /tmp/tiny                                         # a minute
-    python experiments/demon/pocket.py --models mixture --reward brightness --watch jpeg_size --smoke --out /tmp/tiny
+    python -m experiments.demon run --models pocket,pocket-unet --sibling pocket=pocket-turbo       # hours
+    python -m experiments.demon run --quick                                                         # a minute
+    python -m experiments.demon run --quick --models mixture --reward brightness --watch jpeg_size
 
-Parts: `curve` (tanh, boltzmann and best of K per step, against best of N pictures of the ODE and of the plain SDE that cost
-as much), `settings` (K, tau, beta, one at a time), `estimates` (ode, few, clean, sibling: reward, network rows, seconds).
-A row is one winner: what optimised it, what only watched, what it cost. Rows are appended to rows.csv as they are made, and a
-second call makes only what is missing. Intervals are 95 % bootstrap intervals over prompts of means over seeds;
-`spread` is the mean distance between the winners of a prompt's seeds (root mean square of pixels).
+Parts: `curve` (tanh, boltzmann and best of K per step, against best of N pictures of the ODE and of the plain SDE
+that cost as much), `settings` (K, tau, beta, one at a time), `estimates` (ode, few, clean, sibling: reward, network
+rows, seconds). A row is one winner: what optimised it, what only watched, what it cost. Rows are appended to rows.csv
+as they are made, and a second call makes only what is missing. Intervals are 95 % bootstrap intervals over prompts of
+means over seeds; `spread` is the mean distance between the winners of a prompt's seeds (root mean square of pixels).
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 import json
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from experiments import common
 from fairlead.bench import statistics
 from fairlead.core.key import Key
 from fairlead.run import engine, models
@@ -43,7 +43,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "best of K": {"weights": "boltzmann", "tau": 0.0},
 }
 PROMPTS = (
-    "a photo of a red apple left of a dog;a photo of four clocks;a photo of a blue car above a cat;a photo of three bananas;"
+    "a photo of a red apple left of a dog;a photo of four clocks;a photo of a blue car above a cat;a photo of three "
+    "bananas;"
     "a photo of a green bird;a photo of a cat and a bus;a photo of two dogs;a photo of a yellow kite right of a chair;"
     "a photo of a clock below an apple;a photo of a purple bear;a photo of a bicycle and a banana;a photo of a red bus;"
     "a photo of three cats;a photo of a dog above a car;a photo of a pink couch;a photo of a zebra left of a boat"
@@ -91,7 +92,7 @@ class Bench:
         spec = self.spec(job, self.o.prompts[0], 0, 1e6)
         if spec.id() not in self._units:
             found = price(spec)
-            self._units[spec.id()] = found.unit.nfe, found.plain.nfe
+            self._units[spec.id()] = found.cost_per_candidate.nfe, found.baseline.nfe
         return self._units[spec.id()]
 
     def jobs(self) -> Iterator[Job]:
@@ -187,7 +188,8 @@ def table(rows: Sequence[dict[str, str]], pictures: Path) -> str:
     cells: dict[tuple[str, str], dict[tuple[str, str], list[dict[str, str]]]] = defaultdict(lambda: defaultdict(list))
     for r in rows:
         cells[r["model"], r["part"]][r["method"], r["setting"]].append(r)
-    said = "Written by `pocket.py`; means over prompts with 95 % bootstrap intervals; costs are means of one winner."
+    said = "Written by `python -m experiments.demon`; means over prompts with 95 % bootstrap intervals; costs are "
+    "means of one winner."
     lines = ["# Demon", "", said]
     for (model, part), own in cells.items():
         terms = sorted({t for some in own.values() for r in some for t in json.loads(r["terms"])})
@@ -209,7 +211,9 @@ def table(rows: Sequence[dict[str, str]], pictures: Path) -> str:
 
 
 def gaps(own: dict[tuple[str, str], list[dict[str, str]]]) -> list[str]:
-    """Lines: the optimised reward minus that of the full rollout, prompt by prompt, and the share of its network rows."""
+    """Lines: the optimised reward minus that of the full rollout, prompt by prompt, and the share of its network
+    rows.
+    """
     full = own.get(("ode", ""), [])
     theirs = {(r["prompt"], r["seed"]): r for r in full}
     lines = ["", "| method | setting | reward minus that of `ode`, paired | of its rows |", "|---|---|---|---|"]
@@ -229,8 +233,8 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; `--smoke` is the smallest setting."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command line; `--quick` is the smallest setting."""
+    p = common.parser(__doc__, Path(__file__).parent / "pocket")
     p.add_argument("--models", default="pocket")
     p.add_argument("--sibling", action="append", default=[], metavar="MODEL=DISTILLED")
     p.add_argument("--reward", default="clip_score")
@@ -240,17 +244,13 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--steps", type=int, default=20)
     p.add_argument("--k", type=int, default=16)
     p.add_argument("--parts", default="curve,settings,estimates")
-    p.add_argument("--smoke", action="store_true")
-    p.add_argument("--out", type=Path, default=Path(__file__).parent / "pocket")
-    o = p.parse_args(argv)
+    o = common.parse(p, argv)
     o.models, o.parts, o.sibling = o.models.split(","), o.parts.split(","), dict(s.split("=", 1) for s in o.sibling)
-    path = Path(o.prompts)
-    text = path.read_text().splitlines() if len(o.prompts) < 250 and path.is_file() else o.prompts.split(";")
-    o.prompts = [line.strip() for line in text if line.strip()]
+    o.prompts = common.prompts_from(o.prompts)
     o.watch = tuple(o.watch or ("aesthetic", "detector"))
     o.lengths, o.ks, o.betas = (10, 20, 40), (2, 4, 8, 32), (0.02, 0.05, 0.2, 0.5)
     o.taus = ("adaptive", "adaptive_first", 0.0, 0.1, 1.0)
-    if o.smoke:
+    if o.quick:
         o.prompts, o.seeds, o.steps, o.k, o.lengths = o.prompts[:1], 1, 4, 3, (3,)
         o.ks, o.betas, o.taus = (2,), (0.5,), ("adaptive",)
     o.pictures = o.out / "pictures"
@@ -262,27 +262,26 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then the tables."""
     o = options(argv)
-    bench, path = Bench(o), o.out / "rows.csv"
-    rows = list(csv.DictReader(path.open())) if path.exists() else []
-    done = {
-        tuple("" if "NFE" in r[f] else r[f] for f in ("model", "part", "method", "setting", "prompt", "seed"))
-        for r in rows
-    }
-    jobs = list(bench.jobs())
-    with path.open("a", newline="") as handle:
-        write = csv.DictWriter(handle, FIELDS)
-        if not rows:
-            write.writeheader()
-        for seed, prompt, job in itertools.product(range(o.seeds), o.prompts, jobs):
-            if (job.model, job.part, job.method, job.setting, prompt, str(seed)) in done:
-                continue
-            made = list(bench.rows(job, prompt, seed))
-            write.writerows(made)
-            handle.flush()
-            what = f"{job.model} {job.part} {job.method} {job.setting}"
-            print(f"{prompt!r} seed {seed}: {what}: {made[-1]['reward']:.4g}", flush=True)
-    (o.out / "results.md").write_text(table(list(csv.DictReader(path.open())), o.pictures))
+    kept = common.Rows(o.out / "rows.csv")
+    if o.word == "run":
+        make(o, kept)
+    (o.out / "results.md").write_text(table(kept.read(), o.pictures))
     print(o.out / "results.md")
+
+
+def make(o: argparse.Namespace, kept: common.Rows) -> None:
+    """The rows that are missing."""
+    bench = Bench(o)
+    names = ("model", "part", "method", "setting", "prompt", "seed")
+    done = {tuple("" if "NFE" in row[name] else row[name] for name in names) for row in kept.read()}
+    jobs = list(bench.jobs())
+    for seed, prompt, job in itertools.product(range(o.seeds), o.prompts, jobs):
+        if (job.model, job.part, job.method, job.setting, prompt, str(seed)) in done:
+            continue
+        made = list(bench.rows(job, prompt, seed))
+        kept.append(made)
+        what = f"{job.model} {job.part} {job.method} {job.setting}"
+        print(f"{prompt!r} seed {seed}: {what}: {made[-1]['reward']:.4g}", flush=True)
 
 
 if __name__ == "__main__":

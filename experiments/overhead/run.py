@@ -1,6 +1,6 @@
 """What fairlead adds to the work itself, and which settings make the work fast. Everything is measured side by side.
 
-    python experiments/overhead/measure.py [--repeats 7] [--settings] [--out experiments/overhead/results.md]
+    python -m experiments.overhead run [--repeats 7] [--settings]
 
 The bare side calls the same network rows, decodes and reward passes with nothing around them: no keys, no ledger, no
 store, no PNG. Both sides use one loaded model in one process and take turns; the ratio is of medians, its interval from
@@ -13,18 +13,18 @@ import argparse
 import platform
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from experiments import common
 from fairlead.core.cost import INFINITE
 from fairlead.core.model import whole
-from fairlead.run import engine, machine, models
-from fairlead.run.clock import Clock
+from fairlead.run import engine, models
 from fairlead.run.executor import Local
 from fairlead.run.spec import make_spec
-from fairlead.run.store import Store
 
 PROMPT = "a photo of a red apple left of a dog"
 
@@ -33,7 +33,7 @@ def bare(worker, spec, images: int) -> float:
     """Seconds for `images` pictures: network, decoder and reward, and only them."""
     model, net = worker.model, worker.model.net
     sigmas = [level.sigma for level in model.levels(spec.steps)]
-    cond = worker._batch(spec.batch)
+    cond = model.encode([spec.prompt] * spec.batch)
     since = time.perf_counter()
     with torch.no_grad(), worker.meter.grant(INFINITE):
         for _ in range(images // spec.batch):
@@ -62,18 +62,14 @@ def bare(worker, spec, images: int) -> float:
     return time.perf_counter() - since
 
 
-def controlled(executor, spec) -> float:
-    """Seconds for the same pictures through engine, ledger, store and PNG files, as `fairlead run` does after loading."""
+def controlled(worker, spec) -> float:
+    """Seconds for the same pictures through engine, ledger, store and PNG files, as `fairlead run` does after
+    loading.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         since = time.perf_counter()
-        drive = engine._Drive(spec, executor, Clock(spec, lambda p: None))
-        drive.check_affordable()
-        store = Store.create(Path(scratch) / "run", spec, machine.versions(), "now")
-        with store.lock():
-            drive.run(store, lambda: False)
-        seconds = time.perf_counter() - since
-        store.close()
-    return seconds
+        engine.start(spec, Path(scratch) / "run", model=worker.model, reward=worker.reward).close()
+        return time.perf_counter() - since
 
 
 def overhead(repeats: int) -> list[str]:
@@ -81,19 +77,16 @@ def overhead(repeats: int) -> list[str]:
     spec = models.with_dtype(
         make_spec(PROMPT, budget="nfe=640", batch=16, steps=20, defaults=models.defaults("pocket"))
     )
-    executor = Local(spec)
-    worker = executor.worker
+    worker = Local(spec).worker
     images = 32
     ours, theirs = [], []
     for turn in range(repeats + 1):
-        a = controlled(executor, spec)
+        a = controlled(worker, spec)
         b = bare(worker, spec, images)
         if turn:
             ours.append(a)
             theirs.append(b)
-    pick = np.random.default_rng(0).integers(0, repeats, (2000, repeats))
-    ratios = np.median(np.array(ours)[pick], 1) / np.median(np.array(theirs)[pick], 1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
+    ratio, low, high = common.ratio_of_medians(ours, theirs)
     return [
         f"Best of {images}, 20 steps, batch 16, {spec.model.settings['dtype']}, {torch.get_num_threads()} threads, "
         f"{repeats} turns each.",
@@ -102,7 +95,7 @@ def overhead(repeats: int) -> list[str]:
         "|---|---|",
         f"| fairlead, from loaded model to written pictures | {np.median(ours):.2f} |",
         f"| the same network rows, decodes and reward passes, bare | {np.median(theirs):.2f} |",
-        f"| **ratio** | **{np.median(ours) / np.median(theirs):.3f}** (95 %: {low:.3f} to {high:.3f}) |",
+        f"| **ratio** | **{ratio:.3f}** (95 %: {low:.3f} to {high:.3f}) |",
     ]
 
 
@@ -134,20 +127,24 @@ def settings(repeats: int) -> list[str]:
     return out
 
 
-def main() -> None:
-    """Print, and write if asked."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--repeats", type=int, default=7)
-    options.add_argument("--settings", action="store_true", help="also measure batch, number format and attention")
-    options.add_argument("--out", type=Path)
-    chosen = options.parse_args()
-    lines = ["# Overhead", "", f"{platform.machine()}, torch {torch.__version__}.", "", *overhead(chosen.repeats)]
-    if chosen.settings:
-        lines += ["", "Milliseconds per network row:", "", *settings(chosen.repeats)]
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if chosen.out:
-        chosen.out.write_text(text)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, write the report and print it."""
+    p = common.parser(__doc__, Path(__file__).parent / "results.md")
+    p.add_argument("--repeats", type=int, default=7)
+    p.add_argument("--settings", action="store_true", help="also measure batch, number format and attention")
+    o = common.parse(p, argv)
+    if o.word == "run":
+        o.out.write_text("\n".join(measure(o)) + "\n")
+    common.show(o.out)
+
+
+def measure(o: argparse.Namespace) -> list[str]:
+    """The lines of the report."""
+    repeats = 1 if o.quick else o.repeats
+    lines = ["# Overhead", "", f"{platform.machine()}, torch {torch.__version__}.", "", *overhead(repeats)]
+    if o.settings:
+        lines += ["", "Milliseconds per network row:", "", *settings(repeats)]
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the rows of scaling.py say: intervals, the algorithm x verifier table, curves, and the paper's findings in them."""
+"""What the rows say: intervals, the algorithm x verifier table, curves, and the paper's findings in them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from experiments import common
 from fairlead.core.key import Key
 
 Row = dict[str, Any]
@@ -20,21 +19,7 @@ Cell = tuple[str, str, float, str]
 ORACLE = "oracle"
 """The judge as a metric, and as the verifier that only random search has."""
 ORDER = ("random", "zero_order", "evolution", "trust_region", "bayes_opt", "paths", "dfs", "first_order", "steps")
-RESAMPLES = 2000
 COLOURS = ("#333", "#c0392b", "#2471a3", "#1e8449", "#b9770e", "#7d3c98", "#17a589", "#a04000", "#999")
-
-
-def interval(per_prompt: Sequence[float | Sequence[float]], key: Key) -> tuple[float, float, float]:
-    """Mean and its 95 % bootstrap interval over prompts, and over the seeds of each where there are several."""
-    table = [[v] if isinstance(v, float) else list(v) for v in per_prompt]
-    mean = sum(sum(v) / len(v) for v in table) / len(table)
-    seeds = max(len(v) for v in table)
-    x = torch.tensor([[v[i % len(v)] for i in range(seeds)] for v in table], dtype=torch.float64)
-    rows = (key.uniform(RESAMPLES, len(x)) * len(x)).long()
-    columns = (key.fold("seeds").uniform(RESAMPLES, len(x), seeds) * seeds).long()
-    means = x[rows[..., None], columns].mean((1, 2))
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return mean, low, high
 
 
 class Found:
@@ -55,14 +40,16 @@ class Found:
         cell = self.values.get(where)  # type: ignore[call-overload]
         if not cell:
             return None
-        return interval([list(seeds.values()) for seeds in cell.values()], Key.root(0).fold(*map(str, where)))
+        return common.bootstrap_seeds(
+            [list(seeds.values()) for seeds in cell.values()], Key.root(0).fold(*map(str, where))
+        )
 
     def gap(self, a: Cell, b: Cell) -> tuple[float, float, float] | None:
         """Mean of a minus b over the prompts and seeds both have, with its interval."""
         first, second = self.values.get(a, {}), self.values.get(b, {})
         both = [[v - second[p][s] for s, v in seeds.items() if s in second.get(p, {})] for p, seeds in first.items()]
         both = [v for v in both if v]
-        return interval(both, Key.root(0).fold("gap", *map(str, (*a, *b)))) if both else None
+        return common.bootstrap_seeds(both, Key.root(0).fold("gap", *map(str, (*a, *b)))) if both else None
 
 
 def text(value: tuple[float, float, float] | None, sign: bool = False) -> str:
@@ -162,7 +149,8 @@ def markdown(found: Found, verifiers: Sequence[str], metrics: Sequence[str], set
     lines = [
         "# Scaling of noise search",
         "",
-        f"{setting} {len(prompts)} prompts, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; means with 95 % bootstrap "
+        f"{setting} {len(prompts)} prompts, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}; means with 95 % "
+        "bootstrap "
         "intervals over prompts and seeds, differences over pairs.",
         "",
         "## Findings",

@@ -1,24 +1,23 @@
 """Scaling curves of noise search: reward and held-out metrics of the winner against evaluations spent.
 
-    python experiments/noise_search/scaling.py --model pocket-turbo --steps 4 --images 64 --part 1/2 --out DIR   # one core
-    python experiments/noise_search/scaling.py --model pocket-turbo --steps 4 --images 64 --part 2/2 --out DIR   # the other
-    python experiments/noise_search/scaling.py --model pocket-turbo --steps 4 --images 64 --report --out DIR     # tables
-    python experiments/noise_search/scaling.py --model mixture --verifier b=brightness --verifier j=jpeg_size \
-        --judge brightness --prompts "a;b" --images 8 --steps 4 --out /tmp/tiny          # seconds
+    python -m experiments.noise_search run --model pocket-turbo --steps 4 --images 64 --part 1/2 --out DIR   # one core
+    python -m experiments.noise_search run --model pocket-turbo --steps 4 --images 64 --part 2/2 --out DIR   # the other
+    python -m experiments.noise_search report --model pocket-turbo --steps 4 --images 64 --out DIR           # tables
+    python -m experiments.noise_search run --quick --model mixture --verifier b=brightness \
+        --verifier j=jpeg_size --judge brightness --prompts "a;b"                                            # seconds
 
 Random search renders one pool per prompt and seed, and every verifier picks from it; so does the oracle, the judge
 itself, which knows the answer and is only an upper bound. Every other search runs once per verifier to the largest
 budget and is read at the smaller ones; search over paths is not anytime, so it runs once per budget (every second one),
 with the number of children that budget affords. `steps` spends the budget on denoising steps of one picture.
 Rows are appended to rows*.jsonl as they are made, and a second call makes only what is missing; after `--minutes` no
-new prompt is begun. What the rows say is in say.py.
+new prompt is begun. What the rows say is in report.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,22 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 
+from experiments import common
+from experiments.noise_search import report
+from experiments.noise_search.report import ORACLE, Row
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.reward import Reward
 from fairlead.run import engine, models, registry
 from fairlead.run.price import price
 from fairlead.run.records import Candidate
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Part, make_spec, parse_reward, reward_parts
 from fairlead.run.store import Store
-from fairlead.run.worker import build_reward
-
-sys.path.insert(0, str(Path(__file__).parent))
-import say
-from say import ORACLE, Row
 
 VERIFIERS = {
     "clip": "clip_score",
@@ -60,7 +57,9 @@ SEARCHES: dict[str, dict[str, Any]] = {
     "dfs": {"steer": "dfs"},
 }
 METHODS = ("random", "zero_order", "evolution", "trust_region", "bayes_opt", "paths", "steps")
-"""Without --methods. dfs, whose cost hangs on the scores, and first_order, at four times the work, are asked for by name."""
+"""Without --methods. dfs, whose cost hangs on the scores, and first_order, at four times the work, are asked for by
+name.
+"""
 GROUP = 2
 """Samples kept by search over paths: Paths-2 of the paper."""
 
@@ -83,10 +82,7 @@ def leaf(part: Part) -> Reward:
 
 def pictures(folder: Path, chosen: Sequence[Candidate]) -> Tensor:
     """[n, 3, H, W] in [0, 1], as saved."""
-    import numpy as np
-
-    read = [np.asarray(Image.open(folder / c.image).convert("RGB")) for c in chosen]
-    return torch.from_numpy(np.stack(read)).permute(0, 3, 1, 2).float() / 255
+    return common.pictures(folder / candidate.image for candidate in chosen)
 
 
 class Scored:
@@ -184,7 +180,7 @@ class Maker:
         def nfe(children: int) -> float:
             if children not in _PRICES:
                 spec = make_spec(self.prompt, model=self.o.model, steps=self.o.steps, reward=formula, **words(children))
-                _PRICES[children] = price(spec).unit.nfe * GROUP
+                _PRICES[children] = price(spec).cost_per_candidate.nfe * GROUP
             return _PRICES[children]
 
         one, two = nfe(1), nfe(2)
@@ -227,23 +223,17 @@ def read(folder: Path) -> list[Row]:
 
 
 def prompts_of(text: str | None, count: int) -> list[str]:
-    """A file with one prompt per line, prompts between semicolons, or GenEval's grammar over the pocket world's words."""
+    """A file with one prompt per line, prompts between semicolons, or GenEval's grammar over the pocket world's
+    words.
+    """
     if text is None:
-        from fairlead.bench import geneval
-        from fairlead.pocket import world
-
-        every = geneval.generate(world.NAMES, seed=44)
-        tags = list(dict.fromkeys(p.tag for p in every))
-        lists = [[p.text for p in every if p.tag == tag] for tag in tags]
-        return [row for rows in zip(*lists, strict=False) for row in rows][:count]
-    path = Path(text)
-    lines = path.read_text().splitlines() if path.is_file() else text.split(";")
-    return [line.strip() for line in lines if line.strip()][:count]
+        return [p.text for p in common.world_prompts(count, 44)]
+    return common.prompts_from(text)[:count]
 
 
 def options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line, with the formulas looked up."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = common.parser(__doc__, Path(__file__).parent / "results")
     p.add_argument("--model", default="pocket")
     p.add_argument("--prompts", help="file, or prompts between semicolons; left out, generated")
     p.add_argument("--count", type=int, default=40)
@@ -261,12 +251,9 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     p.add_argument("--part", default="1/1", metavar="K/N", help="every N-th prompt, from the K-th")
     p.add_argument("--minutes", type=float, default=1e9, help="begin no new prompt after so long")
-    p.add_argument("--smoke", action="store_true", help="2 prompts, 8 pictures of 4 steps")
-    p.add_argument("--report", action="store_true", help="make nothing, only say what there is")
-    p.add_argument("--out", type=Path, required=True)
-    o = p.parse_args(argv)
+    o = common.parse(p, argv)
     o.control = o.control or o.model
-    if o.smoke:
+    if o.quick:
         o.count, o.images, o.steps = 2, 8, 4
     o.verifiers = dict(v.split("=", 1) for v in o.verifier) if o.verifier else VERIFIERS
     single = {k: f for k, f in o.verifiers.items() if not getattr(build(f), "relative", False)}
@@ -315,10 +302,9 @@ def said(o: argparse.Namespace) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Make what is missing, then write what it says."""
     o = options(argv)
-    o.out.mkdir(parents=True, exist_ok=True)
-    if not o.report:
+    if o.word == "run":
         make(o)
-    say.write(o.out, read(o.out), list(o.verifiers), list(o.metrics), said(o))
+    report.write(o.out, read(o.out), list(o.verifiers), list(o.metrics), said(o))
     print(o.out / "tables.md")
 
 

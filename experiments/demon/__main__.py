@@ -1,0 +1,5 @@
+"""`python -m experiments.demon`: see run.py."""
+
+from experiments.demon.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m experiments.hero`: see run.py."""
+
+from experiments.hero.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m experiments.lidar`: see run.py."""
+
+from experiments.lidar.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m experiments.seeds`: see run.py."""
+
+from experiments.seeds.run import main
+
+main()
