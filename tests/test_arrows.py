@@ -19,7 +19,7 @@ APP_READS = {
     "run.store",
     "run.records",
     "run.registry",
-    "run.desk",
+    "run.question_store",
     "run.view",
     "run.held_out",
     "run.folders",
@@ -121,7 +121,7 @@ def test_the_test_sees_a_wrong_arrow() -> None:
 LIGHT = [
     "fairlead",
     "fairlead.run",
-    "fairlead.run.desk",
+    "fairlead.run.question_store",
     "fairlead.core.people",
     "fairlead.run.spec",
     "fairlead.run.store",

@@ -92,7 +92,7 @@ class Bench:
         spec = self.spec(job, self.o.prompts[0], 0, 1e6)
         if spec.id() not in self._units:
             found = price(spec)
-            self._units[spec.id()] = found.unit.nfe, found.plain.nfe
+            self._units[spec.id()] = found.cost_per_candidate.nfe, found.baseline.nfe
         return self._units[spec.id()]
 
     def jobs(self) -> Iterator[Job]:

@@ -39,8 +39,8 @@ from fairlead.core.steering import Chain
 from fairlead.metrics.features import Encoder, Pixels
 from fairlead.metrics.vendi import kernel, mean_cosine, pairwise_vendi, vendi
 from fairlead.run import models, registry
+from fairlead.run.rewards import build_reward, reward_leaf
 from fairlead.run.spec import Part, make_spec, parse_reward
-from fairlead.run.worker import build_reward, reward_leaf
 
 CHUNK = 8
 """Prompts whose pictures are in memory at once"""

@@ -48,9 +48,9 @@ from fairlead.metrics.features import Encoder
 from fairlead.run import engine, machine, models, registry
 from fairlead.run.executor import Local
 from fairlead.run.records import Candidate, Task
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Part, Spec, make_spec, parse_reward, parse_settings
 from fairlead.run.store import Store
-from fairlead.run.worker import build_reward
 
 TSV = Path("data", "partiprompts", "PartiPrompts.tsv")
 CANONICAL = {"aesthetic": "aesthetic", "clip": "clip_score(scale='cosine')"}
@@ -297,8 +297,7 @@ def measure(o: argparse.Namespace, method: str, batch: int) -> dict[str, Any]:
     """
     torch.set_num_threads(o.threads)
     spec = specs(o, "a photo of a dog", 0.5)[method]
-    wants = bool(engine.search_class(spec).wants_gradient)
-    local = Local(spec, want_gradient=wants)
+    local = Local(spec)
     keys = [Key.root(0).fold(i) for i in range(batch)]
     task = Task(
         tuple(range(batch)), tuple(Proposal(local.space.draw(k), k) for k in keys), tuple(range(batch)), INFINITE

@@ -36,6 +36,7 @@ from fairlead.pocket import load
 from fairlead.pocket.judge import Detector
 from fairlead.run import machine, memory, models, registry
 from fairlead.run.records import Task
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Part, Spec, make_spec
 from fairlead.run.worker import Worker
 from fairlead.steering.lidar import Lidar
@@ -133,7 +134,7 @@ class Bench:
     def worker(self, prompt: str, words: dict[str, Any]) -> Worker:
         words = {"sampler": "euler", "batch": 64, **words}
         spec: Spec = make_spec(prompt, model=self.args.model, reward=self.args.reward, steps=self.args.steps, **words)
-        return Worker(spec, reward=self.reward, model=self.model, siblings=self.siblings)
+        return Worker(resolve(spec, reward=self.reward, model=self.model, siblings=self.siblings))
 
     def pictures(self, worker: Worker, n: int, steering: Chain, first: int = 0) -> Pictures:
         """n pictures of the prompt from the first on, the same noise for every method, in one group."""

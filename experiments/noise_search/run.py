@@ -37,9 +37,9 @@ from fairlead.core.reward import Reward
 from fairlead.run import engine, models, registry
 from fairlead.run.price import price
 from fairlead.run.records import Candidate
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Part, make_spec, parse_reward, reward_parts
 from fairlead.run.store import Store
-from fairlead.run.worker import build_reward
 
 VERIFIERS = {
     "clip": "clip_score",
@@ -180,7 +180,7 @@ class Maker:
         def nfe(children: int) -> float:
             if children not in _PRICES:
                 spec = make_spec(self.prompt, model=self.o.model, steps=self.o.steps, reward=formula, **words(children))
-                _PRICES[children] = price(spec).unit.nfe * GROUP
+                _PRICES[children] = price(spec).cost_per_candidate.nfe * GROUP
             return _PRICES[children]
 
         one, two = nfe(1), nfe(2)

@@ -137,7 +137,7 @@ def score(
     """
     from fairlead.run import scoring
     from fairlead.run.formula import parse_reward
-    from fairlead.run.worker import build_reward, reward_leaf
+    from fairlead.run.rewards import build_reward, reward_leaf
 
     listed = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     found = scoring.collect([Path(p) for p in listed], prompt, None if prompts is None else Path(prompts))

@@ -61,9 +61,9 @@ def png(index: int, side: int = 64) -> bytes:
     return buffer.getvalue()
 
 
-def task(indices: Sequence[int], plain: bool = False) -> Task:
+def task(indices: Sequence[int], is_baseline: bool = False) -> Task:
     proposals = tuple(FakeProposal(Point(i), FakeKey(blake2b(b"%d" % i, digest_size=16).digest())) for i in indices)
-    return Task(tuple(indices), proposals, tuple(indices), Cost(), plain)  # type: ignore[arg-type]
+    return Task(tuple(indices), proposals, tuple(indices), Cost(), is_baseline)  # type: ignore[arg-type]
 
 
 def write_run(
@@ -92,7 +92,7 @@ def write_run(
         return Outcome(index, reward, {} if math.isnan(reward) else dict(terms(reward)), each, picture(index))
 
     if baseline is not None:
-        store.record(task([BASELINE], plain=True), [outcome(BASELINE, baseline)], each)
+        store.record(task([BASELINE], is_baseline=True), [outcome(BASELINE, baseline)], each)
     for start in range(0, len(rewards), batch):
         part = list(range(start, min(start + batch, len(rewards))))
         store.record(task(part), [outcome(i, rewards[i]) for i in part], each * len(part))

@@ -318,9 +318,9 @@ def test_dry_run_and_price_write_nothing(
 ) -> None:
     unit = Cost(nfe=20, forwards=40, decodes=1, scores=1)
     priced = SimpleNamespace(
-        unit=unit,
-        plain=Cost(),
-        once=Cost(nfe=5),
+        cost_per_candidate=unit,
+        baseline=Cost(),
+        setup_cost=Cost(nfe=5),
         finals=Cost(),
         candidates=31,
         total=unit * 31 + Cost(nfe=5),
@@ -328,7 +328,7 @@ def test_dry_run_and_price_write_nothing(
         memory=None,
         batch=16,
         dollars=0.0,
-        asked=SimpleNamespace(expected=0.0, most=0.0),
+        queries=SimpleNamespace(expected=0.0, most=0.0),
     )
     monkeypatch.setitem(sys.modules, "fairlead.run.price", SimpleNamespace(price=lambda spec: priced))
     assert main([*RUN, *flag]) == 0

@@ -14,7 +14,7 @@ import pytest
 
 from fairlead.app.cli import main
 from fairlead.bench import geneval, judging, painting, prompts, statistics, suites
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, png
 from fairlead.run.spec import make_spec
@@ -61,11 +61,11 @@ def test_files_of_prompts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"one\r\n\r\n two ")
     assert [a.text for a in prompts.read(tmp_path / "a.txt")] == ["one", "two"]
     (tmp_path / "b.csv").write_text('No.,Prompts,Category\n1,"a, b",X \n')
-    assert prompts.read(tmp_path / "b.csv") == [Asked("a, b", "X", {"no.": "1"})]
+    assert prompts.read(tmp_path / "b.csv") == [BenchmarkPrompt("a, b", "X", {"no.": "1"})]
     (tmp_path / "c.tsv").write_text('Prompt\tCategory\n"quoted" thing\tX\n')
     assert prompts.read(tmp_path / "c.tsv")[0].text == '"quoted" thing'
     (tmp_path / "d.jsonl").write_text('{"prompt": "p", "tag": "t"}\n')
-    assert prompts.read(tmp_path / "d.jsonl") == [Asked("p", "t")]
+    assert prompts.read(tmp_path / "d.jsonl") == [BenchmarkPrompt("p", "t")]
     (tmp_path / "e.csv").write_text("x,y\n1,2\n")
     with pytest.raises(FairleadError, match="no column of prompts"):
         prompts.read(tmp_path / "e.csv")
@@ -205,7 +205,7 @@ def test_aggregation() -> None:
 
 def test_the_noise_of_a_picture_depends_on_nothing_else(tmp_path: Path) -> None:
     spec = make_spec("x", model="mixture", reward="brightness", steps=2)
-    asked = tuple(map(Asked, ("one", "two", "one")))
+    asked = tuple(map(BenchmarkPrompt, ("one", "two", "one")))
     job = painting.Job(suites.Suite("prompts", asked, "", 2), spec, 2, 5, True)
     seeds = {(p.index, p.number): job.spec(p).seed for p in job.pictures()}
     assert len(set(seeds.values())) == 6

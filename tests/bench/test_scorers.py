@@ -15,7 +15,7 @@ from torch.nn import functional as F
 import by_path
 from fairlead.bench import blip_vqa, compbench, mask2former, open_detector, phrases
 from fairlead.bench.geneval import COLOURS
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 from fairlead.core.key import Key
 
 
@@ -109,7 +109,9 @@ def test_tiny_mask2former_runs_from_picture_to_rule(tmp_path: Path) -> None:
     monkey = mask2former.SHORT, mask2former.LONG
     mask2former.SHORT, mask2former.LONG = 64, 128
     try:
-        (row,) = judge.score(images, [Asked("p", "single_object", {"include": [{"class": "cup", "count": 1}]})])
+        (row,) = judge.score(
+            images, [BenchmarkPrompt("p", "single_object", {"include": [{"class": "cup", "count": 1}]})]
+        )
         (found,) = detector.detect(images)
     finally:
         mask2former.SHORT, mask2former.LONG = monkey
@@ -240,10 +242,10 @@ def test_the_judge_names_what_scored_and_multiplies(monkeypatch: pytest.MonkeyPa
     judge.__dict__["vqa"] = lambda image, questions: [told[q] for q in questions]
     judge.__dict__["detector"] = lambda image, nouns: [(n, 0.8, box) for n, box in zip(nouns, (A, B), strict=False)]
     asked = [
-        Asked("a red cup and a blue cat", "color"),
-        Asked("a cup on the left of a cat", "spatial"),
-        Asked("two boys", "numeracy"),
-        Asked("it rained", "texture"),
+        BenchmarkPrompt("a red cup and a blue cat", "color"),
+        BenchmarkPrompt("a cup on the left of a cat", "spatial"),
+        BenchmarkPrompt("two boys", "numeracy"),
+        BenchmarkPrompt("it rained", "texture"),
     ]
     rows = judge.score(torch.zeros(4, 3, 8, 8), asked)
     parts = ["color [blip-vqa]", "spatial [spatial-owl]", "numeracy [numeracy-owl]", "texture [blip-vqa]"]

@@ -23,6 +23,7 @@ from fairlead.core.steering import Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local
+from fairlead.run.setup import resolve
 from fairlead.run.worker import Worker
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
@@ -92,9 +93,9 @@ def test_runs_with_a_sibling_resume_bit_for_bit(asking: None, tmp_path: Path) ->
 
 def test_a_model_that_is_loaded_is_not_loaded_again(asking: None) -> None:
     other = Mixture(seed=5, modes=3)
-    worker = Worker(spec(model="mine"), siblings={"mine": other})
+    worker = Worker(resolve(spec(model="mine"), siblings={"mine": other}))
     assert worker.siblings["mine"].model is other
-    same = Worker(spec(model="mixture"))
+    same = Worker(resolve(spec(model="mixture")))
     assert same.siblings["mixture"].model is same.model
 
 
@@ -110,7 +111,7 @@ def test_a_model_that_is_loaded_is_not_loaded_again(asking: None) -> None:
 )
 def test_what_cannot_be_a_sibling_is_one_sentence(asking: None, model: Any, said: str) -> None:
     with pytest.raises(FairleadError) as error:
-        Worker(spec(model=model))
+        Worker(resolve(spec(model=model)))
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 

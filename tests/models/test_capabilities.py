@@ -84,7 +84,9 @@ def test_what_a_scheduler_steps_like_is_the_default_sampler(tmp_path: Path) -> N
 
 def test_interventions_need_joint_attention(tmp_path: Path) -> None:
     name = bare(tmp_path, "StableDiffusionXLPipeline")
-    with pytest.raises(FairleadError, match=r"token_mean_damping has nothing to edit.*cross-attention"):
+    with pytest.raises(
+        FairleadError, match=r"token_mean_damping edits joint attention and .* has none.*cross-attention"
+    ):
         models.check(make_spec("a dog", model=name, reward="brightness", intervene="token_mean_damping"))
     models.check(make_spec("a dog", model=name, reward="brightness"))
 
@@ -92,7 +94,7 @@ def test_interventions_need_joint_attention(tmp_path: Path) -> None:
 def test_gradients_need_weights_that_stay(tmp_path: Path, register: Any) -> None:
     register("searches", "climb", "items:Climb")
     name = bare(tmp_path, "FluxPipeline")
-    with pytest.raises(FairleadError, match="cpu_offload='model' takes the weights away"):
+    with pytest.raises(FairleadError, match="cpu_offload='model' moves the weights away"):
         models.check(make_spec("a dog", model=name, search="climb", settings={"model": {"cpu_offload": "model"}}))
     models.check(make_spec("a dog", model=name, search="climb", settings={"model": {"cpu_offload": "text"}}))
 

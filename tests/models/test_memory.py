@@ -18,10 +18,11 @@ from fairlead.models.mixture import Mixture
 from fairlead.models.sd3 import StableDiffusion3
 from fairlead.models.sdxl import StableDiffusionXL
 from fairlead.run import engine, memory, models
-from fairlead.run.price import footprint, price
+from fairlead.run.dry_run import footprint
+from fairlead.run.price import price
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Part, make_spec
 from fairlead.run.store import Store
-from fairlead.run.worker import Worker
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_what_a_steering_asks_for_at_once_is_counted(sdxl: str, register: Callab
 
     def need(**words: Any) -> memory.Footprint:
         spec = make_spec("a dog", model=Part("python", {}), reward="brightness", steps=10, batch=4, **words)
-        found = footprint(Worker(spec, model=StableDiffusionXL(sdxl), want_gradient=words.get("search") == "climb"))
+        found = footprint(resolve(spec, model=StableDiffusionXL(sdxl)))
         assert found is not None
         return found
 

@@ -19,8 +19,8 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.reward import Function, Reward
 from fairlead.run import registry
 from fairlead.run.formula import Part, parse_reward, reward_text
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import Spec, make_spec
-from fairlead.run.worker import build_reward
 
 LEAVES = ("brightness", "jpeg_size", "aesthetic")
 

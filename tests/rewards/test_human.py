@@ -15,7 +15,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.people import Question
 from fairlead.rewards.human import Human
 from fairlead.run import engine
-from fairlead.run.desk import Desk
+from fairlead.run.question_store import QuestionStore
 from fairlead.run.store import Store
 
 RUN = ["run", "a dog", "-m", "mixture", "--steps", "5", "--batch", "4"]
@@ -90,7 +90,7 @@ def test_a_run_is_answered_in_the_terminal(
     monkeypatch.setattr("sys.stdin", io.StringIO("1\n2\n"))
     assert main(["answer", str(out)]) == 0
     assert [c.reward for c in Store.open(out).candidates()] == [0.0, 1.0, 1.0, 0.5, 2.0]
-    assert not Desk(out).pending()
+    assert not QuestionStore(out).pending()
     assert main(["answer", str(out)]) == 0
     assert "Nothing waits" in capsys.readouterr().err
 
@@ -98,14 +98,14 @@ def test_a_run_is_answered_in_the_terminal(
 def test_wrong_answers_and_wrong_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     main([*RUN, "--reward", "human", "--budget", "nfe=20", "--out", str(out)])
-    name = Desk(out).pending()[0].name
+    name = QuestionStore(out).pending()[0].name
     capsys.readouterr()
     for give, said in ((f"{name}=9", "from 1 to 4"), ("nothing=1", "no question"), ("1", "NAME=ANSWER")):
         assert main(["answer", str(out), "--give", give]) == 2
         assert said in capsys.readouterr().err
     with pytest.raises(FairleadError, match="between 2 and 36"):
         Human(k=1)
-    with pytest.raises(FairleadError, match="asks people"):
+    with pytest.raises(FairleadError, match="asks a person"):
         fairlead.run("a dog", model="mixture", reward="brightness", watch="human", steps=5, budget={"nfe": 20})
     assert main(["score", str(out), "--reward", "human"]) == 2
     assert "only a run can" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_watched_rewards_are_stored_and_change_nothing() -> None:
     assert {"brightness", "jpeg_size", "jpeg_size(quality=50)/2"} <= set(watched.candidates.columns)
     assert watched.cost.scores == 3 * alone.cost.scores
     assert watched.spec.id() != alone.spec.id()
-    with pytest.raises(FairleadError, match="held out"):
+    with pytest.raises(FairleadError, match="cannot also be watched"):
         run("brightness + jpeg_size", watch="jpeg_size")
     with pytest.raises(FairleadError, match="compares pictures or"):
         run("brightness", watch="rank_mean(jpeg_size, jpeg_size(quality=50))")

@@ -289,7 +289,7 @@ def test_a_judge_inside_demon_is_priced_first_and_capped(judge: Any, tmp_path: P
         found = price(make_spec("a dog", budget={"nfe": 60}, **words))
         assert not server.requests
         result = fairlead.run("a dog", budget={"nfe": 60}, out=tmp_path / "run", **words)
-        assert found.unit.scores == 4 * 2 + 1
+        assert found.cost_per_candidate.scores == 4 * 2 + 1
         assert len(server.requests) >= found.total.scores
         assert 0 < result.cost.dollars <= found.dollars
         each = Judge("tiny", f"{server.url}/v1", price_in=1, price_out=10).dollars("a dog")

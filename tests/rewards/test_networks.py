@@ -268,7 +268,7 @@ def test_the_self_verifier_is_a_cosine_of_features(kind: str, clip_folder: Path,
     ("make_it", "said"),
     [
         (lambda: PickScore("nobody/nothing"), "hf download nobody/nothing"),
-        (lambda: Hps("3"), "Hps version"),
+        (lambda: Hps("3"), "version '3' is unknown"),
         (lambda: ImageReward("/nowhere/ImageReward.pt"), "/nowhere/ImageReward.pt"),
         (lambda: ClipScore(scale="procent"), "percent"),
         (lambda: Aesthetic(head="head.pth"), "checkpoint"),

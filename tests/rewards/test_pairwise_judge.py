@@ -202,15 +202,17 @@ def test_demon_follows_the_judge_at_the_price_named(tmp_path: Path) -> None:
         words = steered(server, tmp_path)
         found = price(make_spec("a dog", **words))
         assert not server.requests
-        each = (found.unit.scores - 2) / 8  # of a candidate: steps asked, beside its own score and its watcher's
+        each = (
+            found.cost_per_candidate.scores - 2
+        ) / 8  # of a candidate: steps asked, beside its own score and its watcher's
         expected, most = calls("partition", 8)
-        assert (found.asked.expected, found.asked.most) == pytest.approx(
+        assert (found.queries.expected, found.queries.most) == pytest.approx(
             (2 * (each * expected + 1) + 1, 2 * (each * most + 1) + 1)
         )
         result = fairlead.run("a dog", out=tmp_path / "run", **words)
         asked = len(server.requests)
-        assert abs(asked - found.asked.expected) < 0.35 * found.asked.expected
-        assert asked <= found.asked.most
+        assert abs(asked - found.queries.expected) < 0.35 * found.queries.expected
+        assert asked <= found.queries.most
         assert 0 < result.cost.dollars <= found.dollars
         table = result.candidates
         assert table["brightness"].min() > result.baseline.terms["brightness"] + 0.05
@@ -223,7 +225,7 @@ def test_demon_follows_the_judge_at_the_price_named(tmp_path: Path) -> None:
 def test_where_nothing_competes_it_is_refused(tmp_path: Path) -> None:
     with serving(answer) as server:
         for steer in ("lidar", "reward_gradient"):
-            with pytest.raises(FairleadError, match=r"orders candidates that compete|has none"):
+            with pytest.raises(FairleadError, match=r"orders pictures that compete|has none"):
                 fairlead.run("a dog", **steered(server, tmp_path, steer=steer))
     with pytest.raises(FairleadError, match=r"scheme 'quick' is unknown"):
         PairwiseJudge("tiny", "http://x/v1", scheme="quick")

@@ -58,4 +58,4 @@ def test_a_model_without_joint_attention_is_refused_before_it_is_loaded(
 ) -> None:
     monkeypatch.setattr(models, "build", lambda *given, **named: pytest.fail("the model was loaded"))
     assert main(["calibrate-repulsion", "a dog", "--model", "pocket-unet", "--reward", "brightness"]) == 2
-    assert "repulsion has nothing to edit in 'pocket-unet'" in capsys.readouterr().err
+    assert "repulsion edits joint attention and 'pocket-unet' (StableDiffusion) has none" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from fairlead.core.reward import Function, PaidReward
 from fairlead.models.mixture import Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Part
 from fairlead.run.store import Store
 from fairlead.run.worker import Worker
@@ -168,7 +169,7 @@ def test_pieces_share_one_clock(clock: SimpleNamespace, monkeypatch: pytest.Monk
         return predict(self, x, *rest)
 
     spec = small_spec(batch=4)
-    worker = Worker(spec)
+    worker = Worker(resolve(spec))
     monkeypatch.setattr(Mixture, "predict", slow)
     monkeypatch.setattr(worker, "_fits", 1)
     (task,) = some_tasks(Local(spec), spec, sizes=(4,))

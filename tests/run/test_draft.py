@@ -25,6 +25,7 @@ from fairlead.models.mixture import Mixture
 from fairlead.run import engine, registry
 from fairlead.run.price import price
 from fairlead.run.records import Task
+from fairlead.run.setup import resolve
 from fairlead.run.store import Store
 from fairlead.run.view import View, rows
 from fairlead.run.worker import Worker
@@ -135,9 +136,9 @@ def test_an_ensemble_of_ranks_chooses_among_the_children(tmp_path: Path) -> None
     assert best.terms["brightness"] > min(c.terms["brightness"] for c in store.candidates())
     with pytest.raises(FairleadError, match="ranks the candidates"):
         engine.start(small_spec(steer="dfs", **words), tmp_path / "dfs")
-    with pytest.raises(FairleadError, match="drafts do not compare"):
+    with pytest.raises(FairleadError, match="drafts cannot be ranked"):
         engine.start(small_spec(draft=2, **words), tmp_path / "draft")
-    with pytest.raises(FairleadError, match="about drafts do not compare"):
+    with pytest.raises(FairleadError, match="about drafts cannot be compared"):
         engine.start(small_spec(draft=2, reward="human"), tmp_path / "human")
 
 
@@ -256,14 +257,14 @@ def test_gradient_of_the_checkpointed_sampler(sampler: str) -> None:
 
     spec = small_spec(search="first_order", sampler=sampler)
     reward = Function(bright, differentiable=True)
-    worker = Worker(spec, reward=reward, want_gradient=True)
+    worker = Worker(resolve(spec, reward=reward))
     key = Key.root(0).fold("x")
     x = worker.space.draw(key)
 
     def value(y: Tensor) -> float:
         with torch.no_grad(), worker.meter.grant(INFINITE):
             step = registry.resolve("samplers", sampler)
-            latent, cond = worker.space.place(y[None], worker.model, worker._batch(1), (key,))
+            latent, cond = worker.space.place(y[None], worker.model, worker._conditioning(1), (key,))
             out = sample(worker.model, step, latent, cond, worker.model.levels(4), (key,), worker.meter)
             return float(bright(worker.model.decode(out).double(), ["x"])[0])
 
@@ -286,7 +287,7 @@ def test_gradient_sees_the_interventions(tiny_flux: Any, monkeypatch: pytest.Mon
     spec = small_spec(search="first_order", intervene="token_mean_damping(strength=0.7)")
 
     def gradient() -> Tensor:
-        worker = Worker(spec, reward=Function(bright, differentiable=True), model=model, want_gradient=True)
+        worker = Worker(resolve(spec, reward=Function(bright, differentiable=True), model=model))
         key = Key.root(0)
         task = Task((0,), (Proposal(worker.space.draw(key), key),), (0,), INFINITE)
         found = worker.evaluate(task, worker.steering)[0][0].gradient
@@ -321,10 +322,10 @@ def test_steered_grants_cover_partial_groups(tmp_path: Path) -> None:
     """A search that asks five at a time in groups of two: the odd one is a group of one, and pays for itself only."""
     spec = small_spec(search="zero_order", steer="paths", group=2, batch=4, budget={"nfe": 800.0})
     store = engine.start(spec, tmp_path / "run")
-    unit = price(spec).unit
+    unit = price(spec).cost_per_candidate
     assert all(c.cost.nfe == unit.nfe for c in store.candidates())
     assert store.spent().nfe <= 800
-    assert store.spent().nfe + 2 * unit.nfe > 800 - price(spec).plain.nfe
+    assert store.spent().nfe + 2 * unit.nfe > 800 - price(spec).baseline.nfe
 
 
 def test_adaptive_steering_gives_back_what_it_does_not_need(tmp_path: Path) -> None:
@@ -332,4 +333,4 @@ def test_adaptive_steering_gives_back_what_it_does_not_need(tmp_path: Path) -> N
     store = engine.start(spec, tmp_path / "run")
     assert len(store.candidates()) > price(spec).candidates
     assert store.spent().nfe <= 300
-    assert Cost(nfe=300 - store.spent().nfe).nfe < price(spec).unit.nfe
+    assert Cost(nfe=300 - store.spent().nfe).nfe < price(spec).cost_per_candidate.nfe

@@ -21,10 +21,11 @@ from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
 from fairlead.core.reward import Function, Reward
 from fairlead.rewards.brightness import Brightness
-from fairlead.run import engine, png
+from fairlead.run import engine, png, search_loop
 from fairlead.run.executor import Local
 from fairlead.run.price import price
 from fairlead.run.records import BASELINE, Progress
+from fairlead.run.setup import make_search, resolve
 from fairlead.run.spec import Part, Spec
 from fairlead.run.store import Store
 from fairlead.run.worker import Worker
@@ -159,27 +160,36 @@ def test_the_price_is_the_bill(words: dict[str, Any], go: Callable[..., Store], 
     store = go("run", spec)
     assert said.candidates == len(store.candidates()) > 0
     assert counts(store.spent()) == pytest.approx(counts(said.total))
-    assert counts(said.total) == pytest.approx(counts(said.once + said.plain + said.unit * said.candidates))
+    assert counts(said.total) == pytest.approx(
+        counts(said.setup_cost + said.baseline + said.cost_per_candidate * said.candidates)
+    )
     for c in store.candidates():
-        assert counts(c.cost) == pytest.approx(counts(said.unit))
-    assert (store.get(BASELINE).cost.nfe == said.plain.nfe) if spec.controlled else said.plain == Cost()
+        assert counts(c.cost) == pytest.approx(counts(said.cost_per_candidate))
+    assert (store.get(BASELINE).cost.nfe == said.baseline.nfe) if spec.controlled else said.baseline == Cost()
 
 
 def test_prices_in_numbers(steerings: None) -> None:
     """Counted by hand."""
-    assert counts(price(small_spec()).unit) == {"nfe": 4, "forwards": 4, "decodes": 1, "scores": 1}
-    assert counts(price(small_spec(sampler="heun")).unit)["nfe"] == 7
-    assert counts(price(small_spec(steer="spends(k=3)")).unit)["nfe"] == 16
+    assert counts(price(small_spec()).cost_per_candidate) == {"nfe": 4, "forwards": 4, "decodes": 1, "scores": 1}
+    assert counts(price(small_spec(sampler="heun")).cost_per_candidate)["nfe"] == 7
+    assert counts(price(small_spec(steer="spends(k=3)")).cost_per_candidate)["nfe"] == 16
     toward = price(small_spec(steer="toward", budget={"nfe": 60}))
-    assert counts(toward.once) == {"nfe": 6, "forwards": 6, "decodes": 3, "scores": 3}
+    assert counts(toward.setup_cost) == {"nfe": 6, "forwards": 6, "decodes": 3, "scores": 3}
     assert toward.candidates == (60 - 6 - 4) // 4
     climb = price(small_spec(search="climb", budget={"nfe": 60}))
-    assert (climb.unit.nfe, climb.unit.forwards, climb.unit.backwards) == (4, 8, 4), (
-        "steps are computed again on the way back"
-    )
+    assert (climb.cost_per_candidate.nfe, climb.cost_per_candidate.forwards, climb.cost_per_candidate.backwards) == (
+        4,
+        8,
+        4,
+    ), "steps are computed again on the way back"
     # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2, from 1/4 in 1
     tries = price(small_spec(steer="tries", sampler="ancestral", budget={"nfe": 300}))
-    assert counts(tries.unit) == {"nfe": 4 + 3 * (2 + 1 + 1), "forwards": 16, "decodes": 1 + 9, "scores": 1 + 9}
+    assert counts(tries.cost_per_candidate) == {
+        "nfe": 4 + 3 * (2 + 1 + 1),
+        "forwards": 16,
+        "decodes": 1 + 9,
+        "scores": 1 + 9,
+    }
 
 
 def test_a_grant_is_the_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, steerings: None) -> None:
@@ -286,7 +296,7 @@ def test_odd_batches_hold_whole_groups(go: Callable[..., Store]) -> None:
 
 
 def test_a_group_may_be_larger_than_a_round(go: Callable[..., Store], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "ASK", 2)
+    monkeypatch.setattr(search_loop, "ASKED_AT_ONCE", 2)
     spec = small_spec(group=3, batch=3, budget={"nfe": 24})
     assert price(spec).candidates == len(go("run", spec).candidates()) == 6
 
@@ -355,7 +365,7 @@ def test_search_finds_more_than_the_baseline(go: Callable[..., Store], steerings
 def test_gradients_are_those_of_the_reward(steerings: None) -> None:
     """What a gradient search is told, against central differences in the point, straight through the 8-bit rounding."""
     spec = small_spec(search="climb", batch=2)
-    worker = Worker(spec, want_gradient=True)
+    worker = Worker(resolve(spec))
     [task] = some_tasks(Local(spec), spec, (2,))
     outcomes, _ = worker.evaluate(task, worker.steering)
     grad = outcomes[0].gradient
@@ -370,7 +380,7 @@ def test_gradients_are_those_of_the_reward(steerings: None) -> None:
 
 
 def test_a_search_with_gradients_needs_a_reward_that_has_one(go: Callable[..., Store], steerings: None) -> None:
-    with pytest.raises(FairleadError, match="climb needs gradients and reward 'jpeg_size' has none"):
+    with pytest.raises(FairleadError, match="climb needs gradients, but reward 'jpeg_size' has none"):
         go("run", small_spec(search="climb", reward="jpeg_size"))
 
 
@@ -382,7 +392,7 @@ def test_nothing_runs_outside_a_grant() -> None:
     from fairlead.testing.models import predict
 
     spec = small_spec()
-    worker = Worker(spec)
+    worker = Worker(resolve(spec))
     x = torch.zeros(1, *worker.model.latent)
     cond, at = worker.model.encode(["x"]), worker.model.levels(2)[0]
     with pytest.raises(Unmetered):
@@ -397,7 +407,7 @@ def test_a_task_cannot_pass_its_grant() -> None:
     from fairlead.core.cost import BudgetExceeded
 
     spec = small_spec()
-    worker, [task] = Worker(spec), some_tasks(Local(spec), spec, (3,))
+    worker, [task] = Worker(resolve(spec)), some_tasks(Local(spec), spec, (3,))
     cut = replace(task, grant=Cost(nfe=11, forwards=99, decodes=9, scores=9, seconds=60))
     with pytest.raises(BudgetExceeded, match="3 nfe wanted, 2 left"):
         worker.evaluate(cut, worker.steering)
@@ -517,7 +527,7 @@ def test_tasks_fold_from_the_seed() -> None:
     """Candidate 0 of best_of is the plain sample of the seed: the baseline's key by name."""
     spec = small_spec(seed=4)
     local = Local(spec)
-    [first] = engine.make_search(spec, local).ask(1)
+    [first] = make_search(spec, local.space).ask(1)
     assert first.key == Key.root(4).fold("search").fold("candidate", 0)
-    again = engine.make_search(replace(spec, search=Part("best_of", {"n": 1})), local).ask(5)
+    again = make_search(replace(spec, search=Part("best_of", {"n": 1})), local.space).ask(5)
     assert [p.key for p in again] == [first.key]

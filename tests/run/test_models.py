@@ -38,7 +38,7 @@ def spec_for(folder: str, **words: Any) -> Any:
 def test_a_folder_runs_with_its_own_defaults(folder: str, tmp_path: Path) -> None:
     spec = spec_for(folder)
     assert (spec.steps, spec.batch) == (2, 3)
-    assert price(spec).unit.forwards == 4, "two rows an evaluation under guidance"
+    assert price(spec).cost_per_candidate.forwards == 4, "two rows an evaluation under guidance"
     store = engine.start(spec, tmp_path / "run")
     assert len(store.candidates()) == 6
     assert store.spent().forwards == 24

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
+from fairlead.run.rewards import build_reward
 from fairlead.run.spec import (
     Part,
     Spec,
@@ -23,7 +24,6 @@ from fairlead.run.spec import (
     reward_parts,
     reward_text,
 )
-from fairlead.run.worker import build_reward
 from fairlead.testing.runs import small_spec
 
 A, B = Part("brightness"), Part("jpeg_size", {"quality": 50})

@@ -217,7 +217,7 @@ def test_product_is_the_plain_sample_at_its_draw_and_stays_on_the_shell() -> Non
 def test_candidate_zero_is_the_baseline_and_the_price_is_the_bill(space: str, search: str, tmp_path: Path) -> None:
     spec = small_spec(space=space, search=search, budget={"nfe": 24.0})
     store = engine.start(spec, tmp_path / "run")
-    local = Local(spec, want_gradient=search == "adam")
+    local = Local(spec)
     _, unit = local.price()
     n = len(store.candidates())
     assert (n, unit.forwards) == (6, 8 if search == "adam" else 4), "with a gradient every step is computed twice"

@@ -17,9 +17,10 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.people import Question
 from fairlead.rewards.human import Human
 from fairlead.run import engine
-from fairlead.run.desk import Desk
 from fairlead.run.executor import Local
 from fairlead.run.png import read
+from fairlead.run.question_store import QuestionStore
+from fairlead.run.records import StopReason
 from fairlead.run.store import Store
 from fairlead.testing.runs import answers, small_spec
 
@@ -79,20 +80,20 @@ def test_a_run_waits_survives_and_is_what_it_would_have_been(tmp_path: Path) -> 
     engine.start(made, tmp_path / "a").close()
     whole = engine.resume(tmp_path / "a", person=chooser(tmp_path / "a", brightest))
     assert whole.status == "finished"
-    asked = [p.question for p in Desk(tmp_path / "a").questions()]
+    asked = [p.question for p in QuestionStore(tmp_path / "a").questions()]
     assert [q.kind for q in asked] == ["pick", "steer", "steer", "pick"], "the baseline, two steps, the end"
     b = tmp_path / "b"
     store = engine.start(made, b)
     rounds = 0
     while store.status != "finished":
-        assert store.stopped == engine.WAITING
-        (waiting,) = Desk(b).pending()
-        Desk(b).answer(waiting.name, chooser(b, brightest)(waiting))
+        assert store.stopped == StopReason.WAITING
+        (waiting,) = QuestionStore(b).pending()
+        QuestionStore(b).answer(waiting.name, chooser(b, brightest)(waiting))
         store, rounds = engine.resume(b), rounds + 1
     assert rounds == 4
     assert answers(store) == answers(whole)
     assert store.spent().nfe == whole.spent().nfe == made.budget["nfe"], "counted work is charged for answers only"
-    assert [p.question for p in Desk(b).questions()] == asked
+    assert [p.question for p in QuestionStore(b).questions()] == asked
     assert engine.replay(b, 0).identical
 
 
@@ -115,7 +116,7 @@ def test_enough_is_the_ode_from_there(tmp_path: Path) -> None:
     made = spec()
     engine.start(made, folder).close()
     store = engine.resume(folder, person=lambda q: "finish" if q.kind == "steer" else "none")
-    assert [p.question.kind for p in Desk(folder).questions()] == ["pick", "steer", "pick"]
+    assert [p.question.kind for p in QuestionStore(folder).questions()] == ["pick", "steer", "pick"]
     settings = {"demon": {**WORDS["settings"]["demon"], "beta": 0.0}}
     plain = engine.start(small_spec(**{**WORDS, "reward": "brightness", "settings": settings}), tmp_path / "plain")
     shots = [(s.folder / s.candidates()[0].image).read_bytes() for s in (store, plain)]
@@ -144,7 +145,7 @@ def test_in_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], mon
     assert all(Path(p).is_file() for p in listed[2]["pictures"])
     assert main(["answer", str(out), "--finish"]) == 0
     assert Store.open(out).status == "finished"
-    assert not Desk(out).pending()
+    assert not QuestionStore(out).pending()
 
 
 def test_waiting_spends_no_seconds(tmp_path: Path) -> None:
@@ -163,5 +164,5 @@ def test_waiting_spends_no_seconds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("steer", ["paths", "dfs"])
 def test_steerings_that_cannot_ask_are_refused(steer: str) -> None:
-    with pytest.raises(FairleadError, match=f"{steer} cannot ask on the way"):
+    with pytest.raises(FairleadError, match=f"{steer} cannot ask while a picture is sampled"):
         fairlead.run("a dog", model="mixture", reward="human", steer=["demon", steer], steps=4, budget={"nfe": 400})

@@ -25,8 +25,8 @@ from fairlead.core.sde import LOW, Sde, arrive, at_ratios, karras, ratio
 from fairlead.core.steering import Chain, Steering
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import engine, registry
+from fairlead.run.dry_run import CountingModel
 from fairlead.run.executor import Local
-from fairlead.run.price import Mirage
 from fairlead.run.spec import Part
 from fairlead.steering._rollout import scoring_moves
 from fairlead.steering._synthesis import synthesis, weights
@@ -251,7 +251,7 @@ def test_cost_is_the_formula_and_the_price(settings: dict[str, Any], each: Calla
     _, spent = run(steering, n=1)
     assert (spent.nfe, spent.scores) == expected(31, 16, 0.11, each)
     assert spent.scores == 352
-    _, dry = run(steering, n=1, model=Mirage(gaussian(16)), score=lambda z: 0 * z.flatten(1).sum(1))
+    _, dry = run(steering, n=1, model=CountingModel(gaussian(16)), score=lambda z: 0 * z.flatten(1).sum(1))
     assert dry == spent
 
 
@@ -561,7 +561,7 @@ def test_odd_numbers_of_steps_and_candidates() -> None:
                 Demon(k=k, estimate="clean"),
                 n=1,
                 steps=steps,
-                model=Mirage(gaussian(16)),
+                model=CountingModel(gaussian(16)),
                 score=lambda z: 0 * linear(z),
             )
             assert out.isfinite().all()

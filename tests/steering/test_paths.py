@@ -17,7 +17,7 @@ from fairlead.core.model import Level, level_at, moves, renoise, stretch
 from fairlead.core.samplers import ancestral, dpmpp_2m, euler
 from fairlead.core.steering import Chain, Steering
 from fairlead.models.mixture import Gaussians, Mixture
-from fairlead.run.price import Mirage
+from fairlead.run.dry_run import CountingModel
 from fairlead.steering.dfs import DepthFirst
 from fairlead.steering.paths import Paths, levels
 from steered import steered
@@ -135,7 +135,7 @@ def test_cost_is_the_formula_and_the_price(n: int, m: int, length: int, steps: i
     n0 = sum(1 - i / steps > 0.11 for i in range(steps))
     assert cost.nfe == n * n0 + 4 * n * m * length + 3 * n * m
     assert cost.scores == 4 * n * m
-    _, dry = run(steering, model=Mirage(gaussian()), n=n, group=n, steps=steps)
+    _, dry = run(steering, model=CountingModel(gaussian()), n=n, group=n, steps=steps)
     assert dry == cost
 
 
@@ -223,7 +223,7 @@ def test_dfs_spends_only_where_the_score_asks_for_it() -> None:
     assert (cheap.nfe, cheap.scores) == (base.nfe, 8 * 2), "two checks a sample and nothing else"
     _, dear = run(DepthFirst(threshold=99.0))
     assert dear.nfe == base.nfe + 8 * 4 * (2 + 1), "all retries, each round(0.25 * 10) moves and a prediction"
-    _, dry = run(DepthFirst(), model=Mirage(gaussian()))
+    _, dry = run(DepthFirst(), model=CountingModel(gaussian()))
     assert dry.nfe == dear.nfe
     better, some = run(DepthFirst())
     assert cheap.nfe < some.nfe < dear.nfe

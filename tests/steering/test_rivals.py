@@ -18,9 +18,10 @@ from fairlead.core.key import Key
 from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler
 from fairlead.core.sampling import sample
 from fairlead.models.mixture import Gaussians, Mixture
-from fairlead.run import engine, memory, price
+from fairlead.run import dry_run, engine, memory
+from fairlead.run.dry_run import CountingModel
 from fairlead.run.executor import Local
-from fairlead.run.price import Mirage
+from fairlead.run.setup import resolve
 from fairlead.steering.date import AdaptiveEmbedding
 from fairlead.steering.feynman_kac import POTENTIALS, FeynmanKac
 from fairlead.steering.lidar import Lidar
@@ -51,7 +52,7 @@ def run(
 ) -> tuple[Tensor, Cost]:
     """n samples [n, d] in groups, with what they cost."""
     model: Any = Mixture(gaussians=gaussians)
-    model = Mirage(model) if dry else model
+    model = CountingModel(model) if dry else model
     out, cost = steered(*parts, model=model, n=n, steps=steps, sampler=sampler, score=score, **more)
     return out.flatten(1), cost
 
@@ -354,9 +355,9 @@ def test_children_without_a_score_lose(value: float, temperature: float) -> None
         ["demon(solver='sampler')", "svdd"],
     ],
 )
-def test_nothing_is_paid_to_be_overruled(steer: list[str]) -> None:
+def test_nothing_is_paid_to_be_overridden(steer: list[str]) -> None:
     """svdd sets the state itself: what acts after it, or makes noise or moves rows before it, would do nothing."""
-    with pytest.raises(FairleadError, match="overruled"):
+    with pytest.raises(FairleadError, match=r"so the cost of \w+ would be wasted"):
         Local(small_spec(steer=steer, sampler="ancestral"))
 
 
@@ -400,5 +401,5 @@ def test_memory_is_asked_for_with_the_gradients_of_a_steering(
         return real(model, rows, decodes, gradient)
 
     monkeypatch.setattr(memory, "footprint", footprint)
-    price.footprint(Local(small_spec(steer=steer)).worker)
+    dry_run.footprint(resolve(small_spec(steer=steer)))
     assert asked == [gradient]

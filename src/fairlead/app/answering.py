@@ -14,7 +14,8 @@ from fairlead.app.options import AsJson, Folder
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Pending, Question
-from fairlead.run.desk import Desk
+from fairlead.run.question_store import QuestionStore
+from fairlead.run.records import RunStatus
 from fairlead.run.store import Store
 
 
@@ -35,9 +36,9 @@ def answer(
 ) -> int:
     """Answer what a run asks, then let it go on; an empty line stops, and nothing that was answered is lost."""
     store = Store.open(run)
-    finished = store.status == "finished"
+    finished = store.status == RunStatus.FINISHED
     store.close()
-    desk = Desk(run)
+    desk = QuestionStore(run)
     for word in give or ():
         name, equals, said = word.partition("=")
         if not equals:
@@ -91,12 +92,12 @@ def terminal(run: Path) -> Callable[[Question], str]:
 
 def _pictures(run: Path, question: Question) -> list[str]:
     """What to look at: one numbered sheet where there is one."""
-    if (sheet := Desk(run).sheet(question)) is not None:
+    if (sheet := QuestionStore(run).sheet(question)) is not None:
         return [f"  1 to {len(question.pictures)}  {shown(sheet)}"]
     return [f"  {i}  {shown(run / 'images' / f'{name}.png')}" for i, name in enumerate(question.pictures, 1)]
 
 
-def _list(run: Path, desk: Desk, as_json: bool) -> int:
+def _list(run: Path, desk: QuestionStore, as_json: bool) -> int:
     every = desk.questions()
     waiting = [p for p in every if p.answer is None]
     if as_json:

@@ -30,7 +30,7 @@ from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
-from fairlead.run.records import BASELINE
+from fairlead.run.records import BASELINE, RunStatus, StopReason
 from fairlead.run.registry import LISTED
 from fairlead.run.spec import Spec, parse_budget
 from fairlead.run.store import DATABASE, Store, write_atomically
@@ -298,8 +298,8 @@ def _finish(folder: Path, as_json: bool) -> int:
         print_json(run_object(view))
     if told := held_out.warning(view):
         say(f"warning: {told}")
-    if view.status == "stopped":
-        word = "answer" if view.stopped == "waiting for an answer" else "resume"
+    if view.status == RunStatus.STOPPED:
+        word = "answer" if view.stopped == StopReason.WAITING else "resume"
         say(f"Stopped early. Continue with: {command(word, shown(folder))}")
         return INTERRUPTED
     return 0

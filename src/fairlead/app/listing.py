@@ -27,9 +27,9 @@ def price(spec: Spec, as_json: bool) -> int:
     with quiet(as_json):
         found = price(spec)
     parts = {
-        "candidate": found.unit,
-        "baseline": found.plain,
-        "once": found.once,
+        "candidate": found.cost_per_candidate,
+        "baseline": found.baseline,
+        "once": found.setup_cost,
         "finals": found.finals,
         "total": found.total,
     }
@@ -39,8 +39,8 @@ def price(spec: Spec, as_json: bool) -> int:
                 "candidates": found.candidates,
                 **{name: cost.as_dict() for name, cost in parts.items()},
                 "budget": dict(spec.budget),
-                "questions_expected": found.asked.expected,
-                "questions_at_most": found.asked.most,
+                "questions_expected": found.queries.expected,
+                "questions_at_most": found.queries.most,
                 "dollars_at_most": found.dollars,
                 "seconds": found.seconds,
                 "memory_bytes": found.memory,
@@ -76,13 +76,13 @@ def price(spec: Spec, as_json: bool) -> int:
     console.print(table)
     time = "" if found.seconds is None else f", about {duration(found.seconds)}"
     money = f", at most ${found.dollars:.2f}" if found.dollars else ""
-    few, many = (round(n) for n in (found.asked.expected, found.asked.most))
+    few, many = (round(n) for n in (found.queries.expected, found.queries.most))
     asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
     room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
     console.print(
         Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written.")
     )
-    need = found.once + found.plain + found.unit * spec.group + found.finals
+    need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
         console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))

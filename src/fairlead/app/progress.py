@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app.words import count, duration, number
-from fairlead.run.records import Progress
+from fairlead.run.records import Phase, Progress
 
 STOPPING = "stopping after this batch… (Ctrl-C again to abort)"
 EVERY = 10.0
@@ -96,7 +96,7 @@ class Watch:
             self._console.print(f"warning: {drift(progress)}", markup=False, highlight=False, soft_wrap=True)
         fresh = progress.phase != self._phase
         self._phase = progress.phase
-        if not self._console.is_terminal and progress.phase != "done" and (fresh or self._at - self._said >= EVERY):
+        if not self._console.is_terminal and progress.phase != Phase.DONE and (fresh or self._at - self._said >= EVERY):
             self._said = self._at
             self._console.print(line(progress), markup=False, highlight=False, soft_wrap=True)
 
@@ -110,7 +110,7 @@ class Watch:
 
     def _render(self) -> Group:
         now = self._now
-        if now is None or now.phase != "searching":
+        if now is None or now.phase != Phase.SEARCHING:
             what = f"{now.phase if now else 'starting'} … {duration(self._clock() - self._at)}"
             return Group(Text(what, style="dim"), *self._notice())
         left = time_left(now)
@@ -202,7 +202,7 @@ def _rewards(now: Progress) -> Text:
 
 def line(now: Progress) -> str:
     """One short line for a log."""
-    if now.phase != "searching":
+    if now.phase != Phase.SEARCHING:
         return f"{now.phase} …"
     left = time_left(now)
     words = [_counts(now), _rewards(now).plain.replace("   ", ", ").replace("  ", " ")]

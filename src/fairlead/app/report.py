@@ -25,7 +25,7 @@ from fairlead.app.words import (
     shown,
 )
 from fairlead.core.cost import UNITS, Cost
-from fairlead.run.records import Candidate
+from fairlead.run.records import Candidate, RunStatus, StopReason
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import write_atomically
 from fairlead.run.view import Point, View
@@ -79,7 +79,7 @@ def _values(view: View) -> dict[str, Any]:
 
 def state(view: View) -> str:
     """How the run stands, in words."""
-    if view.status == "running":
+    if view.status == RunStatus.RUNNING:
         return "not finished"
     return reason(view.stopped) or view.status
 
@@ -135,13 +135,13 @@ def _notes(view: View) -> list[str]:
     notes = list(view.warnings)
     if hacking := held_out.warning(view):
         notes.append(hacking)
-    if view.status == "running":
+    if view.status == RunStatus.RUNNING:
         notes.append(
             "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
         )
-    elif view.stopped == "waiting for an answer":
+    elif view.stopped == StopReason.WAITING:
         notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
-    elif view.status == "stopped":
+    elif view.status == RunStatus.STOPPED:
         notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed:
         many = len(view.failed)
@@ -340,8 +340,8 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
 
 def _commands(view: View) -> list[tuple[str, str]]:
     folder = shown(view.folder)
-    lines = []
-    if view.status != "finished":
+    lines: list[tuple[str, str]] = []
+    if view.status != RunStatus.FINISHED:
         lines.append(("continue this run", command("resume", folder)))
     if view.best:
         lines.append(("render the winner again and compare", command("replay", folder, view.best.index)))

@@ -54,7 +54,7 @@ def score(
 
     found = scoring.collect(pictures, prompt, prompts)
     with quiet(as_json):
-        from fairlead.run.worker import build_reward, reward_leaf
+        from fairlead.run.rewards import build_reward, reward_leaf
 
         scores = scoring.score(found, build_reward(tree, reward_leaf), batch=batch)
     table = scoring.rows(scores)

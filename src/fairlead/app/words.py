@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
 
@@ -81,13 +82,13 @@ def _literal(value: Any) -> str:
 def reason(stopped: str) -> str:
     """Why a run ended, as a clause."""
     kind, _, names = stopped.partition(": ")
-    if kind == "budget" and names:
+    if kind == StopReason.BUDGET and names:
         words = " and ".join("NFE" if name == "nfe" else name for name in names.split(", "))
         return f"the budget of {words} is spent"
     return {
-        "interrupted": "interrupted",
-        "error": "an error ended it",
-        "search finished": "the search is finished",
+        StopReason.INTERRUPTED.value: "interrupted",
+        StopReason.ERROR.value: "an error ended it",
+        StopReason.SEARCH_FINISHED.value: "the search is finished",
     }.get(stopped, stopped)
 
 

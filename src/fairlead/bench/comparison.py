@@ -22,7 +22,8 @@ import torch
 from fairlead.bench.plan import Cell, Plan
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
-from fairlead.run import engine, machine, models, peak, registry
+from fairlead.run import engine, machine, models, peak_memory, registry
+from fairlead.run.records import RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import DATABASE, Store, write_atomically
 
@@ -69,7 +70,7 @@ class CellRunner:
         device = machine.device()
         kept = note(folder)
         fresh, since = not (folder / DATABASE).is_file(), time.perf_counter()
-        peak.reset(device)
+        peak_memory.reset(device)
         try:
             model = self.model(cell.spec)
             if fresh:
@@ -89,11 +90,11 @@ class CellRunner:
         whole = fresh or kept.get("wall") is not None
         told = {
             "wall": (kept.get("wall") or 0.0) + wall if whole else None,
-            "peak_mb": max(peak.read(device) or 0.0, kept.get("peak_mb") or 0.0) or None,
+            "peak_mb": max(peak_memory.read(device) or 0.0, kept.get("peak_mb") or 0.0) or None,
             "threads": torch.get_num_threads(),
         }
         write_atomically(folder / NOTE, json.dumps(told).encode())
-        return "done" if status == "finished" else "stopped"
+        return "done" if status == RunStatus.FINISHED else "stopped"
 
 
 def _made(folder: Path) -> Path:
@@ -130,7 +131,7 @@ def finished(out: Path, cell: Cell) -> bool:
         return False
     store = Store.open(folder)
     try:
-        return store.status == "finished" and dict(store.spec.budget) == dict(cell.spec.budget)
+        return store.status == RunStatus.FINISHED and dict(store.spec.budget) == dict(cell.spec.budget)
     finally:
         store.close()
 

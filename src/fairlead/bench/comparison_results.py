@@ -14,7 +14,7 @@ from fairlead.bench.plan import Cell, Plan
 from fairlead.bench.statistics import Mean
 from fairlead.core.cost import UNITS, Cost
 from fairlead.run.options import MODEL_OPTIONS
-from fairlead.run.records import BASELINE_ROW, REWARD
+from fairlead.run.records import BASELINE_ROW, REWARD, RunStatus
 from fairlead.run.store import DATABASE
 from fairlead.run.view import Point, View
 
@@ -105,7 +105,7 @@ class ComparisonResults:
                 errors.setdefault(cell.method, []).append(str(note["error"]))
             elif (folder / DATABASE).is_file():
                 view = View.read(folder)
-                if view.status != "finished" or dict(view.spec.budget) != dict(cell.spec.budget):
+                if view.status != RunStatus.FINISHED or dict(view.spec.budget) != dict(cell.spec.budget):
                     continue
                 if view.best is None:
                     why = f"its {plan.resource} ended before the first picture: give more, or a smaller batch."

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fairlead.bench import blip_vqa, open_detector, phrases
 from fairlead.bench.judging import Formula
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 
 Box = tuple[float, float, float, float]
 NEAR = 150.0
@@ -132,11 +132,11 @@ class CompBench:
         """Raw cosine of OpenAI's ViT-B/32."""
         return Formula("clip_score(checkpoint='openai/clip-vit-base-patch32', scale='cosine')")
 
-    def score(self, images: Tensor, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    def score(self, images: Tensor, asked: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
         """One record each, its category with the name of what scored it."""
         return [self._one(image, a) for image, a in zip(images, asked, strict=True)]
 
-    def _one(self, image: Tensor, a: Asked) -> dict[str, Any]:
+    def _one(self, image: Tensor, a: BenchmarkPrompt) -> dict[str, Any]:
         if a.category in ("color", "shape", "texture"):
             return {"category": f"{a.category} [blip-vqa]", "score": self._attribute(image, a.text)}
         if a.category == "non_spatial":
@@ -153,7 +153,7 @@ class CompBench:
         return {"category": f"{a.category} [{name}]", "score": self._where(image, a.text)}
 
     def _clip(self, image: Tensor, text: str) -> float:
-        return float(self.clip.score(image[None], [Asked(text)])[0]["score"])
+        return float(self.clip.score(image[None], [BenchmarkPrompt(text)])[0]["score"])
 
     def _attribute(self, image: Tensor, prompt: str) -> float:
         found = phrases.noun_phrases(prompt)

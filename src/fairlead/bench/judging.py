@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fairlead.bench import geneval, statistics
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 from fairlead.bench.statistics import Mean
 from fairlead.core.errors import FairleadError
 from fairlead.run import machine, scoring
@@ -33,7 +33,7 @@ class Judge(Protocol):
     def note(self) -> str:
         """What a reader must know before comparing its numbers with others."""
 
-    def score(self, images: Tensor, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    def score(self, images: Tensor, asked: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
         """Images [B, 3, H, W] in [0, 1] -> one record each, with `score`; NaN where there is none."""
 
 
@@ -44,7 +44,7 @@ class Formula:
     formula: str
 
     def __post_init__(self) -> None:
-        from fairlead.run.worker import build_reward, reward_leaf
+        from fairlead.run.rewards import build_reward, reward_leaf
 
         tree = parse_reward(self.formula)
         self._reward, self._text = build_reward(tree, reward_leaf), reward_text(tree)
@@ -56,7 +56,7 @@ class Formula:
 
     note = "a reward as fairlead computes it: docs/rewards.md says how"
 
-    def score(self, images: Tensor, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    def score(self, images: Tensor, asked: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
         """Total and terms."""
         with torch.no_grad():
             total, terms = self._reward(images, [a.text for a in asked])
@@ -74,7 +74,7 @@ class GenEval:
     note: str
     detector: geneval.Detects
 
-    def score(self, images: Tensor, asked: Sequence[Asked]) -> list[dict[str, Any]]:
+    def score(self, images: Tensor, asked: Sequence[BenchmarkPrompt]) -> list[dict[str, Any]]:
         """1 if the picture shows what was asked for, else 0."""
         found = self.detector.detect(images)
         return [
@@ -139,9 +139,9 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return out
 
 
-def _asked(folder: Path) -> Asked:
+def _asked(folder: Path) -> BenchmarkPrompt:
     try:
-        return Asked.of(json.loads((folder / "metadata.jsonl").read_text().splitlines()[0]))
+        return BenchmarkPrompt.of(json.loads((folder / "metadata.jsonl").read_text().splitlines()[0]))
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise FairleadError(
             f"{folder}/metadata.jsonl cannot be read ({error}): it holds the prompt on one line."

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.bench import comparison
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 from fairlead.bench.suites import Suite
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.core.key import Key
 from fairlead.run import engine, machine, models, png
-from fairlead.run.records import BASELINE
+from fairlead.run.records import BASELINE, RunStatus
 from fairlead.run.render import Renderer
 from fairlead.run.spec import Spec
 from fairlead.run.store import DATABASE, write_atomically
@@ -39,7 +39,7 @@ class Picture:
     """Of the prompt in the suite."""
     number: int
     """Of the picture for that prompt."""
-    asked: Asked
+    asked: BenchmarkPrompt
     again: int
     """How often the same text came before in the suite."""
 
@@ -177,7 +177,7 @@ def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool
             store = engine.start(spec, folder, model=model, stop=stop)
         best, cost, status = store.best(), store.spent(), store.status
         store.close()
-        if status != "finished" or best is None:
+        if status != RunStatus.FINISHED or best is None:
             return
         write_atomically(out / picture.path, (folder / best.image).read_bytes())
         shutil.rmtree(folder)

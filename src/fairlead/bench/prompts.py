@@ -17,7 +17,7 @@ CATEGORY = ("category", "tag", "categories")
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchmarkPrompt:
     """One prompt of a benchmark."""
 
     text: str
@@ -30,13 +30,13 @@ class Asked:
         return {"tag": self.category, "prompt": self.text, **self.meta}
 
     @staticmethod
-    def of(record: Mapping[str, Any]) -> Asked:
+    def of(record: Mapping[str, Any]) -> BenchmarkPrompt:
         """Inverse of `record`."""
         rest = {k: v for k, v in record.items() if k not in ("tag", "prompt")}
-        return Asked(str(record["prompt"]), str(record.get("tag", "")), rest)
+        return BenchmarkPrompt(str(record["prompt"]), str(record.get("tag", "")), rest)
 
 
-def read(path: Path) -> list[Asked]:
+def read(path: Path) -> list[BenchmarkPrompt]:
     """A file of prompts: text with one a line, or CSV, TSV or JSON lines with columns like Prompt and Category.
 
     TSV is read without quoting (PartiPrompts has bare quotation marks), outer blanks are stripped.
@@ -56,9 +56,9 @@ def read(path: Path) -> list[Asked]:
     return found
 
 
-def _rows(suffix: str, raw: str) -> Iterator[Asked]:
+def _rows(suffix: str, raw: str) -> Iterator[BenchmarkPrompt]:
     if suffix == ".txt" or suffix not in (".csv", ".tsv", ".json", ".jsonl"):
-        yield from (Asked(line.strip()) for line in raw.splitlines() if line.strip())
+        yield from (BenchmarkPrompt(line.strip()) for line in raw.splitlines() if line.strip())
         return
     if suffix in (".json", ".jsonl"):
         data = json.loads(raw) if suffix == ".json" else [json.loads(line) for line in raw.splitlines() if line.strip()]
@@ -75,10 +75,10 @@ def _rows(suffix: str, raw: str) -> Iterator[Asked]:
         category = next((str(named[k] or "").strip() for k in CATEGORY if k in named), "")
         rest = {k: v for k, v in named.items() if k not in (*TEXT, *CATEGORY) and v not in (None, "")}
         if str(text).strip():
-            yield Asked(str(text).strip(), category, rest)
+            yield BenchmarkPrompt(str(text).strip(), category, rest)
 
 
-def digest(asked: list[Asked]) -> str:
+def digest(asked: list[BenchmarkPrompt]) -> str:
     """sha256 of texts and categories, 16 hex digits: what a result states."""
     told = json.dumps([a.record() for a in asked], sort_keys=True, ensure_ascii=False)
     return sha256(told.encode()).hexdigest()[:16]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fairlead.bench import prompts
-from fairlead.bench.prompts import Asked
+from fairlead.bench.prompts import BenchmarkPrompt
 from fairlead.core.errors import FairleadError, unknown
 
 COMPBENCH = ("color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex")
@@ -22,7 +22,7 @@ class Suite:
     """A benchmark with its prompts."""
 
     name: str
-    asked: tuple[Asked, ...]
+    asked: tuple[BenchmarkPrompt, ...]
     source: str
     """Where the prompts are from, in words."""
     images: int
@@ -77,7 +77,7 @@ def _geneval(path: Path | None, words: bool, seed: int) -> Suite:
         raise FairleadError(f"{path} cannot be read ({error}): give GenEval's evaluation_metadata.jsonl.") from error
     if not chosen:
         raise FairleadError(f"{path} has no prompt that this model can be asked: use another model or file.")
-    return Suite("geneval", tuple(Asked.of(geneval.as_record(p)) for p in chosen), source, 4)
+    return Suite("geneval", tuple(BenchmarkPrompt.of(geneval.as_record(p)) for p in chosen), source, 4)
 
 
 def _compbench(path: Path | None, words: bool, seed: int) -> Suite:
@@ -92,14 +92,14 @@ def _compbench(path: Path | None, words: bool, seed: int) -> Suite:
             kinds = {p.text: kind for kind in ("spatial", "action", "spatialaction") for p in _optional(folder, kind)}
         for one in prompts.read(file):
             meta = {"kind": kinds[one.text]} if category == "complex" and one.text in kinds else {}
-            asked.append(Asked(one.text, category, meta))
+            asked.append(BenchmarkPrompt(one.text, category, meta))
     lines = prompts.read(folder / "new_objects.txt") if (folder / "new_objects.txt").is_file() else []
     pairs = [line.text.partition(" - ") for line in lines]
     plurals = {many.strip(): one.strip() for one, _, many in pairs if many}
     return Suite("t2i_compbench", tuple(asked), f"{folder.name}/*_val.txt", 10, plurals)
 
 
-def _optional(folder: Path, kind: str) -> list[Asked]:
+def _optional(folder: Path, kind: str) -> list[BenchmarkPrompt]:
     file = folder / f"complex_val_{kind}.txt"
     return prompts.read(file) if file.is_file() else []
 

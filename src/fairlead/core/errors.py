@@ -46,6 +46,7 @@ def unknown(kind: str, name: str, known: Iterable[str], *, of: str = "", see: st
     `of` is what the name belongs to ("setting" `of` "lidar"); `see` is a command that lists the known names.
     """
     names = sorted(known)
+    start = kind if "." in kind else kind[:1].upper() + kind[1:]
     owner = f" of {of}" if of else ""
     near = nearest(name, names)
     if near is not None:
@@ -55,4 +56,4 @@ def unknown(kind: str, name: str, known: Iterable[str], *, of: str = "", see: st
     else:
         hint = "There are none."
     command = f" See '{see}'." if see else ""
-    return FairleadError(f"{kind[:1].upper()}{kind[1:]} {name!r}{owner} is unknown. {hint}{command}")
+    return FairleadError(f"{start} {name!r}{owner} is unknown. {hint}{command}")

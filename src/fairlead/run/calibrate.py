@@ -15,7 +15,9 @@ from fairlead.core.key import Key
 from fairlead.core.model import Model
 from fairlead.core.reward import Reward
 from fairlead.core.search import Proposal
+from fairlead.run.dry_run import with_batch
 from fairlead.run.records import Task
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Spec
 from fairlead.run.worker import Worker
 
@@ -91,7 +93,7 @@ def calibrate(
     found: dict[int, list[Tensor]] = {steps: [] for steps in efforts}
     nfe: dict[int, float] = {}
     for prompt in prompts:
-        worker = Worker(replace(spec, prompt=prompt), reward=reward, model=model)
+        worker = Worker(with_batch(resolve(replace(spec, prompt=prompt), reward=reward, model=model)))
         model = worker.model
         for steps in efforts:
             rewards, nfe[steps] = _rewards(worker, steps, n)
@@ -119,7 +121,7 @@ def _rewards(worker: Worker, steps: int, n: int) -> tuple[Tensor, float]:
         own = keys[first : first + worker.spec.batch]
         proposals = tuple(Proposal(worker.space.draw(key), key, steps) for key in own)
         places = tuple(range(first, first + len(own)))
-        outcomes, cost = worker.evaluate(Task(places, proposals, places, INFINITE, plain=True), worker.steering)
+        outcomes, cost = worker.evaluate(Task(places, proposals, places, INFINITE, is_baseline=True), worker.steering)
         out += [o.reward for o in outcomes]
         spent += cost.nfe
     return torch.tensor(out, dtype=torch.float64), spent / n

@@ -18,7 +18,9 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Proposal
 from fairlead.run import models, registry
+from fairlead.run.dry_run import with_batch
 from fairlead.run.records import Task
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Part, Spec
 from fairlead.run.store import write_atomically
 from fairlead.run.worker import Worker
@@ -47,7 +49,7 @@ def calibrate(
     for prompt in prompts:
         for strength in (0.0, *sorted(set(strengths) - {0.0})):
             part = Part("repulsion", {"strength": float(strength)})
-            worker = Worker(replace(spec, prompt=prompt, interventions=(part,)), model=model)
+            worker = Worker(with_batch(resolve(replace(spec, prompt=prompt, interventions=(part,)), model=model)))
             model = worker.model
             table.setdefault(strength, []).append(_group(worker, encode))
     return [Strength(q, *(sum(column) / len(rows) for column in zip(*rows, strict=True))) for q, rows in table.items()]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import BASELINE, Candidate, Outcome, Progress
+from fairlead.run.records import BASELINE, Candidate, Outcome, Phase, Progress
 from fairlead.run.spec import Spec, reward_text
 
 Watch = Callable[[Progress], None]
@@ -66,7 +66,7 @@ class Clock:
         """Seconds per evaluation of the run so far, recalled ones included: a resumed run stops where it would have."""
         return self._answered.seconds / self._answered.nfe if self._answered.nfe else 0.0
 
-    def say(self, phase: str) -> None:
+    def say(self, phase: Phase) -> None:
         """Tell the watcher."""
         best, index = self.best or (None, None)
         rate = 1 / self.per_image() if self.per_image() else 0.0

@@ -9,7 +9,7 @@ from itertools import count
 
 from fairlead.core.cost import Cost, Ledger
 from fairlead.run.clock import Clock
-from fairlead.run.records import Asked, Candidate, Outcome
+from fairlead.run.records import Candidate, IndexedProposal, Outcome
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
 
@@ -26,7 +26,7 @@ class Drafts:
         self._spec, self._group = spec, full * spec.group
         self.kept = self._group * spec.finals if spec.draft else Cost()
         """Set aside for the full renderings until they are made."""
-        self._top: list[tuple[float, list[Asked]]] = []
+        self._top: list[tuple[float, list[IndexedProposal]]] = []
         self._booked: set[int] = set()
         self._ranked: set[int] = set()
 
@@ -35,12 +35,12 @@ class Drafts:
         pictures = self._spec.group * self._spec.finals
         return pace * self.kept.nfe * -(-pictures // self._spec.batch) * self._spec.batch / pictures
 
-    def rank(self, asked: Sequence[Asked], answers: Sequence[Outcome | Candidate]) -> None:
+    def rank(self, asked: Sequence[IndexedProposal], answers: Sequence[Outcome | Candidate]) -> None:
         """Keep the groups with the best drafts of those that are answered; the earlier of equals first, the failed never."""
         if not self._spec.draft:
             return
         rewards = {o.index: o.reward for o in answers}
-        groups: dict[int, list[Asked]] = {}
+        groups: dict[int, list[IndexedProposal]] = {}
         value: dict[int, float] = {}
         for a in asked:
             if a.index in rewards and a.group not in self._ranked:
@@ -74,7 +74,7 @@ class Drafts:
         self.kept = Cost()
         self.book(store, ledger, clock, every=True)
 
-    def again(self, store: Store, ledger: Ledger, groups: Iterator[int]) -> list[Asked]:
+    def again(self, store: Store, ledger: Ledger, groups: Iterator[int]) -> list[IndexedProposal]:
         """The best drafts not yet rendered fully, each with its whole group, as many as are affordable."""
         done = finals(store)
         missing = [group for _, group in self._top if any(a.index not in done for a in group)]

@@ -1,4 +1,4 @@
-"""Where tasks run. Local holds one worker in this process."""
+"""Where tasks run. `Local` has one worker, in this process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from fairlead.core.model import Model
 from fairlead.core.reward import Reward
 from fairlead.core.search import Space
 from fairlead.core.steering import Chain
-from fairlead.run import price
-from fairlead.run.asking import Asking
+from fairlead.run import dry_run
+from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
+from fairlead.run.setup import resolve
 from fairlead.run.spec import Spec
 from fairlead.run.worker import Worker
 
 
 class Executor(Protocol):
-    """Runs tasks built from a Spec somewhere, in any order."""
+    """Runs tasks somewhere, in any order, with workers that it builds from the Spec."""
 
     @property
     def space(self) -> Space:
@@ -30,16 +31,16 @@ class Executor(Protocol):
         """What the run optimises, for totals from recorded terms."""
         ...
 
-    def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
-        """(once, unit) by dry run. Asked for every task: an answer is kept."""
+    def price(self, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+        """(cost of the preparation, cost per candidate) by dry run. Asked for every task, so answers are cached."""
         ...
 
-    def people(self, asking: Asking) -> None:
-        """Whom a steering asks on the way, from now on."""
+    def ask_through(self, previews: PreviewQuestions) -> None:
+        """From now on a steering asks a person through `previews`."""
         ...
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
-        """On one worker, once per prompt. The result is data (tensors), shipped by reference."""
+        """Prepare the steering on one worker, once per prompt. The result is data (tensors), shipped by reference."""
         ...
 
     def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
@@ -48,7 +49,7 @@ class Executor(Protocol):
 
 
 class Local:
-    """One worker, here."""
+    """One worker in this process. `reward`, `model` and `siblings` are live objects in place of what the Spec names."""
 
     def __init__(
         self,
@@ -57,37 +58,37 @@ class Local:
         reward: Reward | None = None,
         model: Model | None = None,
         siblings: Mapping[str, Model] | None = None,
-        want_gradient: bool = False,
     ) -> None:
-        self.worker = Worker(spec, reward=reward, model=model, siblings=siblings, want_gradient=want_gradient)
+        self.setup = dry_run.with_batch(resolve(spec, reward=reward, model=model, siblings=siblings))
+        self.worker = Worker(self.setup)
         self._prices: dict[tuple[int | None, bool], tuple[Cost, Cost]] = {}
 
     @property
     def space(self) -> Space:
-        """The worker's space."""
-        return self.worker.space
+        """The space of the setup."""
+        return self.setup.space
 
     @property
     def reward(self) -> Reward:
-        """The worker's, without watchers."""
+        """The worker's reward without the watched ones."""
         return self.worker.reward.optimised
 
-    def price(self, *, steps: int | None = None, plain: bool = False) -> tuple[Cost, Cost]:
-        """(once, unit) by dry run on this worker's model."""
-        if (steps, plain) not in self._prices:
-            self._prices[steps, plain] = price.unit(self.worker, steps=steps, plain=plain)
-        return self._prices[steps, plain]
+    def price(self, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+        """(cost of the preparation, cost per candidate) by dry run on this model."""
+        if (steps, baseline) not in self._prices:
+            self._prices[steps, baseline] = dry_run.costs(self.setup, steps=steps, baseline=baseline)
+        return self._prices[steps, baseline]
 
-    def people(self, asking: Asking) -> None:
-        """Whom this worker asks."""
-        self.worker.asking = asking
+    def ask_through(self, previews: PreviewQuestions) -> None:
+        """The worker asks through them."""
+        self.worker.previews = previews
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
-        """Here."""
+        """On this worker."""
         return self.worker.prepare(grant)
 
     def map(self, tasks: Sequence[Task], steering: Chain) -> Iterator[tuple[Task, list[Outcome], Cost]]:
-        """One after the other."""
+        """One task after the other."""
         for task in tasks:
             outcomes, cost = self.worker.evaluate(task, steering)
             yield task, outcomes, cost

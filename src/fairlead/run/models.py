@@ -19,6 +19,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry
+from fairlead.run.compatibility import check_before_loading
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import Part, Spec, parse_settings
 from fairlead.run.spec import spec_of as make_spec_of
@@ -136,23 +137,10 @@ def abilities(name: str, revision: str | None = None) -> capabilities.Capabiliti
 
 def check(spec: Spec) -> None:
     """Refuse what cannot work before anything is loaded, with the reason."""
-    name, settings = spec.model.name, spec.model.settings
-    able = abilities(name, settings.get("revision"))
+    able = abilities(spec.model.name, spec.model.settings.get("revision"))
     if able is not None:
-        adapter(able.pipeline, name)
-        if able.sites == 0 and spec.interventions:
-            raise FairleadError(
-                f"{spec.interventions[0].name} has nothing to edit in {name!r} ({able.pipeline.removesuffix('Pipeline')}): "
-                f"{capabilities.JOINT_ONLY}; use a model with joint attention, such as pocket, SD3 or FLUX."
-            )
-    who = [spec.search.name] if registry.resolve("searches", spec.search.name).wants_gradient else []
-    methods = [part.name for part in spec.steering]
-    who += [name for name in methods if registry.resolve("steerings", name).differentiates]
-    if who and settings.get("cpu_offload") in ("model", "group"):
-        raise FairleadError(
-            f"{who[0]} needs gradients, and cpu_offload={settings['cpu_offload']!r} takes the weights away before "
-            "they are computed: leave it out, or use cpu_offload='text'."
-        )
+        adapter(able.pipeline, spec.model.name)
+    check_before_loading(spec, able)
 
 
 @contextmanager

@@ -172,7 +172,7 @@ def _try(reference: Reference, pictures: Path | None) -> Check:
             name, True, f"not tried, {said}: put {reference.picture} into a folder and name it with --pictures"
         )
     from fairlead.run import scoring
-    from fairlead.run.worker import build_reward, reward_leaf
+    from fairlead.run.rewards import build_reward, reward_leaf
 
     tree = parse_reward(reference.reward)
     for part in reward_parts(tree):

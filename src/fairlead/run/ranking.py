@@ -26,13 +26,13 @@ class Ranking:
         self._rounds: list[list[tuple[int, str]]] = [[]]
 
     @property
-    def late(self) -> bool:
+    def deferred(self) -> bool:
         """False if every total stands on its own when its picture is scored, and nothing here does anything."""
         return self._reward.relative or bool(self._people)
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Remember what was answered."""
-        if self.late:
+        if self.deferred:
             self._terms.update({o.index: dict(o.terms) for o in outcomes})
             self._rounds[-1] += [(o.index, picture_name(o.image)) for o in outcomes]
 
@@ -40,7 +40,7 @@ class Ranking:
         """A candidate rendered again, with the recorded total if its own terms are the recorded ones."""
         given = {label for label, _ in self._people}
         same = all(recorded.terms.get(k) == v or v != v for k, v in outcome.terms.items() if k not in given)
-        return replace(outcome, reward=recorded.reward) if self.late and same else outcome
+        return replace(outcome, reward=recorded.reward) if self.deferred and same else outcome
 
     def totals(self) -> dict[int, float]:
         """Index -> total among everything answered so far, the baseline included."""
@@ -51,7 +51,7 @@ class Ranking:
 
     def settle(self, outcomes: Sequence[Outcome], store: Store | None, ask: Ask) -> list[Outcome]:
         """The round is over: the outcomes with their totals; written into the record if one is given."""
-        if not self.late:
+        if not self.deferred:
             return list(outcomes)
         if self._rounds[-1]:
             self._rounds.append([])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
@@ -21,8 +22,42 @@ REWARD = "reward"
 """The optimised reward where it stands in a table beside watched ones."""
 
 
+class RunStatus(StrEnum):
+    """How a run stands, as its record says it."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    """It can be resumed."""
+    FINISHED = "finished"
+    """The search or the budget has ended."""
+
+
+class StopReason(StrEnum):
+    """Why a run ended, as its record says it; where the budget ended it, with the names of its entries."""
+
+    INTERRUPTED = "interrupted"
+    ERROR = "error"
+    SEARCH_FINISHED = "search finished"
+    WAITING = "waiting for an answer"
+    """A person gives its rewards and has not answered yet."""
+    BUDGET = "budget"
+
+    @staticmethod
+    def budget(names: Iterable[str]) -> str:
+        """The budget of these entries is spent."""
+        return f"{StopReason.BUDGET}: {', '.join(names)}"
+
+
+class Phase(StrEnum):
+    """What a run is doing, for whoever watches."""
+
+    LOADING = "loading model"
+    SEARCHING = "searching"
+    DONE = "done"
+
+
 @dataclass(frozen=True)
-class Asked:
+class IndexedProposal:
     """A question of the search with its place in the run."""
 
     index: int
@@ -31,7 +66,7 @@ class Asked:
     refines: int | None = None
     """The draft this is the full rendering of."""
 
-    def again(self, index: int) -> Asked:
+    def again(self, index: int) -> IndexedProposal:
         """The same question at full effort, at another index."""
         return replace(self, index=index, proposal=replace(self.proposal, steps=None), refines=self.index)
 
@@ -44,8 +79,8 @@ class Task:
     proposals: tuple[Proposal, ...]
     groups: tuple[int, ...]
     grant: Cost
-    plain: bool = False
-    """True for the baseline: no steering, no intervention."""
+    is_baseline: bool = False
+    """True for the plain sample: no steering, no intervention."""
     refines: tuple[int, ...] = ()
     """Per candidate the draft that this is the full rendering of; empty if none is."""
 
@@ -88,8 +123,7 @@ class Candidate:
 class Progress:
     """How a run stands, for whoever watches."""
 
-    phase: str
-    """One of: loading model, searching, done."""
+    phase: Phase
     done: int
     """Candidates with an answer."""
     expected: int | None

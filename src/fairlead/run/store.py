@@ -21,10 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run.plainly import plainly as _plain
-from fairlead.run.plainly import sentence as _sentence
-from fairlead.run.records import BASELINE, Candidate, Outcome, Task
+from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
 from fairlead.run.spec import Spec
+from fairlead.run.sqlite_errors import file_error, sqlite_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +47,7 @@ def question(task: Task, position: int) -> str:
     """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
     p = task.proposals[position]
     h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
-    h.update(p.key.digest + str((p.steps, task.plain)).encode())
+    h.update(p.key.digest + str((p.steps, task.is_baseline)).encode())
     return h.hexdigest()
 
 
@@ -70,14 +69,14 @@ class Store:
             (folder / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}): give another --out.") from error
-        with _plain(folder):
+        with sqlite_errors(folder):
             db = _connect(folder / DATABASE)
             db.execute("pragma journal_mode=wal")
             with db:
                 db.executescript(f"begin; {SCHEMA} pragma user_version={VERSION};")
                 db.execute(
                     "insert into run values(?,?,?,?,?,?,?)",
-                    (spec.id(), spec.json(), json.dumps(dict(versions)), created, "running", "", ""),
+                    (spec.id(), spec.json(), json.dumps(dict(versions)), created, RunStatus.RUNNING.value, "", ""),
                 )
         return Store(folder, db)
 
@@ -88,7 +87,7 @@ class Store:
         path = folder / DATABASE
         if not path.is_file():
             raise StoreError(f"{folder} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
-        with _plain(folder):
+        with sqlite_errors(folder):
             db = _connect(path)
             version = db.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
@@ -145,9 +144,9 @@ class Store:
         return self._one("created")
 
     @property
-    def status(self) -> str:
+    def status(self) -> RunStatus:
         """`running`, `stopped` or `finished`."""
-        return self._one("status")
+        return RunStatus(self._one("status"))
 
     @property
     def stopped(self) -> str:
@@ -155,19 +154,19 @@ class Store:
         return self._one("stopped")
 
     def _one(self, column: str) -> str:
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             return str(self._db.execute(f"select {column} from run").fetchone()[0])
 
-    def set_status(self, status: str, stopped: str = "") -> None:
+    def set_status(self, status: RunStatus, stopped: str = "") -> None:
         """Record how the run stands."""
-        with _plain(self.folder), self._db:
-            self._db.execute("update run set status=?, stopped=?", (status, stopped))
+        with sqlite_errors(self.folder), self._db:
+            self._db.execute("update run set status=?, stopped=?", (RunStatus(status).value, str(stopped)))
 
     def extend(self, spec: Spec) -> None:
         """Change the budget of a run, noting what it had by then; anything else would be another run."""
         if spec.id() != self.spec.id():
             raise StoreError(f"{self.folder} records run {self.spec.id()[:8]}, not {spec.id()[:8]}: start a new run.")
-        with _plain(self.folder), self._db:
+        with sqlite_errors(self.folder), self._db:
             last = self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0]
             note = json.dumps({"extended_after": last})
             self._db.execute("update run set spec=?, message=?", (spec.json(), note))
@@ -181,7 +180,7 @@ class Store:
 
     def recall(self, task: Task) -> list[Outcome] | None:
         """The recorded answers to a task's questions, all or none."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             rows = self._db.execute(
                 f"select idx, question, reward, terms, cost, image, gradient from outcome where idx in ({marks}) order by idx",
@@ -202,10 +201,10 @@ class Store:
             )
         return out
 
-    def known(self, indices: Sequence[int]) -> set[int]:
+    def answered_indices(self, indices: Sequence[int]) -> set[int]:
         """Which of these have an answer."""
         marks = ",".join("?" * len(indices))
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             return {r[0] for r in self._db.execute(f"select idx from outcome where idx in ({marks})", tuple(indices))}
 
     def get(self, index: int) -> Candidate:
@@ -219,7 +218,7 @@ class Store:
 
     def record(self, task: Task, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """One task, one transaction: recorded whole or not at all. Pictures are on disk before the rows."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             steps = self.spec.steps
             names = [self._put(o.image) for o in outcomes]
             with self._db:
@@ -253,14 +252,14 @@ class Store:
 
     def record_cut(self, cost: Cost) -> None:
         """A task that was cut and has no outcomes, with what it spent all the same."""
-        with _plain(self.folder), self._db:
+        with sqlite_errors(self.folder), self._db:
             number = "select coalesce(max(number), -1) + 1 from task"
             self._db.execute(f"insert into task values(({number}), '[]', ?)", (json.dumps(cost.as_dict()),))
 
     def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
         """Write totals over where a reward ranks (they change when candidates join), and terms where people gave them."""
         rows = [(None if v != v else v, i) for i, v in totals.items()]
-        with _plain(self.folder), self._db:
+        with sqlite_errors(self.folder), self._db:
             self._db.executemany("update outcome set reward=? where idx=?", rows)
             self._db.executemany(
                 "update outcome set terms=? where idx=?", [(json.dumps(dict(t)), i) for i, t in terms.items()]
@@ -268,13 +267,13 @@ class Store:
 
     def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
         """What a steering prepared once per prompt, with what it cost."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             row = self._db.execute("select data, cost from prepared where name=?", (name,)).fetchone()
         return None if row is None else (bytes(row[0]), Cost(**json.loads(row[1])))
 
     def record_prepared(self, name: str, data: bytes, cost: Cost) -> None:
         """Keep what a steering prepared."""
-        with _plain(self.folder), self._db:
+        with sqlite_errors(self.folder), self._db:
             self._db.execute("insert into prepared values(?,?,?)", (name, data, json.dumps(cost.as_dict())))
 
     # what readers want
@@ -298,7 +297,7 @@ class Store:
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             rows = self._db.execute("select cost from task union all select cost from prepared").fetchall()
         total = Cost()
         for (cost,) in rows:
@@ -307,20 +306,20 @@ class Store:
 
     def unanswered(self) -> Cost:
         """What tasks spent that were cut, and gave no candidate."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             rows = self._db.execute("select cost from task where number not in (select task from outcome)").fetchall()
         return sum((Cost(**json.loads(cost)) for (cost,) in rows), Cost())
 
     def task_of(self, index: int) -> list[int]:
         """Indices rendered in the same batch as `index`, in batch order."""
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             rows = self._db.execute(
                 "select idx from outcome where task=(select task from outcome where idx=?) order by idx", (index,)
             ).fetchall()
         return [r[0] for r in rows]
 
     def _candidates(self) -> list[Candidate]:
-        with _plain(self.folder):
+        with sqlite_errors(self.folder):
             rows = self._db.execute(
                 "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
             ).fetchall()
@@ -379,7 +378,7 @@ def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _sentence(path.parent, error) from error
+        raise file_error(path.parent, error) from error
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import BASELINE, Candidate
+from fairlead.run.records import BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
 
@@ -37,7 +37,7 @@ class View:
     versions: dict[str, str]
     warnings: tuple[str, ...]
     created: str
-    status: str
+    status: RunStatus
     stopped: str
     candidates: tuple[Candidate, ...]
     baseline: Candidate | None

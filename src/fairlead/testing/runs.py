@@ -118,7 +118,7 @@ def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], S
         law(abs(spent.nfe - 20) < 1e-9 and abs(spent.seconds - 0.5) < 1e-9, f"The costs add up to {spent.as_dict()}.")
         best = look.best()
         law(best is not None and best.index == 2, f"The best of {rewards} is {best}: expected candidate 2.")
-        law(look.known((0, 4, 9, BASELINE)) == {0, 4}, "known() does not list what has an answer.")
+        law(look.answered_indices((0, 4, 9, BASELINE)) == {0, 4}, "known() does not list what has an answer.")
         law(look.spec == spec, "The settings did not survive the record.")
     half = replace(tasks[1], indices=(4, 5))
     law(store.recall(half) is None, "A task with an unanswered part was recalled.")
@@ -133,7 +133,7 @@ def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], S
     try:
         store.record(half, [replace(o, index=i) for o, i in zip(told[1], (5, 4), strict=True)], Cost(nfe=8))
     except Exception:
-        law(store.known((5,)) == set(), "A task that could not be recorded whole was recorded in part.")
+        law(store.answered_indices((5,)) == set(), "A task that could not be recorded whole was recorded in part.")
         law(abs(store.spent().nfe - 20) < 1e-9, "A task that could not be recorded was paid for.")
     else:
         raise AssertionError("A candidate was recorded twice.")

@@ -19,7 +19,7 @@ from fairlead.core.steering import Chain, Scene, Steering
 from fairlead.models.mixture import Mixture
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import prepared
-from fairlead.run.price import Mirage
+from fairlead.run.dry_run import CountingModel
 from fairlead.testing._check import close, differs, equal, global_randomness_untouched, keys, latents, law
 
 STEPS = 6
@@ -46,7 +46,7 @@ def steering_laws(
             law(spent.nfe >= cost.nfe, f"A steered sample cost {spent.nfe:g} NFE, a plain one {cost.nfe:g}.")
             if off is not None:
                 equal(_run(model, off(), sampler)[0], plain, "Strength zero is not the identity")
-            _, dry = _run(Mirage(model), make(), sampler)
+            _, dry = _run(CountingModel(model), make(), sampler)
             dry, spent = replace(dry, seconds=0.0), replace(spent, seconds=0.0)
             law(
                 spent.fits(dry) if make().adaptive else dry == spent,

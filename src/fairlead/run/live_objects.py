@@ -1,4 +1,4 @@
-"""Objects of the caller in place of what a Spec names."""
+"""Live Python objects in place of what a Spec names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Siblings = Mapping[str, Model] | None
 """Live models by the name a steering uses for them."""
 
 
-def needs(spec: Spec, reward: Reward | None, model: Model | None, folder: Path, what: str) -> None:
+def check_present(spec: Spec, reward: Reward | None, model: Model | None, folder: Path, what: str) -> None:
     """Refuse to go on without an object that the record only names."""
     if reward is None and any(part.name == "python" for part in reward_parts(spec.reward)):
         raise FairleadError(f"The reward of {folder} was a Python object: {what.format('reward')}.")

@@ -33,7 +33,7 @@ def _read(question: Question, answer: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Posted:
+class StoredQuestion:
     """A question in the record."""
 
     question: Question
@@ -41,7 +41,7 @@ class Posted:
     """What was typed; None while nobody has answered."""
 
 
-class Desk:
+class QuestionStore:
     """The questions of one run folder. Answers are kept as they were given; a later answer replaces an earlier one."""
 
     def __init__(self, folder: Path, person: Person | None = None) -> None:
@@ -101,7 +101,7 @@ class Desk:
         with self._open() as db:
             db.execute("update question set answer=?, answered=? where name=?", (answer, now, name))
 
-    def questions(self) -> list[Posted]:
+    def questions(self) -> list[StoredQuestion]:
         """All of them, the oldest first."""
         if not self._path.is_file():
             return []
@@ -113,7 +113,8 @@ class Desk:
         finally:
             db.close()
         return [
-            Posted(Question(kind, text, tuple(json.loads(pictures))), answer) for kind, text, pictures, answer in rows
+            StoredQuestion(Question(kind, text, tuple(json.loads(pictures))), answer)
+            for kind, text, pictures, answer in rows
         ]
 
     def sheet(self, question: Question) -> Path | None:

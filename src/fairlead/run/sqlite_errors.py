@@ -1,4 +1,4 @@
-"""Errors of SQLite and of the file system, as one sentence that says what to do. Imports no torch."""
+"""Errors of SQLite and of the file system as sentences that say what to do. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from fairlead.core.errors import StoreError
 
 
-def sentence(folder: Path, error: OSError) -> StoreError:
+def file_error(folder: Path, error: OSError) -> StoreError:
     """An error of a file in a run's folder."""
     if error.errno == errno.ENOSPC:
         return StoreError(f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'.")
@@ -19,8 +19,8 @@ def sentence(folder: Path, error: OSError) -> StoreError:
 
 
 @contextmanager
-def plainly(folder: Path) -> Iterator[None]:
-    """SQLite's errors as one sentence."""
+def sqlite_errors(folder: Path) -> Iterator[None]:
+    """Turn an error of SQLite or of a file into a `StoreError` that says what to do."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -41,4 +41,4 @@ def plainly(folder: Path) -> Iterator[None]:
             f"{folder}/run.sqlite is damaged ({error}): restore it from a copy or start the run again."
         ) from error
     except OSError as error:
-        raise sentence(folder, error) from error
+        raise file_error(folder, error) from error

@@ -12,14 +12,14 @@ from torch import Tensor
 from fairlead.core.people import Ask, Question
 from fairlead.core.reward import HumanReward, Reward
 from fairlead.run import png
-from fairlead.run.desk import sheet_of
+from fairlead.run.question_store import sheet_of
 from fairlead.run.store import picture_name, write_atomically
 
 COLUMNS, TILE = 4, 200
 """Of the sheet; tiles in pixels."""
 
 
-class Asking:
+class PreviewQuestions:
     """Terms that people give to previews. `writes` is off where a record is only read (replay)."""
 
     def __init__(self, folder: Path, ask: Ask, writes: bool = True) -> None:

@@ -14,7 +14,7 @@ from fairlead.run import machine, models, registry
 from fairlead.run.spec import Part, Spec
 
 
-def siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
+def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
     """Every sibling by its label, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
     for method in steering.parts:

@@ -1,0 +1,257 @@
+"""Which parts of a run cannot be used together: one function per pair, each with its sentence.
+
+Every function returns the sentence if the run has the pair it is named after, else None. To add a pair, write a function
+and put it into the list below. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fairlead.core.errors import FairleadError
+from fairlead.run import registry
+from fairlead.run.capabilities import JOINT_ONLY, Capabilities
+from fairlead.run.spec import Spec
+
+if TYPE_CHECKING:
+    from fairlead.core.intervention import Intervention
+    from fairlead.core.reward import Reward
+    from fairlead.core.samplers import Sampler
+    from fairlead.core.steering import Chain
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts that a Spec names, built."""
+
+    spec: Spec
+    reward: Reward
+    """What is optimised and what is watched."""
+    steering: Chain
+    interventions: tuple[Intervention, ...]
+    sampler: Sampler
+    wants_gradient: bool
+    """True if the search needs gradients of the reward."""
+
+    @property
+    def couples(self) -> bool:
+        """True if candidates of one group influence each other."""
+        return self.steering.couples or any(part.couples for part in self.interventions)
+
+    @property
+    def steers_by_gradient(self) -> bool:
+        """True if a steering needs gradients of the reward."""
+        return any(part.differentiates for part in self.steering.parts)
+
+    @property
+    def scores_alone(self) -> str | None:
+        """The steering that scores a picture by itself and not beside the ones it competes with."""
+        names = zip(self.spec.steering, self.steering.parts, strict=True)
+        return next((part.name for part, method in names if not method.compares), None)
+
+    @property
+    def early_levels(self) -> set[float]:
+        """Noise levels whose predictions a reward compares with the finished picture."""
+        from fairlead.core.reward import early_level
+
+        return {level for leaf in self.reward.leaves() if (level := early_level(leaf)) is not None}
+
+    @property
+    def asks_a_person(self) -> bool:
+        """True if a person gives a term of the reward."""
+        from fairlead.core.reward import HumanReward
+
+        return any(isinstance(leaf, HumanReward) for leaf in self.reward.leaves())
+
+
+# before the model is loaded
+
+
+def intervention_without_sites(spec: Spec, able: Capabilities | None) -> str | None:
+    """An intervention edits joint attention; some networks have none."""
+    if able is None or able.sites != 0 or not spec.interventions:
+        return None
+    name, family = spec.interventions[0].name, able.pipeline.removesuffix("Pipeline")
+    return (
+        f"{name} edits joint attention and {spec.model.name!r} ({family}) has none: {JOINT_ONLY}. "
+        "Use a model with joint attention, such as pocket, SD3 or FLUX."
+    )
+
+
+def gradients_with_offloaded_weights(spec: Spec, able: Capabilities | None) -> str | None:
+    """A gradient needs the weights after the forward pass; offloading has moved them away by then."""
+    kind = spec.model.settings.get("cpu_offload")
+    if kind not in ("model", "group"):
+        return None
+    names = [spec.search.name] if registry.resolve("searches", spec.search.name).wants_gradient else []
+    names += [part.name for part in spec.steering if registry.resolve("steerings", part.name).differentiates]
+    if not names:
+        return None
+    return (
+        f"{names[0]} needs gradients, but cpu_offload={kind!r} moves the weights away before they are computed. "
+        "Leave it out, or use cpu_offload='text'."
+    )
+
+
+BeforeLoading = Callable[[Spec, Capabilities | None], str | None]
+BEFORE_LOADING: tuple[BeforeLoading, ...] = (intervention_without_sites, gradients_with_offloaded_weights)
+
+
+# once the parts are built
+
+
+def gradient_search_with_reward_without_gradient(parts: Parts) -> str | None:
+    """A search by gradients differentiates the reward."""
+    if not parts.wants_gradient or parts.reward.differentiable:
+        return None
+    return (
+        f"{parts.spec.search.name} needs gradients, but reward {parts.reward.name!r} has none. "
+        "Choose another reward or another search."
+    )
+
+
+def ranking_reward_with_steering_that_scores_alone(parts: Parts) -> str | None:
+    """A ranking reward has no value for a picture by itself."""
+    if not parts.reward.relative or parts.scores_alone is None:
+        return None
+    return (
+        f"{parts.reward.name} ranks the candidates of a run, but the steering {parts.scores_alone} needs the reward of a "
+        "single picture. Use zscore(...) of its parts instead."
+    )
+
+
+def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
+    """A rank has no gradient with respect to one picture."""
+    if not parts.reward.relative or not parts.wants_gradient:
+        return None
+    return (
+        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the gradient of "
+        "a single picture's reward. Use zscore(...) of its parts instead."
+    )
+
+
+def ordering_reward_with_steering_that_scores_alone(parts: Parts) -> str | None:
+    """A pairwise reward orders pictures that are shown to it together."""
+    from fairlead.core.reward import PairwiseReward
+
+    ordering = [leaf.name for leaf in parts.reward.optimised.leaves() if isinstance(leaf, PairwiseReward)]
+    if not ordering or parts.scores_alone is None:
+        return None
+    return (
+        f"{ordering[0]} orders pictures that compete inside a steering, but {parts.scores_alone} needs the reward of a "
+        "single picture. Use judge(...), or the steering demon or paths."
+    )
+
+
+def ranking_reward_with_drafts(parts: Parts) -> str | None:
+    """Drafts and full pictures would be ranked against each other."""
+    if not parts.reward.relative or not parts.spec.draft:
+        return None
+    return (
+        f"{parts.reward.name} ranks the candidates of a run, and drafts cannot be ranked against full pictures. "
+        "Use zscore(...) of its parts instead, or no drafts."
+    )
+
+
+def person_with_drafts(parts: Parts) -> str | None:
+    """What a person says about a draft is not comparable with what they say about a picture."""
+    if not parts.asks_a_person or not parts.spec.draft:
+        return None
+    return (
+        f"{parts.reward.name} asks a person, whose answers about drafts cannot be compared with answers about full "
+        "pictures. Leave drafts out."
+    )
+
+
+def person_with_steering_that_cannot_ask(parts: Parts) -> str | None:
+    """While a picture is sampled, only some steerings can wait for an answer."""
+    names = zip(parts.spec.steering, parts.steering.parts, strict=True)
+    cannot = [part.name for part, method in names if not method.asks]
+    if not parts.asks_a_person or not cannot:
+        return None
+    return (
+        f"{parts.reward.name} asks a person, but the steering {cannot[0]} cannot ask while a picture is sampled. "
+        "Leave one of them out, or use the steering demon."
+    )
+
+
+def stochastic_steering_with_deterministic_sampler(parts: Parts) -> str | None:
+    """Some steerings act through the noise that the sampler adds."""
+    names = zip(parts.spec.steering, parts.steering.parts, strict=True)
+    stochastic = [part.name for part, method in names if method.stochastic]
+    if not stochastic or parts.sampler.stochastic:
+        return None
+    return (
+        f"{stochastic[0]} needs a stochastic sampler, but {parts.spec.sampler} adds no noise. Use --sampler ancestral."
+    )
+
+
+def gradient_steering_with_reward_without_gradient(parts: Parts) -> str | None:
+    """A steering by gradients differentiates the reward."""
+    names = zip(parts.spec.steering, parts.steering.parts, strict=True)
+    followers = [part.name for part, method in names if method.differentiates]
+    if not followers or parts.reward.optimised.differentiable:
+        return None
+    return (
+        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another reward, or a "
+        "steering that needs only values, such as lidar or feynman_kac."
+    )
+
+
+def steering_whose_decision_is_overridden(parts: Parts) -> str | None:
+    """A steering that sets the state replaces what another one decided about it."""
+    names = [part.name for part in parts.spec.steering]
+    methods = parts.steering.parts
+    for i, method in enumerate(methods):
+        if method.decides != "state":
+            continue
+        before = [names[j] for j in range(i) if methods[j].decides is not None]
+        overridden = [*before, *names[i + 1 :]]
+        if overridden:
+            return (
+                f"{names[i]} decides where every sample goes, so the cost of {overridden[0]} would be wasted. Name "
+                f"{names[i]} last, and before it only steerings that change predictions, such as lidar."
+            )
+    return None
+
+
+def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
+    """A coupled picture is not the one that its own early prediction promised."""
+    if not parts.early_levels or not parts.couples:
+        return None
+    return (
+        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of this run "
+        "couples pictures. Leave one of them out."
+    )
+
+
+PairCheck = Callable[[Parts], str | None]
+ONCE_BUILT: tuple[PairCheck, ...] = (
+    gradient_search_with_reward_without_gradient,
+    ranking_reward_with_steering_that_scores_alone,
+    ranking_reward_with_gradient_search,
+    ordering_reward_with_steering_that_scores_alone,
+    ranking_reward_with_drafts,
+    person_with_drafts,
+    person_with_steering_that_cannot_ask,
+    stochastic_steering_with_deterministic_sampler,
+    gradient_steering_with_reward_without_gradient,
+    steering_whose_decision_is_overridden,
+    early_prediction_with_coupled_pictures,
+)
+
+
+def check_before_loading(spec: Spec, able: Capabilities | None) -> None:
+    """Refuse a run whose parts cannot be used together, as far as configurations show it."""
+    for check in BEFORE_LOADING:
+        if (sentence := check(spec, able)) is not None:
+            raise FairleadError(sentence)
+
+
+def check_compatibility(parts: Parts) -> None:
+    """Refuse a run whose parts cannot be used together."""
+    for check in ONCE_BUILT:
+        if (sentence := check(parts)) is not None:
+            raise FairleadError(sentence)

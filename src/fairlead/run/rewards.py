@@ -1,0 +1,57 @@
+"""Rewards built from the formulas in a Spec."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fairlead.core import algebra
+from fairlead.core.errors import FairleadError
+from fairlead.core.reward import HumanReward, Reward, early_level
+from fairlead.run import machine, models, registry
+from fairlead.run.spec import Part, Spec, reward_parts, reward_text
+
+
+def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Reward] | None = None) -> Reward:
+    """A Reward from the formula in a Spec; a leaf named twice with equal settings is one object."""
+    made = {} if made is None else made
+    if isinstance(tree, Part):
+        key = f"{tree.name}{sorted(tree.settings.items())!r}"
+        if key not in made:
+            made[key] = leaf(tree)
+        return made[key]
+    if isinstance(tree, Mapping):
+        (operation, parts), *_ = tree.items()
+        return algebra.make(operation, tuple(build_reward(part, leaf, made) for part in parts))
+    return algebra.Constant(float(tree))
+
+
+def reward_leaf(part: Part) -> Reward:
+    """A registered reward, on the machine's device unless its settings name another."""
+    make = registry.resolve("rewards", part.name)
+    if "device" in inspect.signature(make).parameters and "device" not in part.settings:
+        part = part.with_settings({"device": machine.device()})
+    models.quiet()
+    reward: Reward = registry.call(make, part.name, part.settings)
+    return reward
+
+
+def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | None = None) -> Reward:
+    """The run's reward, or the live object in its place, together with the rewards that are only watched."""
+    made: dict[str, Reward] = {}
+    target = build_reward(spec.reward, leaf, made) if reward is None else reward
+    if not spec.watch:
+        return target
+    watched: dict[str, Reward] = {}
+    taken = set(target.labels())
+    for tree in spec.watch:
+        label, other = reward_text(tree), build_reward(tree, leaf, made)
+        if tree == spec.reward or (reward is None and tree in reward_parts(spec.reward)):
+            raise FairleadError(
+                f"{label} is optimised in this run, so it cannot also be watched. Watch a reward that is not optimised."
+            )
+        if other.relative or any(early_level(x) is not None or isinstance(x, HumanReward) for x in other.leaves()):
+            raise FairleadError(f"{label} compares pictures or asks a person, so it cannot be watched. Choose another.")
+        watched[f"{label} (watched)" if label in taken else label] = other
+    return algebra.Watched(target, watched)

@@ -1,0 +1,298 @@
+"""The loop of a run: ask the search, recall or compute the answers, record them, tell the search."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+from fairlead.core.cost import BudgetExceeded, Cost, Ledger
+from fairlead.core.errors import FairleadError, RewardError
+from fairlead.core.key import Key
+from fairlead.core.people import Pending
+from fairlead.core.search import Feedback, Proposal
+from fairlead.core.steering import Chain
+from fairlead.run import machine, prepared
+from fairlead.run.clock import Clock
+from fairlead.run.drafts import Drafts, finals
+from fairlead.run.executor import Executor
+from fairlead.run.preview_questions import PreviewQuestions
+from fairlead.run.question_store import Person, QuestionStore
+from fairlead.run.ranking import Ranking
+from fairlead.run.records import BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
+from fairlead.run.spec import Spec
+from fairlead.run.store import Store, write_atomically
+
+Stop = Callable[[], bool]
+"""True once somebody wants the run to stop after the present batch."""
+
+
+class _Stopped(Exception):
+    """The run ends here."""
+
+    def __init__(self, status: RunStatus, reason: str) -> None:
+        self.status, self.reason = status, reason
+
+
+class SearchLoop:
+    """One run from its first question to its end. Its state depends on the Spec and on the record alone."""
+
+    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
+        self._spec, self._executor, self._clock, self._person = spec, executor, clock, person
+        self._ledger = Ledger(spec.limit)
+        self._ranking = Ranking(executor.reward, spec.prompt)
+        self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
+        self._baseline_cost = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
+        self._drafts = Drafts(spec, executor.price()[1])
+        self._groups = count()
+        self._writes = False
+        """Off while a record is only read (replay)."""
+        self._open: list[IndexedProposal] = []
+        """The round that was asked last: the clock may end it before all of it is answered."""
+
+    def check_affordable(self) -> None:
+        """Refuse a budget that does not cover the first group, saying what it would take."""
+        need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._drafts.kept
+        if lacking := need.over(self._spec.limit):
+            wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
+            given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
+            what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
+            what = f"{what} and rendering the best again" if self._spec.draft else what
+            less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
+            raise FairleadError(f"The budget {given} does not cover {what}: give at least {wanted}, or {less}.")
+        self._clock.expected = self._expected(Ledger(self._spec.limit))
+
+    def _expected(self, ledger: Ledger) -> int | None:
+        ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
+        n, again = (
+            ledger.affordable(self._cost_per_candidate),
+            self._spec.group * self._spec.finals if self._spec.draft else 0,
+        )
+        return n - n % self._spec.group + again if n < 1 << 30 else None
+
+    def run(self, store: Store, stop: Stop) -> None:
+        """To the end of the budget, of the search, or of the caller's patience."""
+        self._clock.expected = self._expected(Ledger(self._spec.limit))
+        status, reason = RunStatus.FINISHED, ""
+        self._writes = True
+        self._ledger.settle(Cost(), store.unanswered())
+        self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
+        try:
+            steering = self._prepared(store)
+            if self._spec.own_baseline:
+                self._settle(
+                    store, self._answer(store, [self.task([self._baseline()], is_baseline=True)], steering, stop)
+                )
+            self._search(store, steering, stop)
+        except _Stopped as stopped:
+            status, reason = stopped.status, stopped.reason
+        except Pending:
+            status, reason = RunStatus.STOPPED, StopReason.WAITING
+        except BudgetExceeded as error:
+            reason = StopReason.budget(error.names)
+        except BaseException:
+            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
+            raise
+        self._finish(store, status, reason)
+
+    def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
+        """The rounds, then the best drafts again where there are drafts. Ends by raising why."""
+        drafts = self._drafts
+        drafts.book(store, self._ledger, self._clock)
+        self._ledger.reserve(drafts.kept)
+        try:
+            for asked in self._rounds(store, steering, stop):
+                self._open = asked
+        except (_Stopped, BudgetExceeded) as end:
+            if self._spec.draft and not (isinstance(end, _Stopped) and end.status == RunStatus.STOPPED):
+                drafts.rank(self._open, store.candidates())  # a round that was cut
+                drafts.release(store, self._ledger, self._clock)
+                again = drafts.again(store, self._ledger, self._groups)
+                self._settle(store, self._answer(store, self._tasks(again), steering, stop))
+            raise
+
+    def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[IndexedProposal]]:
+        """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
+        search, size = make_search(self._spec, self._executor.space), self._spec.group
+        made = set(finals(store).values())
+        index = (i for i in count() if i not in made)
+        while True:
+            n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
+            n -= n % size
+            if n == 0:
+                names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
+                raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
+            proposals = search.ask(n)
+            if not proposals:
+                raise _Stopped(RunStatus.FINISHED, StopReason.SEARCH_FINISHED)
+            if len(proposals) > n:
+                raise RuntimeError(
+                    f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
+                )
+            asked = []
+            for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
+                some = (replace(p, steps=p.steps or self._spec.draft) for p in proposals[first : first + size])
+                asked += [IndexedProposal(next(index), p, own) for p in some]
+            yield asked
+            outcomes = self._answer(store, self._tasks(asked), steering, stop)
+            outcomes = self._settle(store, outcomes)
+            self._drafts.rank(asked, outcomes)
+            search.tell([Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)])
+
+    def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
+        """A round with the totals and terms that are decided here."""
+        desk = QuestionStore(store.folder, self._person)
+        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
+
+    def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
+        """Batches in ask order; a batch has one effort and never cuts a group."""
+        out: list[list[IndexedProposal]] = []
+        for a in asked:
+            last = out[-1][-1] if out else None
+            other = last is not None and last.proposal.steps != a.proposal.steps
+            if last is not None and last.group == a.group:
+                if other:
+                    both = f"{last.proposal.steps or self._spec.steps} and {a.proposal.steps or self._spec.steps}"
+                    raise RuntimeError(
+                        f"{self._spec.search.name} asked for {both} steps in one group: it has one effort"
+                    )
+            elif last is None or other or len(out[-1]) >= self._spec.batch:
+                out.append([])
+            out[-1].append(a)
+        return [self.task(batch) for batch in out]
+
+    def task(self, asked: Sequence[IndexedProposal], *, is_baseline: bool = False) -> Task:
+        """A batch with the grant its price gives it."""
+        each = self._baseline_cost if is_baseline else self._executor.price(steps=asked[0].proposal.steps)[1]
+        grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
+        refines = tuple(a.refines for a in asked if a.refines is not None)
+        return Task(
+            tuple(a.index for a in asked),
+            tuple(a.proposal for a in asked),
+            tuple(a.group for a in asked),
+            grant,
+            is_baseline,
+            refines,
+        )
+
+    def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
+        """Recalled where recorded, computed and recorded where not; in ask order."""
+        answers: dict[int, Outcome] = {}
+        for task in tasks:
+            for piece in self._split(store, task):
+                outcomes = store.recall(piece)
+                cost = Cost()
+                if outcomes is None:
+                    outcomes, cost = self._compute(store, piece, steering, stop)
+                else:
+                    for o in outcomes:
+                        cost = cost + o.cost
+                    self._ledger.settle(Cost(), cost)
+                answers.update({o.index: o for o in outcomes})
+                self._ranking.add(outcomes)
+                self._clock.spent = self._ledger.spent
+                self._clock.answered(cost)
+                self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
+                if self._ranking.deferred:
+                    self._clock.ranked(self._ranking.totals(), self._spec.controlled)
+                self._clock.say(Phase.SEARCHING)
+        return [answers[i] for task in tasks for i in task.indices]
+
+    def _split(self, store: Store, task: Task) -> list[Task]:
+        """A task whose front was recorded under a smaller budget, as its recorded and its missing part."""
+        answered = store.answered_indices(task.indices)
+        if len(answered) in (0, len(task.indices)):
+            return [task]
+        drafts = task.refines or (None,) * len(task.indices)
+        rows = [IndexedProposal(*row) for row in zip(task.indices, task.proposals, task.groups, drafts, strict=True)]
+        return [
+            self.task([r for r in rows if r.index in answered]),
+            self.task([r for r in rows if r.index not in answered]),
+        ]
+
+    def _compute(self, store: Store, task: Task, steering: Chain, stop: Stop) -> tuple[list[Outcome], Cost]:
+        if stop():
+            raise _Stopped(RunStatus.STOPPED, StopReason.INTERRUPTED)
+        pace = self._clock.per_nfe()
+        left = self._ledger.left.seconds - self._drafts.seconds(pace)
+        if left <= 0 or (pace * task.grant.nfe > left and not task.refines):  # nothing else is left to do for these
+            raise _Stopped(RunStatus.FINISHED, StopReason.budget(["seconds"]))
+        task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
+        with self._reserved(store, task.grant):
+            _, outcomes, cost = next(iter(self._executor.map([task], steering)))
+        store.record(task, outcomes, cost)
+        self._ledger.settle(task.grant, cost)
+        self._clock.computed(outcomes, cost)
+        return outcomes, cost
+
+    @contextlib.contextmanager
+    def _reserved(self, store: Store, grant: Cost) -> Iterator[None]:
+        """Set aside for work; if it fails, what it spent and cannot be given back is booked."""
+        self._ledger.reserve(grant)
+        try:
+            yield
+        except BaseException as error:
+            paid = getattr(error, "unanswered", None) or Cost()
+            self._ledger.settle(grant, paid)
+            if paid != Cost():
+                store.record_cut(paid)
+            raise
+
+    def _prepared(self, store: Store) -> Chain:
+        """The prepared steering, bought once per run."""
+        bare = build_steering(self._spec)
+        if not bare.parts:
+            return bare
+        if (kept := store.recall_prepared("steering")) is not None:
+            self._ledger.settle(Cost(), kept[1])
+            return prepared.restore(bare, kept[0], machine.device())
+        grant = replace(self._setup_cost, seconds=self._ledger.left.seconds, dollars=self._ledger.left.dollars)
+        with self._reserved(store, grant):
+            ready, cost = self._executor.prepare(grant)
+        store.record_prepared("steering", prepared.dump(ready, bare), cost)
+        self._ledger.settle(grant, cost)
+        return ready
+
+    def _baseline(self) -> IndexedProposal:
+        """The plain sample of the seed: candidate 0 of best_of, without controls."""
+        key = Key.root(self._spec.seed).fold("search").fold("candidate", 0)
+        return IndexedProposal(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
+
+    def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, IndexedProposal], Chain]:
+        """What was asked at those indices, by replaying the search against the record; computes nothing."""
+        self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder).peek, writes=False))
+        steering = self._prepared(store)
+        found = {BASELINE: self._baseline()}
+        drafts = {final: draft for draft, final in finals(store).items() if final in wanted}
+        wanted = [drafts.get(i, i) for i in wanted]
+        if set(wanted) <= found.keys():
+            return found, steering
+        try:
+            if self._spec.own_baseline:
+                self._settle(
+                    store, self._answer(store, [self.task([found[BASELINE]], is_baseline=True)], steering, lambda: True)
+                )
+            for asked in self._rounds(store, steering, lambda: True):
+                found.update({a.index: a for a in asked})
+                if set(wanted) <= found.keys():
+                    break
+        except (_Stopped, Pending):
+            pass
+        found.update({final: found[draft].again(final) for final, draft in drafts.items()})
+        return found, steering
+
+    def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
+        with contextlib.suppress(Pending):
+            self._ranking.settle([], store, QuestionStore(store.folder).peek)
+        store.set_status(status, reason)
+        for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+            if candidate is not None:
+                write_atomically(store.folder / f"{name}.png", (store.folder / candidate.image).read_bytes())
+        self._clock.say(Phase.DONE)
+        if status == RunStatus.FINISHED and store.candidates() and store.best() is None:
+            raise RewardError(
+                f"Every one of the {len(store.candidates())} candidates got NaN from the reward: see its terms in the report."
+            )

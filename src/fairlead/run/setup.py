@@ -1,0 +1,95 @@
+"""Spec -> Setup: everything that a run names, resolved once and then passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fairlead.core.intervention import installed
+from fairlead.core.key import Key
+from fairlead.core.model import Conditioning, Model, Shape
+from fairlead.core.reward import Reward
+from fairlead.core.search import Search, Space
+from fairlead.core.sibling import Sibling
+from fairlead.core.steering import Chain
+from fairlead.run import machine, models, registry
+from fairlead.run.compatibility import Parts, check_compatibility
+from fairlead.run.rewards import reward_leaf, watched_reward
+from fairlead.run.siblings import load_siblings
+from fairlead.run.spec import Spec
+
+ASKED_AT_ONCE = 256
+"""Candidates that a search is asked for at once at most, so that memory does not grow with the budget."""
+
+
+@dataclass(frozen=True)
+class Setup(Parts):
+    """A run ready to be sampled: its parts, its model, and what depends on the model."""
+
+    model: Model
+    siblings: Mapping[str, Sibling]
+    """The other models that a steering uses, by their keys."""
+    conditioning: Conditioning
+    """One row: the prompt, encoded once."""
+    space: Space
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences that the user should read before trusting the pictures."""
+        return models.warnings(self.spec)
+
+
+def search_class(spec: Spec) -> Any:
+    """The registered search of a run."""
+    return registry.resolve("searches", spec.search.name)
+
+
+def make_search(spec: Spec, space: Space) -> Search:
+    """The search of a run, from its seed."""
+    search: Search = registry.build("searches", spec.search, space, Key.root(spec.seed).fold("search"))
+    return search
+
+
+def build_steering(spec: Spec) -> Chain:
+    """The steerings of a run in their order, not yet prepared."""
+    return Chain(tuple(registry.build("steerings", part) for part in spec.steering))
+
+
+def resolve(
+    spec: Spec,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: Mapping[str, Model] | None = None,
+) -> Setup:
+    """Build and load everything that `spec` names, and refuse parts that cannot be used together.
+
+    `reward`, `model` and `siblings` are live objects in place of what the Spec names.
+    """
+    if model is None:
+        device = machine.device()
+        dtype = spec.model.settings.get("dtype") or machine.dtype(device)
+        model = models.build(spec, device=device, dtype=dtype)
+    reward = watched_reward(spec, reward_leaf, reward)
+    steering = build_steering(spec)
+    others = load_siblings(steering, spec, model, siblings or {})
+    conditioning = model.encode([spec.prompt])
+    tokens = conditioning.tokens.shape
+    setup = Setup(
+        spec=spec,
+        reward=reward,
+        steering=steering,
+        interventions=tuple(registry.build("interventions", part) for part in spec.interventions),
+        sampler=registry.resolve("samplers", spec.sampler),
+        wants_gradient=bool(search_class(spec).wants_gradient),
+        model=model,
+        siblings=others,
+        conditioning=conditioning,
+        space=registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning)),
+    )
+    check_compatibility(setup)
+    if setup.interventions:
+        with installed(model, setup.interventions):  # an edit that does not fit is refused here
+            pass
+    return setup
