@@ -1,4 +1,6 @@
-"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of repulsion."""
+"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of
+repulsion.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Repulsion in the contextual space (Dahary et al., SIGGRAPH 2026, arXiv 2603.28762): a group's text tokens pushed apart.
+"""Repulsion in the contextual space (Dahary et al., SIGGRAPH 2026, arXiv 2603.28762): a group's text tokens pushed
+apart.
 
 In early steps, inside every block. Dahary, Koren, Garibi, Cohen-Or, "On-the-fly Repulsion in the Contextual Space for
 Rich Diversity in Diffusion Transformers". No official code was available: what the paper leaves open is marked

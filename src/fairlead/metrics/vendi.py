@@ -15,7 +15,9 @@ Features = Callable[[Tensor], Tensor]
 
 
 def pairwise_vendi(k: Tensor) -> Tensor:
-    """[..., n, n] -> mean over pairs of the score of the two, eigenvalues (1 +- c)/2, [...]: not bounded by n but by 2."""
+    """[..., n, n] -> mean over pairs of the score of the two, eigenvalues (1 +- c)/2, [...]: not bounded by n but by
+    2.
+    """
     n = k.shape[-1]
     rows, columns = torch.triu_indices(n, n, 1)
     c = k[..., rows, columns].clamp(-1, 1).double()

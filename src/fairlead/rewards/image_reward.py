@@ -35,7 +35,9 @@ BLOCK: tuple[tuple[str, str], ...] = (
 
 
 def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers' names."""
+    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers'
+    names.
+    """
     vision: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}

@@ -102,7 +102,9 @@ class PairwiseJudge(Judge, PairwiseReward):
         return super().score(images, [self._told(prompt) for prompt in prompts])
 
     def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Competing images [K, 3, H, W] in [0, 1] of one prompt -> [K] in [0, 1], best highest, in whatever order they come."""
+        """Competing images [K, 3, H, W] in [0, 1] of one prompt -> [K] in [0, 1], best highest, in whatever order
+        they come.
+        """
         if len(set(prompts)) != 1:
             raise RewardError(f"pairwise_judge got {len(set(prompts))} prompts: pictures of one prompt compete.")
         shots = [shot_of(image) for image in images]

@@ -1,4 +1,6 @@
-"""Self-supervised verifier: does the early prediction look like the finished picture? (Ma et al. 2025, arXiv 2501.09732)"""
+"""Self-supervised verifier: does the early prediction look like the finished picture? (Ma et al. 2025, arXiv
+2501.09732)
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ def angular_chart(u: Tensor) -> Tensor:
 
 
 def mix(weights: Tensor, seeds: Tensor) -> Tensor:
-    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without looking."""
+    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without
+    looking.
+    """
     out: Tensor = weights.double() @ seeds.double()
     return out.float()
 

@@ -1,7 +1,8 @@
 """ReNO: reward-based noise optimisation for one-step models (Eyring et al. 2024, arXiv 2406.04312).
 
-Gradient ascent with Nesterov momentum on the initial noise, gradient clipped hard, and a regulariser that keeps the norm where
-that of normal noise is: the negative logarithm of the density of its norm, |z|^2/2 - (d-1) ln |z|, least at sqrt(d-1).
+Gradient ascent with Nesterov momentum on the initial noise, gradient clipped hard, and a regulariser that keeps the
+norm where that of normal noise is: the negative logarithm of the density of its norm, |z|^2/2 - (d-1) ln |z|, least
+at sqrt(d-1).
 """
 
 from __future__ import annotations

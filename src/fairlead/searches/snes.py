@@ -1,9 +1,9 @@
 """Separable natural evolution strategy (Schaul, Glasmachers and Schmidhuber 2011, "High dimensions and heavy tails").
 
-Chosen among SNES, OpenES and LM-MA-ES as the second gradient-free rival in large spaces: its scales learn a thousand times
-faster than those of sep_cma at 158,976 dimensions (rate 0.0075), where LM-MA-ES's do not learn either and OpenES has
-none; it has no setting that must be tuned beside the first spread; and with noise as the variable it was among the best
-of Jajal et al. 2025 (arXiv 2506.00299).
+Chosen among SNES, OpenES and LM-MA-ES as the second gradient-free rival in large spaces: its scales learn a thousand
+times faster than those of sep_cma at 158,976 dimensions (rate 0.0075), where LM-MA-ES's do not learn either and
+OpenES has none; it has no setting that must be tuned beside the first spread; and with noise as the variable it was
+among the best of Jajal et al. 2025 (arXiv 2506.00299).
 """
 
 from __future__ import annotations

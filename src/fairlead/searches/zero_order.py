@@ -29,12 +29,16 @@ def angular(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
 
 
 def vp(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
-    """pivot, noise [d] -> cosine*pivot + sqrt(1 - cosine^2)*noise [d]: standard normal if both are (EvoSearch's move)."""
+    """pivot, noise [d] -> cosine*pivot + sqrt(1 - cosine^2)*noise [d]: standard normal if both are (EvoSearch's
+    move).
+    """
     return (cosine * pivot.double() + math.sqrt(1 - cosine**2) * noise.double()).float()
 
 
 def ball(pivot: Tensor, noise: Tensor, radius: float, u: float) -> Tensor:
-    """pivot, noise [d], u in [0, 1] -> pivot + u*radius*sqrt(d)*unit(noise): the norm grows, 1 + E[(u radius)^2] per entry."""
+    """pivot, noise [d], u in [0, 1] -> pivot + u*radius*sqrt(d)*unit(noise): the norm grows, 1 + E[(u radius)^2] per
+    entry.
+    """
     g = noise.double()
     out: Tensor = pivot.double() + u * radius * math.sqrt(len(g)) * g / g.norm()
     return out.float()

@@ -1,8 +1,8 @@
 """The prompt embedding: what the text encoders said, as one vector (Pereira Neto et al. 2025, arXiv 2511.03913).
 
 The paper moves the embedding itself, all positions and the pooled vector, with one step size (SDXL: 77*2048 + 1280 =
-158,976 numbers). Searching the shift is the same for any method that does not care where zero is, gives the plain picture
-bit for bit at zero, and keeps small steps out of the rounding of entries near 850.
+158,976 numbers). Searching the shift is the same for any method that does not care where zero is, gives the plain
+picture bit for bit at zero, and keeps small steps out of the rounding of entries near 850.
 """
 
 from __future__ import annotations

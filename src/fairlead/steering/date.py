@@ -1,9 +1,10 @@
-"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the reward.
+"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the
+reward.
 
-At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the best
-first-order move within a ball of radius rho around the original (its constraint). Between updates the last one is kept.
-Inferred from the abstract, summaries and the rho and frequency others quote: its text was not at hand; that the gradient
-is taken at the original embedding, and that pooled vectors and the negative prompt stay, is ours.
+At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the
+best first-order move within a ball of radius rho around the original (its constraint). Between updates the last one
+is kept. Inferred from the abstract, summaries and the rho and frequency others quote: its text was not at hand; that
+the gradient is taken at the original embedding, and that pooled vectors and the negative prompt stay, is ours.
 """
 
 from __future__ import annotations

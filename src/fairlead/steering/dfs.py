@@ -1,4 +1,5 @@
-"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and retries.
+"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and
+retries.
 
 Chosen among the follow-ups because it generalises search over paths, whose fixed rounds cost the same for easy and
 hard prompts: here re-noising happens only where the score asks for it. From the paper, as summarised by others (its

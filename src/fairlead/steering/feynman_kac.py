@@ -1,10 +1,11 @@
 """Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848): particles resampled by potentials of their rewards.
 
-The clean prediction of every particle is scored at some steps; log-weights grow by the potential and particles are drawn
-again by them when their effective number falls. `difference`: tilt*(r_t - r_before); `max`: tilt times the best so far;
-`add`: tilt times the sum so far; `current`: tilt*r_t. With the last step among `at` the product of all potentials is
-corrected to exp(tilt*r(x0)), so that the tilted distribution is the target of each. Weights are kept between resamplings
-and drawn systematically. In a chain after lidar the prediction scored is the guided one, not corrected for, as published.
+The clean prediction of every particle is scored at some steps; log-weights grow by the potential and particles are
+drawn again by them when their effective number falls. `difference`: tilt*(r_t - r_before); `max`: tilt times the best
+so far; `add`: tilt times the sum so far; `current`: tilt*r_t. With the last step among `at` the product of all
+potentials is corrected to exp(tilt*r(x0)), so that the tilted distribution is the target of each. Weights are kept
+between resamplings and drawn systematically. In a chain after lidar the prediction scored is the guided one, not
+corrected for, as published.
 """
 
 from __future__ import annotations

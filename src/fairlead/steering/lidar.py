@@ -1,12 +1,13 @@
-"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no backpropagation.
+"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no
+backpropagation.
 
 With the bank x_i, rewards r_i and the kernel's logits l_i(x) = -|x - alpha x_i|^2 / (2 sigma^2), every clean prediction
 moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (Theorem 3.3): the gradient of the expected
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
-Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is asked for;
-the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not released: FLUX's
-published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is
+asked for; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not
+released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations

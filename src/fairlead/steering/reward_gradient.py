@@ -1,8 +1,10 @@
-"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al. 2023).
+"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al.
+2023).
 
 The score moves by scale * d r(D(x)) / dx, so the clean prediction by scale * sigma^2/alpha of it. Biased: D(x) is the
-mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number fit all
-rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is done.
+mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number
+fit all rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is
+done.
 """
 
 from __future__ import annotations

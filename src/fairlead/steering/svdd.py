@@ -1,4 +1,5 @@
-"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025, 2502.00968).
+"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025,
+2502.00968).
 
 Every `block` steps each sample is continued in `children` ways with fresh noise; the one whose clean prediction scores
 best goes on. block=1 is SVDD with the posterior mean as its value; block=the number of steps would be best-of. The
