@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -48,16 +49,14 @@ class FirstOrder(Generations):
 
     def __init__(self, space: Space, key: Key, rate: float = 0.1, chains: int = 1, halve: bool = True) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise FairleadError(f"first_order.rate is {rate!r}: give a number above 0, at most 1.")
-        if not isinstance(chains, int) or chains < 1:
-            raise FairleadError(f"first_order.chains is {chains!r}: give a whole number of at least 1.")
+        number_in_range("first_order.rate", rate, "(0, 1]")
+        whole_number("first_order.chains", chains, least=1)
         self._space, self._key, self._restarts = space, key, 0
         keys = [key.fold("candidate", i) for i in range(chains)]
         self._next = [Proposal(space.draw(k), k) for k in keys]
         if not all(bool(p.x.any()) for p in self._next):
             raise FairleadError(
-                "The plain point of this space is zero, and first_order keeps the norm: use another search."
+                "first_order keeps the norm of a point, but the plain point of this space is zero: use another search."
             )
         self._rates, self._halve = [rate] * chains, halve
         self._best: list[Feedback | None] = [None] * chains
@@ -73,7 +72,8 @@ class FirstOrder(Generations):
             if best is None or f.value > best.value:
                 best = self._best[i] = f
             elif self._halve:
-                f, self._rates[i] = best, self._rates[i] / 2
+                f = best
+                self._rates[i] /= 2
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
             self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)
