@@ -72,7 +72,9 @@ class Search(Protocol):
         ...
 
     def ask(self, n: int) -> list[Proposal]:
-        """At most n proposals, which is what the budget affords. Empty if the search is finished or cannot use that few."""
+        """At most n proposals, which is what the budget affords. Empty if the search is finished or cannot use that
+        few.
+        """
         ...
 
     def tell(self, feedback: Sequence[Feedback]) -> None:
@@ -83,8 +85,8 @@ class Search(Protocol):
 class Generations(ABC):
     """A search that moves in generations. Only a whole answered generation moves it.
 
-    A generation may be asked for and answered in pieces, so neither the size of a piece nor the end of the budget changes
-    a question: what is left of a budget is spent on the front of a generation.
+    A generation may be asked for and answered in pieces, so neither the size of a piece nor the end of the budget
+    changes a question: what is left of a budget is spent on the front of a generation.
     """
 
     wants_gradient: ClassVar[bool] = False

@@ -1,8 +1,8 @@
 """Adam on the point itself (Kingma and Ba 2015; decoupled decay: Loshchilov and Hutter 2019).
 
-The gradient-based competitor of Pereira Neto et al. 2025: the gradient of the reward through decoder, sampler and network,
-with steps computed again on the way back. What is recorded is the picture whose reward was measured, so the best so far is
-kept before the step. The weights never receive gradients.
+The gradient-based competitor of Pereira Neto et al. 2025: the gradient of the reward through decoder, sampler and
+network, with steps computed again on the way back. What is recorded is the picture whose reward was measured, so the
+best so far is kept before the step. The weights never receive gradients.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Evolution of a population of noises (EvoSearch, He et al. 2025, arXiv 2505.17618), its stage at the initial noise.
 
-It improves on zero-order search at the same cost per picture: it has several pivots instead of one, so that a rugged reward
-does not trap it. Elites, tournament and the
-variance-preserving mutation with their constants are the paper's; the tournament's size and how many children a
-generation has are ours. The later stages of the paper mutate states inside the trajectory; the steerings do that here.
+It improves on zero-order search at the same cost per picture: it has several pivots instead of one, so that a rugged
+reward does not trap it. Elites, tournament and the variance-preserving mutation with their constants are the paper's;
+the tournament's size and how many children a generation has are ours. The later stages of the paper mutate states
+inside the trajectory; the steerings do that here.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
-"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the reward.
+"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the
+reward.
 
 At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the best
 first-order move within a ball of radius rho around the original, which is the constraint of the paper.
 
-Inferred from the abstract, from summaries, and from the rho and the frequency that others quote: the text of the paper was
-not available. Ours: the gradient is taken at the original embedding, and pooled vectors and the negative prompt do not move.
+Inferred from the abstract, from summaries, and from the rho and the frequency that others quote: the text of the
+paper was not available. Ours: the gradient is taken at the original embedding, and pooled vectors and the negative
+prompt do not move.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and tries again.
+"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and tries
+again.
 
-It generalises search over paths, whose fixed rounds cost the same for easy and hard prompts: here a sample is noised again
-only where its score asks for it.
+It generalises search over paths, whose fixed rounds cost the same for easy and hard prompts: here a sample is noised
+again only where its score asks for it.
 
-From the paper, as summarised by others (its text was not available): score the clean prediction at some levels, noise the
-sample again by a fixed amount, and retry while the score is not above a threshold and retries are left. Ours: a retry starts
-from the best state so far; without a threshold the first score at that level is the threshold; the defaults.
+From the paper, as summarised by others (its text was not available): score the clean prediction at some levels, noise
+the sample again by a fixed amount, and retry while the score is not above a threshold and retries are left. Ours: a
+retry starts from the best state so far; without a threshold the first score at that level is the threshold; the
+defaults.
 """
 
 from __future__ import annotations

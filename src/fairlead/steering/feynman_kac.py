@@ -1,14 +1,15 @@
 """Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848): particles resampled by potentials of their rewards.
 
-The clean prediction of every particle is scored at some steps. Log-weights grow by the logarithm of a potential, and the
-particles are drawn again by their weights when the effective sample size falls. With r_t the reward at a step, the logarithms are
+The clean prediction of every particle is scored at some steps. Log-weights grow by the logarithm of a potential, and
+the particles are drawn again by their weights when the effective sample size falls. With r_t the reward at a step,
+the logarithms are
 
     difference: tilt * (r_t - r_before)        max: tilt * (best r so far)
     add:        tilt * (sum of r so far)       current: tilt * r_t
 
-If the last step is among `at`, the product of all potentials is corrected to exp(tilt * r(x0)), so that every potential aims at
-the tilted distribution. Weights are kept between resamplings, and resampling is systematic. In a chain after lidar the guided
-prediction is scored, without a correction, as published.
+If the last step is among `at`, the product of all potentials is corrected to exp(tilt * r(x0)), so that every
+potential aims at the tilted distribution. Weights are kept between resamplings, and resampling is systematic. In a
+chain after lidar the guided prediction is scored, without a correction, as published.
 """
 
 from __future__ import annotations
