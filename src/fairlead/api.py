@@ -49,7 +49,8 @@ def run(options: _Call) -> Result:
     from fairlead.app.result import Result
     from fairlead.run import engine
 
-    model, reward = options.model, options.reward
+    model = options.model
+    reward = options.reward
     live = None if isinstance(reward, str) else _live(reward)
     lent_settings = _adapter_settings(options)
     if live is not None:

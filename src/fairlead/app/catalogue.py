@@ -44,7 +44,8 @@ def _item(name: str, entry: str, method: bool, given: bool) -> Item:
     found = None if tree is None else _definition(tree, attribute)
     if tree is None or found is None:
         return Item(name, "", (), module.partition(".")[0])
-    doc, file = ast.get_docstring(found) or "", ast.get_docstring(tree) or ""
+    doc = ast.get_docstring(found) or ""
+    file = ast.get_docstring(tree) or ""
     sentence = file.partition("\n")[0] if method and file else doc.partition("\n\n")[0].replace("\n", " ").strip()
     about = f"{file}\n\n{doc}" if method else doc
     settings = [*(_required(found) if given else ()), *_settings(found, _constants(tree))]
@@ -109,7 +110,8 @@ def _settings(node: ast.ClassDef | ast.FunctionDef, constants: Mapping[str, str]
         return []
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is not None:
-        arguments, defaults = init.args.args, init.args.defaults
+        arguments = init.args.args
+        defaults = init.args.defaults
         late = zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
         named = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
         every = [(a.arg, ast.unparse(d)) for a, d in [*late, *named] if d is not None]

@@ -83,9 +83,13 @@ class _Desk:
     """Says what arrives and keeps the page fresh."""
 
     def __init__(self, plan: Plan, folder: Path, source: str) -> None:
-        self._plan, self._folder, self._source = plan, folder, source
+        self._plan = plan
+        self._folder = folder
+        self._source = source
         self._since = self._written = time.monotonic()
-        self._took, self._seen, self.files = 0.0, 0, list[str]()
+        self._took = 0.0
+        self._seen = 0
+        self.files = list[str]()
         self._told: set[tuple[str, str]] = set()
 
     def seen(self, cell: Cell, status: str) -> None:
@@ -141,7 +145,8 @@ def _show(s: ComparisonResults, files: list[str]) -> None:
     names = [label(s, m) for m in metrics]
     view: Table = plain_table("method", *names, f"over {s.plan.reference}", "wins", "pictures", s.plan.resource)
     for line in s.lines:
-        over, wins = line.over.get(metrics[0]), line.wins.get(metrics[0])
+        over = line.over.get(metrics[0])
+        wins = line.wins.get(metrics[0])
         view.add_row(
             line.method,
             *(number(line.values[m].value) for m in metrics),

@@ -58,7 +58,8 @@ def model_table() -> Table:
             facts.get("able"),
         ]
         table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
-    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
+    table.caption = Text("and any folder or hub name of a supported diffusers pipeline")
+    table.caption_justify = "left"
     return table
 
 
@@ -82,7 +83,8 @@ def describe(kind: str, name: str, as_json: bool) -> int:
         words = {"words": _words(name)} if kind == "models" else {}
         print_json({**item_object(kind, item), "about": item.about, **words})
         return 0
-    console, settings = stdout(), [_setting(*one) for one in item.settings]
+    console = stdout()
+    settings = [_setting(*one) for one in item.settings]
     for i, part in enumerate((item.about or item.what or f"{name} says nothing of itself.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
     if settings:
@@ -104,11 +106,13 @@ def _words(name: str) -> list[str]:
 
 def _model_facts(name: str) -> None:
     """What the table of models says, where the model card is, and the words of a model that knows no others."""
-    facts, console = model_facts(name), stdout()
+    facts = model_facts(name)
+    console = stdout()
     if "error" in facts:
         console.print(Text(f"\nnot usable here: {facts['error']}", style="yellow"))
         return
-    megabytes, words = facts["megabytes"], _words(name)
+    megabytes = facts["megabytes"]
+    words = _words(name)
     told = {
         "family": facts["family"],
         "size": f"{megabytes:.0f} MB" if megabytes else "",
@@ -126,7 +130,8 @@ def _model_facts(name: str) -> None:
 
 def list_runs(as_json: bool) -> int:
     """The runs in ./runs."""
-    root, objects = Path("runs"), []
+    root = Path("runs")
+    objects = []
     table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
     table.columns[0].no_wrap = True
     for folder in catalogue.runs(root):

@@ -34,7 +34,8 @@ class Interrupt:
     """While open, the first Ctrl-C asks the run to stop after its batch and the second one ends the process."""
 
     def __init__(self, announce: bool = True) -> None:
-        self.asked, self._announce = False, announce
+        self.asked = False
+        self._announce = announce
         self._before: list[tuple[int, Any]] = []
 
     def __call__(self) -> bool:
@@ -64,7 +65,9 @@ class Watch:
     """Shows `Progress` on a console: a live bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, console: Console, stop: Interrupt, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._stop, self._clock = console, stop, clock
+        self._console = console
+        self._stop = stop
+        self._clock = clock
         self._now: Progress | None = None
         self._at = self._said = clock()
         self._phase = ""
@@ -152,7 +155,8 @@ def drift(now: Progress) -> str:
 
 def fraction(now: Progress) -> float:
     """How far a run is: the fullest entry of its budget, or its candidates, whichever is further."""
-    spent, limits = asdict(now.spent), now.limit.limits()
+    spent = asdict(now.spent)
+    limits = now.limit.limits()
     shares = [spent[name] / limit for name, limit in limits.items() if limit > 0]
     if now.expected:
         shares.append(now.done / now.expected)

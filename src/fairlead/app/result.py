@@ -102,7 +102,8 @@ class Result:
         """
         from fairlead.run.diverse_subset import keep
 
-        chosen, view = keep(self.folder, k, weight=weight, likeness=likeness), self._view()
+        chosen = keep(self.folder, k, weight=weight, likeness=likeness)
+        view = self._view()
         by_index = {c.index: c for c in view.candidates}
         return [self._shot(view, by_index[i]) for i in chosen]
 
@@ -174,7 +175,8 @@ class Result:
 
 def _copy_database(source: Path, target: Path) -> None:
     """A consistent copy also while the run is being written."""
-    old, new = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True), sqlite3.connect(target)
+    old = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)
+    new = sqlite3.connect(target)
     try:
         old.backup(new)
     finally:

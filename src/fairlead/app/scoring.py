@@ -84,7 +84,8 @@ def _show(ordered: list[dict[str, object]], formula: str) -> None:
         note = [Text(str(row["reason"]), style="yellow")] if reasons else []
         view.add_row(str(row["rank"] or "–"), *numbers, Text(str(row["file"])), *note)
     if len(ordered) > SHOWN:
-        view.caption, view.caption_justify = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all"), "left"
+        view.caption = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all")
+        view.caption_justify = "left"
     stdout().print(view)
 
 

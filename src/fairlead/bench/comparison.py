@@ -69,7 +69,8 @@ class CellRunner:
         folder = self.out / cell.folder
         device = machine.device()
         kept = note(folder)
-        fresh, since = not (folder / DATABASE).is_file(), time.perf_counter()
+        fresh = not (folder / DATABASE).is_file()
+        since = time.perf_counter()
         peak_memory.reset(device)
         try:
             model = self.model(cell.spec)
@@ -202,7 +203,8 @@ def run(
         walk(plan, out, watch, stop)
         return
     context = multiprocessing.get_context("spawn")
-    ended, said = context.Event(), context.Queue()
+    ended = context.Event()
+    said = context.Queue()
     threads = max(1, torch.get_num_threads() // workers)
     team = [context.Process(target=_work, args=(plan, out, i, threads, ended, said)) for i in range(workers)]
     for one in team:
@@ -223,7 +225,8 @@ def run(
 
 def _follow(plan: Plan, team: Sequence[Any], said: Any, ended: Any, watch: Watch, stop: Callable[[], bool]) -> str:
     """Hear the workers to the end; returns the sentence that ended them, if one did."""
-    cells, failed = {c.folder: c for c in plan.cells()}, ""
+    cells = {c.folder: c for c in plan.cells()}
+    failed = ""
     while any(one.is_alive() for one in team) or not said.empty():
         if stop():
             ended.set()

@@ -176,7 +176,9 @@ class ComparisonResults:
     def _line(self, method: str) -> Line:
         reference = self.plan.reference
         rows = [self.done[method, *k] for k in self.shared] if method != BASELINE_ROW else []
-        values, over, won = {}, {}, {}
+        values = {}
+        over = {}
+        won = {}
         for metric in self.metrics:
             mine = self.final(method, metric)
             values[metric] = statistics.mean(self.over_prompts(mine))

@@ -47,7 +47,8 @@ class Formula:
         from fairlead.run.rewards import build_reward, reward_leaf
 
         tree = parse_reward(self.formula)
-        self._reward, self._text = build_reward(tree, reward_leaf), reward_text(tree)
+        self._reward = build_reward(tree, reward_leaf)
+        self._text = reward_text(tree)
 
     @property
     def id(self) -> str:

@@ -95,7 +95,8 @@ def manifest(out: Path) -> dict[str, Any]:
 
 def prepare(job: Job, out: Path) -> None:
     """The folder with its manifest and prompts; a folder of another question is refused."""
-    known, asked = manifest(out), job.question()
+    known = manifest(out)
+    asked = job.question()
     if known:
         if differing := [k for k in asked if known.get(k) != asked[k]]:
             raise StoreError(f"{out} holds the same benchmark with another {differing[0]}: give another --out.")
@@ -140,7 +141,8 @@ def _spend(out: Path, cost: Cost) -> None:
 def _plain(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) -> Iterator[tuple[int, Cost]]:
     """Batches over prompts. A batch that was begun is made again whole, so that its kernels have the same shape."""
     renderer = Renderer(models.with_dtype(job.template))
-    size, version = renderer.spec.batch, machine.versions()["fairlead"]
+    size = renderer.spec.batch
+    version = machine.versions()["fairlead"]
     for first in range(0, len(every), size):
         some = every[first : first + size]
         missing = [p for p in some if not (out / p.path).is_file()]
@@ -169,13 +171,16 @@ def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool
             continue
         if stop():
             return
-        spec, folder = job.spec(picture), out / "runs" / f"{picture.index:05d}-{picture.number:05d}"
+        spec = job.spec(picture)
+        folder = out / "runs" / f"{picture.index:05d}-{picture.number:05d}"
         model = bench.model(spec)
         if (folder / DATABASE).is_file():
             store = engine.resume(folder, model=model, stop=stop)
         else:
             store = engine.start(spec, folder, model=model, stop=stop)
-        best, cost, status = store.best(), store.spent(), store.status
+        best = store.best()
+        cost = store.spent()
+        status = store.status
         store.close()
         if status != RunStatus.FINISHED or best is None:
             return

@@ -74,9 +74,12 @@ def ratio(rows: Sequence[Sequence[float]]) -> Mean:
 
 def mean_of(groups: Sequence[Sequence[Sequence[float]]]) -> Mean:
     """The unweighted mean over groups of each group's mean over pictures; prompts are resampled inside their group."""
-    values, draws, n = [], [], 0
+    values = []
+    draws = []
+    n = 0
     for i, rows in enumerate(groups):
-        totals, sizes = np.array([sum(r) for r in rows], float), np.array([len(r) for r in rows], float)
+        totals = np.array([sum(r) for r in rows], float)
+        sizes = np.array([len(r) for r in rows], float)
         values.append(totals.sum() / sizes.sum())
         n += len(rows)
         picks = resamples(len(rows), Key.root(0).fold("bootstrap", i))

@@ -62,14 +62,16 @@ def _geneval(path: Path | None, words: bool, seed: int) -> Suite:
         raise FairleadError("GenEval's prompts are not in the package: give evaluation_metadata.jsonl by --prompts.")
     try:
         if path is None:
-            chosen, source = geneval.generate(world.NAMES, seed=seed), f"drawn in GenEval's grammar, seed {seed}"
+            chosen = geneval.generate(world.NAMES, seed=seed)
+            source = f"drawn in GenEval's grammar, seed {seed}"
         elif path.suffix == ".txt":
             names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
             chosen = geneval.generate([n for n in names if not words or n in world.NAMES], seed=seed)
             source = f"drawn in GenEval's grammar from the classes in {path.name}, seed {seed}"
         else:
             chosen = geneval.read_prompts(path)
-            source, every = path.name, len(chosen)
+            source = path.name
+            every = len(chosen)
             if words:
                 chosen = [p for p in chosen if p.names <= set(world.NAMES)]
                 source += f", the {len(chosen)} of {every} whose classes are in the pocket world"

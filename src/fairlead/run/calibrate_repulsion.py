@@ -45,7 +45,8 @@ def calibrate(
         )
     models.check(replace(spec, interventions=(Part("repulsion"),)))
     encode: Callable[[Tensor], Tensor] = registry.build("features", Part(likeness))
-    model, table = None, dict[float, list[tuple[float, float]]]()
+    model = None
+    table = dict[float, list[tuple[float, float]]]()
     for prompt in prompts:
         for strength in (0.0, *sorted(set(strengths) - {0.0})):
             part = Part("repulsion", {"strength": float(strength)})

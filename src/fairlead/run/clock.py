@@ -17,7 +17,9 @@ class Clock:
     """Turns what happens into Progress."""
 
     def __init__(self, spec: Spec, watch: Watch) -> None:
-        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
+        self._spec = spec
+        self._watch = watch
+        self._since = time.perf_counter()
         self.expected: int | None = None
         self.baseline: float | None = None
         self.best: tuple[float, int] | None = None

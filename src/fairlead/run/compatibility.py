@@ -73,7 +73,8 @@ def intervention_without_sites(spec: Spec, able: Capabilities | None) -> str | N
     """An intervention edits joint attention; some networks have none."""
     if able is None or able.sites != 0 or not spec.interventions:
         return None
-    name, family = spec.interventions[0].name, able.pipeline.removesuffix("Pipeline")
+    name = spec.interventions[0].name
+    family = able.pipeline.removesuffix("Pipeline")
     return (
         f"{name} edits joint attention and {spec.model.name!r} ({family}) has none: {JOINT_ONLY}. "
         "Use a model with joint attention, such as pocket, SD3 or FLUX."

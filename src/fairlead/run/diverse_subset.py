@@ -40,7 +40,8 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
         raise FairleadError(f"The weight of quality is {weight!r}: give a finite number of at least 0.")
     store = Store.open(folder)
     try:
-        every, name = store.candidates(), store.spec.model.name
+        every = store.candidates()
+        name = store.spec.model.name
     finally:
         store.close()
     if not every:

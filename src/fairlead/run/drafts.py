@@ -23,7 +23,8 @@ class Drafts:
     """The best groups of drafts so far. Without drafts it keeps nothing and costs nothing."""
 
     def __init__(self, spec: Spec, full: Cost) -> None:
-        self._spec, self._group = spec, full * spec.group
+        self._spec = spec
+        self._group = full * spec.group
         self.kept = self._group * spec.finals if spec.draft else Cost()
         """Set aside for the full renderings until they are made."""
         self._top: list[tuple[float, list[IndexedProposal]]] = []

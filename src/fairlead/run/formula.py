@@ -223,13 +223,16 @@ def _text(tree: Any) -> tuple[str, int]:
         return f"veto({', '.join(words)})", 3
     if op not in SIGNS:
         return f"{op}({', '.join(_text(p)[0] for p in parts)})", 3
-    bond, text = SIGNS[op], ""
+    bond = SIGNS[op]
+    text = ""
     for i, part in enumerate(parts):
         sign = f" {op} " if bond < 2 else op
         if i and op == "+" and isinstance(part, float | int) and part < 0:
-            sign, part = " - ", -part
+            sign = " - "
+            part = -part
         elif i and op == "+" and isinstance(part, Mapping) and _negated(part) is not None:
-            sign, part = " - ", _negated(part)
+            sign = " - "
+            part = _negated(part)
         inner, tight = _text(part)
         loose = tight <= (1 if sign == " - " else bond) if i else tight < max(bond, 1)
         text += (sign if i else "") + (f"({inner})" if loose else inner)

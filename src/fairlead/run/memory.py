@@ -63,7 +63,8 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
     def seen(self, tensor: torch.Tensor) -> torch.Tensor:
         """Count a tensor as alive; several may share their bytes."""
         storage = tensor.untyped_storage()
-        size, key = storage.nbytes(), storage._cdata
+        size = storage.nbytes()
+        key = storage._cdata
         if key not in self._alive:
             self.now += size
         self._alive[key] = self._alive.get(key, 0) + 1
@@ -125,7 +126,8 @@ def fitted(spec: Spec, model: Model, needed: Callable[[], Footprint | None] | No
     """
     if spec.batch:
         return spec
-    room, need = free(model.device), None
+    room = free(model.device)
+    need = None
     if model.device.type == "cuda":
         need = footprint(model) if needed is None else needed()
     n = USUAL if room is None or need is None else int(SPARE * room / max(need.picture, 1))

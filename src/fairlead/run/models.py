@@ -165,7 +165,8 @@ def build(spec: Spec, *, device: str, dtype: str) -> Any:
 
 
 def _load(spec: Spec, device: str, dtype: str) -> Any:
-    name, settings = spec.model.name, dict(spec.model.settings)
+    name = spec.model.name
+    settings = dict(spec.model.settings)
     entries = registry.table("models")
     if name == LIVE:
         raise FairleadError("The model of this run was a live pipeline: give it again as model=.")
@@ -198,7 +199,8 @@ def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
 
 def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
     """The adapter over a live pipeline; `release()` gives it back as it was found."""
-    kind, usual = type(pipe).__name__, live(pipe)[1].get("settings", {})
+    kind = type(pipe).__name__
+    usual = live(pipe)[1].get("settings", {})
     return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
 
 

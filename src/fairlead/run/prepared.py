@@ -53,7 +53,8 @@ def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
     """
     store = Store.open(folder)
     try:
-        other, kept = store.spec, store.recall_prepared("steering")
+        other = store.spec
+        kept = store.recall_prepared("steering")
     finally:
         store.close()
     for what, mine, its in (("prompt", spec.prompt, other.prompt), ("model", spec.model, other.model)):

@@ -23,7 +23,9 @@ class PreviewQuestions:
     """Terms that people give to previews. `writes` is off where a record is only read (replay)."""
 
     def __init__(self, folder: Path, ask: Ask, writes: bool = True) -> None:
-        self._folder, self._ask, self._writes = Path(folder), ask, writes
+        self._folder = Path(folder)
+        self._ask = ask
+        self._writes = writes
 
     def __call__(self, reward: Reward, images: Tensor, terms: Mapping[str, Tensor], prompt: str) -> Tensor:
         """Images [K, 3, H, W] in [0, 1] that compete, the terms [K] known -> totals [K]; `Pending` or `Enough`."""
@@ -56,7 +58,8 @@ def contact_sheet(shots: Sequence[bytes]) -> bytes:
     sheet = Image.new("RGB", (min(len(shots), COLUMNS) * TILE, rows * TILE), "white")
     draw = ImageDraw.Draw(sheet)
     for i, shot in enumerate(shots):
-        x, y = i % COLUMNS * TILE, i // COLUMNS * TILE
+        x = i % COLUMNS * TILE
+        y = i // COLUMNS * TILE
         with Image.open(io.BytesIO(shot)) as image:
             scale = (TILE - 8) / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -45,7 +45,8 @@ class QuestionStore:
     """The questions of one run folder. Answers are kept as they were given; a later answer replaces an earlier one."""
 
     def __init__(self, folder: Path, person: Person | None = None) -> None:
-        self._path, self._person = Path(folder) / DATABASE, person
+        self._path = Path(folder) / DATABASE
+        self._person = person
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

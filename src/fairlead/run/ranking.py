@@ -20,7 +20,9 @@ class Ranking:
     """
 
     def __init__(self, reward: Reward, prompt: str) -> None:
-        self._reward, self._prompt, self._terms = reward, prompt, dict[int, Mapping[str, float]]()
+        self._reward = reward
+        self._prompt = prompt
+        self._terms = dict[int, Mapping[str, float]]()
         labelled = zip(reward.labels(), reward.leaves(), strict=True)
         self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]

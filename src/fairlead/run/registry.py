@@ -186,7 +186,8 @@ def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *give
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     lacking = [p.name for p in expected if p.default is p.empty and p.kind not in free and p.name not in settings]
     if lacking:
-        told, written = " and ".join(f"`{one}`" for one in lacking), ", ".join(f"{one}=..." for one in lacking)
+        told = " and ".join(f"`{one}`" for one in lacking)
+        written = ", ".join(f"{one}=..." for one in lacking)
         raise FairleadError(f"{name} needs {told}: write {name}({written}).")
     try:
         return make(*given, **settings)

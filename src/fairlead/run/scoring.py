@@ -199,7 +199,8 @@ def _flush(
     for _, same in groupby(sorted(images, key=lambda x: (tuple(x[1].shape), x[0])), key=lambda x: tuple(x[1].shape)):
         rows = list(same)
         total, terms = reward(torch.stack([x for _, x, _ in rows]), [pictures[i].prompt for i, _, _ in rows])
-        values, columns = total.tolist(), {k: v.tolist() for k, v in terms.items()}
+        values = total.tolist()
+        columns = {k: v.tolist() for k, v in terms.items()}
         for n, (i, _, note) in enumerate(rows):
             why = [found[n] for found in map(reasons, reward.leaves()) if n < len(found) and found[n]]
             done[i] = Score(

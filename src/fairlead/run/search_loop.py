@@ -34,14 +34,18 @@ class _Stopped(Exception):
     """The run ends here."""
 
     def __init__(self, status: RunStatus, reason: str) -> None:
-        self.status, self.reason = status, reason
+        self.status = status
+        self.reason = reason
 
 
 class SearchLoop:
     """One run from its first question to its end. Its state depends on the Spec and on the record alone."""
 
     def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
-        self._spec, self._executor, self._clock, self._person = spec, executor, clock, person
+        self._spec = spec
+        self._executor = executor
+        self._clock = clock
+        self._person = person
         self._ledger = Ledger(spec.limit)
         self._ranking = Ranking(executor.reward, spec.prompt)
         self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
@@ -67,16 +71,15 @@ class SearchLoop:
 
     def _expected(self, ledger: Ledger) -> int | None:
         ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
-        n, again = (
-            ledger.affordable(self._cost_per_candidate),
-            self._spec.group * self._spec.finals if self._spec.draft else 0,
-        )
+        n = ledger.affordable(self._cost_per_candidate)
+        again = self._spec.group * self._spec.finals if self._spec.draft else 0
         return n - n % self._spec.group + again if n < 1 << 30 else None
 
     def run(self, store: Store, stop: Stop) -> None:
         """To the end of the budget, of the search, or of the caller's patience."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
-        status, reason = RunStatus.FINISHED, ""
+        status = RunStatus.FINISHED
+        reason = ""
         self._writes = True
         self._ledger.settle(Cost(), store.unanswered())
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
@@ -88,9 +91,11 @@ class SearchLoop:
                 )
             self._search(store, steering, stop)
         except _Stopped as stopped:
-            status, reason = stopped.status, stopped.reason
+            status = stopped.status
+            reason = stopped.reason
         except Pending:
-            status, reason = RunStatus.STOPPED, StopReason.WAITING
+            status = RunStatus.STOPPED
+            reason = StopReason.WAITING
         except BudgetExceeded as error:
             reason = StopReason.budget(error.names)
         except BaseException:
@@ -116,7 +121,8 @@ class SearchLoop:
 
     def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[IndexedProposal]]:
         """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
-        search, size = make_search(self._spec, self._executor.space), self._spec.group
+        search = make_search(self._spec, self._executor.space)
+        size = self._spec.group
         made = set(finals(store).values())
         index = (i for i in count() if i not in made)
         while True:

@@ -182,7 +182,8 @@ class _Settings:
     """The settings of parts by name; remembers which of them found their part."""
 
     def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings, self._defaults = settings, defaults
+        self._settings = settings
+        self._defaults = defaults
         self._used: set[str] = set()
 
     def applied(self, part: Part) -> Part:

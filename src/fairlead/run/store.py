@@ -56,7 +56,9 @@ class Store:
     """One run directory, open for reading or, with `lock`, for writing by this process alone."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
-        self.folder, self._db, self._lock = folder, db, -1
+        self.folder = folder
+        self._db = db
+        self._lock = -1
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -224,10 +226,8 @@ class Store:
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
-                asked, drafts = (
-                    [question(task, i) for i in range(len(outcomes))],
-                    task.refines or [None] * len(outcomes),
-                )
+                asked = [question(task, i) for i in range(len(outcomes))]
+                drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
                     "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )

@@ -33,8 +33,11 @@ class Worker:
     """Samples and scores what a Setup describes. The model and the rewards charge this worker's meter."""
 
     def __init__(self, setup: Setup) -> None:
-        self.setup, self.spec = setup, setup.spec
-        self.model, self.siblings, self.space = setup.model, setup.siblings, setup.space
+        self.setup = setup
+        self.spec = setup.spec
+        self.model = setup.model
+        self.siblings = setup.siblings
+        self.space = setup.space
         self.steering = setup.steering
         self.reward: Reward = setup.reward.copy()
         self.meter = Meter()
@@ -48,16 +51,21 @@ class Worker:
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
         """Whatever the steering does once per prompt. Done on one worker; the result is data."""
-        before, key = self.meter.spent, Key.root(self.spec.seed).fold("scene")
+        before = self.meter.spent
+        key = Key.root(self.spec.seed).fold("scene")
 
         def render(
             keys: tuple[Key, ...], steps: int, *, model: ModelRef | None = None, sampler: Sampler | None = None
         ) -> Tensor:
             x = normals(tuple(k.fold("init") for k in keys), *self.model.latent).to(self.model.device)
-            network, conditioning, usual = self.model, self._conditioning(len(keys)), euler
+            network = self.model
+            conditioning = self._conditioning(len(keys))
+            usual = euler
             if model is not None:
                 sibling = self.siblings[model_key(model)]
-                network, conditioning, usual = sibling.model, sibling.conditioning(len(keys)), sibling.sampler
+                network = sibling.model
+                conditioning = sibling.conditioning(len(keys))
+                usual = sibling.sampler
             return sample(network, sampler or usual, x, conditioning, network.levels(steps), keys, self.meter)
 
         def score(z: Tensor) -> Tensor:
@@ -92,7 +100,8 @@ class Worker:
 
     def _in_pieces(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         outcomes: list[Outcome] = []
-        cost, before = Cost(), self.meter.spent
+        cost = Cost()
+        before = self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
         while pieces:
             piece = pieces.pop(0)
@@ -111,9 +120,11 @@ class Worker:
                     if isinstance(error, OutOfMemory) and not self.setup.wants_gradient:
                         raise
                     raise OutOfMemory(self._too_large(len(piece.indices))) from error
-                self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
+                self._fits = max(len(h.indices) for h in halves)
+                pieces = halves + pieces
             else:
-                outcomes, cost = outcomes + done, cost + spent
+                outcomes = outcomes + done
+                cost = cost + spent
         paid = self.meter.paid_since(before)
         each = paid * (1 / len(outcomes))
         shares = [replace(o.cost, seconds=each.seconds, dollars=each.dollars) for o in outcomes]
@@ -125,7 +136,8 @@ class Worker:
         said = f"Memory ran out with {n} picture(s) at once"
         if not self.setup.wants_gradient:
             return f"{said}: use dtype bfloat16, a smaller picture or group."
-        need, plain = memory.footprint(self.model, gradient=True), memory.footprint(self.model)
+        need = memory.footprint(self.model, gradient=True)
+        plain = memory.footprint(self.model)
         sizes = (
             ["", ""]
             if need is None or plain is None
@@ -142,7 +154,8 @@ class Worker:
         Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
         that ranks leaves the total to the driver, who knows the other candidates: NaN here, terms complete.
         """
-        before, real = self.meter.spent, len(task.indices)
+        before = self.meter.spent
+        real = len(task.indices)
         keys = tuple(p.key for p in task.proposals)
         steps = task.proposals[0].steps or self.spec.steps
         groups = torch.tensor(task.groups) if self.setup.couples or self.setup.interventions else None
@@ -152,7 +165,8 @@ class Worker:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
             levels = self.model.levels(steps)
-            early_predictions, notes = EarlyPredictions(levels, self.setup.early_levels), dict[str, Tensor]()
+            early_predictions = EarlyPredictions(levels, self.setup.early_levels)
+            notes = dict[str, Tensor]()
             chosen = Chain() if task.is_baseline else steering
             z = sample(
                 self.model,
@@ -200,7 +214,8 @@ class Worker:
                 f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot ask it "
                 "on the way: choose another reward or no steering."
             )
-        reward, images = self.reward.optimised, self.model.decode(z)
+        reward = self.reward.optimised
+        images = self.model.decode(z)
         total, terms = self._judge(reward, images, prompts, rivals=True)
         if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
             if self.previews is None:
@@ -232,7 +247,8 @@ class Worker:
             ) from error
 
     def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
-        version, plain = machine.versions()["fairlead"], index == BASELINE
+        version = machine.versions()["fairlead"]
+        plain = index == BASELINE
         data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain, steps)
         size = (image.shape[-1], image.shape[-2])
         return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))
