@@ -1,4 +1,4 @@
-"""The Python door: the command line's words as arguments."""
+"""Running, resuming and scoring from Python, with the options of the command line as arguments."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def resume(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     siblings: Live = None,
 ) -> Result:
-    """Continue a run where its record ends; what was a live object is given again: `reward`, `model`, `siblings`.
+    """Continue a run where its record ends. Pass `reward`, `model` and `siblings` again if they were live objects.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
     """
@@ -133,8 +133,8 @@ def score(
 ) -> Any:
     """Existing pictures (files, folders, folders of runs) -> their scores, terms and ranks, in their order.
 
-    Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record or from what is
-    written in the pictures. A pandas DataFrame where pandas is installed, else a list of dicts.
+    Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record, or from the
+    metadata of the pictures. Returns a pandas DataFrame where pandas is installed, else a list of dicts.
     """
     from fairlead.run import scoring
     from fairlead.run.formula import parse_reward

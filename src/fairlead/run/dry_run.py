@@ -177,7 +177,7 @@ def costs(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> 
 
 
 def footprint(setup: Setup) -> memory.Footprint | None:
-    """Memory of a run: its model and its siblings, each with the most rows that are asked of it at once, and gradients."""
+    """Memory of a run: its model and its siblings, each with the most rows it computes at once, and gradients."""
     worker = dry_run(setup).worker
     pairs = [(setup.model, worker.model)]
     pairs += [(sibling.model, worker.siblings[name].model) for name, sibling in setup.siblings.items()]

@@ -80,7 +80,7 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
 
 
 def peak(work: Callable[[], Any], weights: Iterable[torch.Tensor] = ()) -> int:
-    """Bytes alive at once at the most while `work` makes tensors, what it keeps for a gradient included, `weights` not."""
+    """The most bytes alive at once while `work` makes tensors: with what it keeps for a gradient, without `weights`."""
     known = {w.untyped_storage()._cdata for w in weights}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -104,8 +104,8 @@ def peak_without_data(work: Callable[[], Any], weights: Iterable[torch.Tensor] =
 def footprint(model: Model, rows: float = 1, decodes: float = 1, gradient: bool = False) -> Footprint | None:
     """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged.
 
-    `rows` predictions and `decodes` pictures are asked for at once per picture of the batch; with `gradient` one call is
-    on its way back, for steps are computed again one by one.
+    `rows` predictions and `decodes` pictures are computed at once per picture of the batch. With `gradient`, one call is
+    differentiated at a time, because steps are computed again one by one.
     """
     if not isinstance(model, Traceable):
         return None

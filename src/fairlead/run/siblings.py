@@ -1,4 +1,4 @@
-"""The siblings that a run's steering names: loaded like any model, checked to share the latent space."""
+"""The sibling models that a steering names: loaded like any model, and checked to share its latent space."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from fairlead.run.spec import Part, Spec
 
 
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
-    """Every sibling by its label, each loaded once; `given` are those already loaded. Encodes the prompt."""
+    """Every sibling by its key, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
     for method in steering.parts:
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}
     for name, part in named.items():
-        other = given[name] if name in given else model if part == spec.model else _loaded(part, spec)
+        if name in given:
+            other = given[name]
+        else:
+            other = model if part == spec.model else _loaded(part, spec)
         check_related(model, other, name)
         sampler = registry.resolve("samplers", _sampler(part, name in given))
         out[name] = Sibling(other, other.encode([spec.prompt]), sampler, model.levels(CURVE))
@@ -40,7 +43,9 @@ def _sampler(part: Part, given: bool) -> str:
 
 def _named(wanted: Any) -> ModelRef:
     if not isinstance(wanted, str) and not (isinstance(wanted, Mapping) and isinstance(wanted.get("name"), str)):
-        raise FairleadError(f"Sibling model {wanted!r} has no name: give a name, or {{'name': ..., 'setting': value}}.")
+        raise FairleadError(
+            f"Sibling model {wanted!r} has no name: must be a name, or {{'name': ..., 'setting': value}}."
+        )
     return wanted
 
 
@@ -58,6 +63,6 @@ def _loaded(part: Part, spec: Spec) -> Model:
         built: Model = models.build(replace(spec, model=part), device=device, dtype=dtype)
     except FairleadError as error:
         raise FairleadError(
-            f"Sibling model {part.name!r} cannot be loaded: {error} One that is live in Python is given as siblings={{name: it}}."
+            f"Sibling model {part.name!r} cannot be loaded: {error} A live pipeline is passed in Python as siblings={{name: it}}."
         ) from error
     return built

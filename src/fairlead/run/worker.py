@@ -50,7 +50,7 @@ class Worker:
         self._fits: float = math.inf
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
-        """Whatever the steering does once per prompt. Done on one worker; the result is data."""
+        """Do what the steering does once per prompt. Done by one worker; the result is data."""
         before = self.meter.spent
         key = Key.root(self.spec.seed).fold("scene")
 
@@ -80,17 +80,17 @@ class Worker:
         return ready, self.meter.spent - before
 
     def evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
-        """Whole groups only, in as many pieces as fit into memory.
+        """Sample and score whole groups, in as many pieces as memory needs.
 
-        What an attempt that ran out of memory counted is not charged, so that the price is the bill on any machine; the
-        seconds and dollars it spent are.
+        The counted work of an attempt that ran out of memory is not charged, so that the price is the bill on every
+        machine; its seconds and dollars are.
         """
         with self._paid_for():
             return self._in_pieces(task, steering)
 
     @contextmanager
     def _paid_for(self) -> Iterator[None]:
-        """An error says what was spent and cannot be given back."""
+        """Write into an error the seconds and dollars that were spent before it."""
         before = self.meter.spent
         try:
             yield
@@ -133,9 +133,9 @@ class Worker:
 
     def _too_large(self, n: int) -> str:
         """What to do when not even one group fits; with a gradient, what would."""
-        said = f"Memory ran out with {n} picture(s) at once"
+        failure = f"Memory ran out with {n} picture(s) at once"
         if not self.setup.wants_gradient:
-            return f"{said}: use dtype bfloat16, a smaller picture or group."
+            return f"{failure}. Use dtype bfloat16, a smaller picture or a smaller group."
         need = memory.footprint(self.model, gradient=True)
         plain = memory.footprint(self.model)
         sizes = (
@@ -144,15 +144,15 @@ class Worker:
             else [f" (about {f.at(n) / 1e9:.3g} GB here)" for f in (need, plain)]
         )
         return (
-            f"{said} and a gradient through them{sizes[0]}: use dtype bfloat16, a smaller picture, or a search without gradients "
-            f"such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
+            f"{failure} and a gradient through them{sizes[0]}. Use dtype bfloat16, a smaller picture, or a search without "
+            f"gradients such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
         )
 
     def _evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
 
         Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
-        that ranks leaves the total to the driver, who knows the other candidates: NaN here, terms complete.
+        that ranks has NaN as total here, with complete terms: its total needs the other candidates.
         """
         before = self.meter.spent
         real = len(task.indices)
@@ -186,7 +186,7 @@ class Worker:
             early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
-            if wants:  # steps are computed again on the way back, so edits must still be installed
+            if wants:  # the backward pass computes steps again, so edits must still be installed
                 self.meter.charge(Cost(backwards=(self.meter.spent - before).forwards))
                 (gradient,) = torch.autograd.grad(total.sum(), x)
             machine.synchronise(self._device)
@@ -211,15 +211,15 @@ class Worker:
     def _score(self, z: Tensor, prompts: Sequence[str]) -> Tensor:
         if self.setup.early_levels:
             raise FairleadError(
-                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot ask it "
-                "on the way: choose another reward or no steering."
+                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot use it while "
+                "the picture is sampled. Choose another reward, or no steering."
             )
         reward = self.reward.optimised
         images = self.model.decode(z)
         total, terms = self._judge(reward, images, prompts, rivals=True)
         if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
             if self.previews is None:
-                raise FairleadError(f"{reward.name} asks a person, and there is no record to ask through: start a run.")
+                raise FairleadError(f"{reward.name} asks a person, which needs a recorded run. Start one.")
             with self.meter.paused():
                 total = self.previews(reward, images, terms, self.spec.prompt)
         return total.to(z.device)
@@ -242,8 +242,8 @@ class Worker:
             raise
         except Exception as error:
             raise RewardError(
-                f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept; "
-                "mend the reward and resume."
+                f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept. "
+                "Fix the reward, then resume the run."
             ) from error
 
     def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
