@@ -220,7 +220,7 @@ def test_a_grant_is_the_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s
 def test_only_tensors_survive_preparation(go: Callable[..., Store], register: Any) -> None:
     """A number found while preparing would be lost on resuming: said at once, not then."""
     register("steerings", "measured", "items:Measured")
-    with pytest.raises(TypeError, match=r"Measured prepared level as 3\.0: only tensors are kept"):
+    with pytest.raises(TypeError, match=r"Measured prepared level as 3\.0: only tensors are recorded"):
         go("run", small_spec(steer="measured"))
 
 
@@ -449,7 +449,7 @@ def test_nan_never_wins(failure: float, go: Callable[..., Store]) -> None:
 
 
 def test_all_nan_is_an_error_that_keeps_the_record(go: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match="Every one of the 10 candidates got NaN"):
+    with pytest.raises(RewardError, match="The reward of every candidate is NaN"):
         go("run", reward=nan_at(set(range(99))))
     store = Store.open(tmp_path / "run")
     assert len(store.candidates()) == 10
@@ -491,9 +491,9 @@ def test_a_broken_reward_is_one_sentence(
 
 
 def test_a_small_budget_is_refused_before_anything_is_written(go: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(FairleadError, match=r"nfe=3 does not cover one image: give at least nfe=4"):
+    with pytest.raises(FairleadError, match=r"nfe=3 does not cover one image\. Use at least nfe=4"):
         go("run", small_spec(budget={"nfe": 3}))
-    with pytest.raises(FairleadError, match=r"one group of 3 images: give at least nfe=12"):
+    with pytest.raises(FairleadError, match=r"one group of 3 images\. Use at least nfe=12"):
         go("run", small_spec(budget={"nfe": 11}, group=3))
     assert not (tmp_path / "run").exists()
 

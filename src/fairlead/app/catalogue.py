@@ -1,4 +1,4 @@
-"""What can be named: every registered item with its first sentence and its settings, read from source. Imports no torch."""
+"""Every registered item with its first sentence and its settings, read from its source code. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Item:
     """Name and default of what `--set name.setting=value` accepts; None for what has to be given."""
     package: str
     about: str = ""
-    """All that its file and its docstring say."""
+    """The docstrings of its file and of itself."""
 
 
 METHODS = {"searches", "steerings", "interventions"}
 """Kinds of which every file holds one item and begins with what it is and where it was published."""
 
 GIVEN = {"rewards"}
-"""Kinds to which the run gives no argument: what has no default is asked of the person."""
+"""Kinds whose items take no argument from the run: a setting without a default must be chosen by the user."""
 
 
 def items(kind: str) -> list[Item]:
@@ -129,8 +129,8 @@ def _default(value: ast.expr) -> str:
     if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "field"):
         return ast.unparse(value)
     words = {word.arg: ast.unparse(word.value) for word in value.keywords}
-    told = words.get("default") or words.get("default_factory", "")
-    return "" if "False" in (words.get("init"), words.get("repr")) else told
+    default = words.get("default") or words.get("default_factory", "")
+    return "" if "False" in (words.get("init"), words.get("repr")) else default
 
 
 def _is_typed(node: ast.AnnAssign) -> bool:
@@ -144,4 +144,4 @@ def runs(root: Path) -> list[Path]:
     try:
         return sorted((path.parent for path in root.glob("*/run.sqlite")), key=lambda p: p.name, reverse=True)
     except OSError as error:
-        raise FairleadError(f"{root} cannot be read ({error.strerror}): check its permissions.") from error
+        raise FairleadError(f"{root} cannot be read ({error.strerror}). Check its permissions.") from error

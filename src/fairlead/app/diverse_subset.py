@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def stale(view: View, found: dict[str, Any]) -> str:
-    """Empty, or the sentence that the run has gone on since."""
+    """Empty, or a sentence if the run has continued since."""
     now = len(view.candidates)
     if (then := found.get("of", now)) == now:
         return ""

@@ -31,7 +31,7 @@ def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """What is known of a model without loading it, or why it cannot be used."""
+    """What can be known about a model without loading it, or why it cannot be used."""
     from fairlead.run import models
 
     try:
@@ -76,7 +76,7 @@ def item_table(kind: str) -> Table:
 
 
 def describe(kind: str, name: str, as_json: bool) -> int:
-    """Everything that is said of one registered item: source, settings, cost."""
+    """Everything that is known about one registered item: source, settings, cost."""
     registry.check(kind, name)
     item = next(item for item in catalogue.items(kind) if item.name == name)
     if as_json:
@@ -85,7 +85,7 @@ def describe(kind: str, name: str, as_json: bool) -> int:
         return 0
     console = stdout()
     settings = [_setting(*one) for one in item.settings]
-    for i, part in enumerate((item.about or item.what or f"{name} says nothing of itself.").split("\n\n")):
+    for i, part in enumerate((item.about or item.what or f"{name} has no description.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
     if settings:
         console.print(Text("\n" + ", ".join(settings), style="dim"))
@@ -113,7 +113,7 @@ def _model_facts(name: str) -> None:
         return
     megabytes = facts["megabytes"]
     words = _words(name)
-    told = {
+    rows = {
         "family": facts["family"],
         "size": f"{megabytes:.0f} MB" if megabytes else "",
         "steps": facts["steps"],
@@ -123,7 +123,7 @@ def _model_facts(name: str) -> None:
         "model card": facts.get("card"),
     }
     print()
-    console.print(pairs([(what, str(value)) for what, value in told.items() if value]))
+    console.print(pairs([(what, str(value)) for what, value in rows.items() if value]))
     if words:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 

@@ -39,7 +39,7 @@ class BlipVqa:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise FairleadError(
-                f"BLIP-VQA needs {name}, which could not be had ({str(error).splitlines()[0]}): fetch it first."
+                f"BLIP-VQA needs {name}, which could not be loaded ({str(error).splitlines()[0]}). Download it first."
             ) from error
         self._device = device or machine.device()
         self._side = side

@@ -1,8 +1,8 @@
 """T2I-CompBench's scores: BLIP-VQA, the rules over boxes and depth, CLIP, and 3-in-1.
 
 Boxes come from an open-vocabulary detector asked for exactly the two nouns, not from UniDet, so these parts are called
-`spatial-owl`, `3d-owl` and `numeracy-owl`: never compare them with published UniDet numbers. Its confidence threshold is
-ours. The published depth part reads its map transposed; this one does not.
+`spatial-owl`, `3d-owl` and `numeracy-owl`: never compare them with published UniDet numbers. Its confidence threshold
+is ours. The published depth part reads its map transposed; this one does not.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ class CompBench:
 
     id = "t2i-compbench-hf"
     note = (
-        "t2i-compbench-hf is a port: BLIP-VQA as published up to its resolution, boxes from OWLv2 instead of UniDet (their parts "
+        "t2i-compbench-hf is a port: BLIP-VQA as published up to its resolution, boxes from OWLv2 instead of UniDet "
+        "(their parts "
         "end in -owl and are not comparable with published ones); prompts that only a parser could read have no number"
     )
 

@@ -1,9 +1,9 @@
 """GenEval's detector and colour classifier on transformers: a port, called geneval-hf and never plain GenEval.
 
-Detector: Mask2Former, Swin-S, COCO instances, with the resizing and post-processing of the published one (mmdet), not the
-processor's; another training run of the same class of accuracy, so that counting, which asks for a confidence above 0.9,
-may differ by several points from the official numbers (an estimate, not measured). Colours: OpenAI's CLIP ViT-L/14.
-Publish the plain model's score by the same evaluator beside every other.
+Detector: Mask2Former, Swin-S, COCO instances, with the resizing and post-processing of the published one (mmdet), not
+the processor's; another training run of the same class of accuracy, so that counting, which asks for a confidence above
+0.9, may differ by several points from the official numbers (an estimate, not measured). Colours: OpenAI's CLIP
+ViT-L/14. Publish the plain model's score by the same evaluator beside every other.
 """
 
 from __future__ import annotations
@@ -63,11 +63,12 @@ def resized(height: int, width: int) -> tuple[int, int]:
 def instances(
     classes: Tensor, masks: Tensor, size: tuple[int, int], inner: tuple[int, int], above: float
 ) -> list[tuple[int, float, geneval.Box, Tensor]]:
-    """Class logits [Q, C+1] and mask logits [Q, h, w] of one padded picture -> (class, score, box, mask [H, W]), best first.
+    """Class logits [Q, C+1] and mask logits [Q, h, w] of one padded picture -> (class, score, box, mask [H, W]), best
+    first.
 
-    `inner` is the resized picture without its padding, `size` the original. The 100 largest class probabilities over all
-    queries and classes; score = probability x mean sigmoid inside the mask. Since that is at most the probability, what
-    lies below `above` is left out before masks are enlarged.
+    `inner` is the resized picture without its padding, `size` the original. The 100 largest class probabilities over
+    all queries and classes; score = probability x mean sigmoid inside the mask. Since that is at most the probability,
+    what lies below `above` is left out before masks are enlarged.
     """
     p = classes.float().softmax(-1)[:, :-1]
     top, flat = p.flatten().topk(min(TOP, p.numel()))
@@ -180,12 +181,14 @@ def geneval_hf(detector: str = DETECTOR, clip: str = CLIP) -> GenEval:
     try:
         found = Mask2Former(detector, Colours(clip))
     except (OSError, ValueError) as error:
-        told = str(error).splitlines()[0]
+        cause = str(error).splitlines()[0]
         raise FairleadError(
-            f"geneval-hf needs {detector} and {clip}, and one of them could not be had ({told}): fetch them first."
+            f"geneval-hf needs {detector} and {clip}, and one of them could not be loaded ({cause}). Download them "
+            "first."
         ) from error
     note = (
-        "geneval-hf is a port of GenEval to transformers' Mask2Former with the published rules: compare it with numbers of the "
+        "geneval-hf is a port of GenEval to transformers' Mask2Former with the published rules: compare it with "
+        "numbers of the "
         "same evaluator only; the detector's weights are licensed CC BY-NC 4.0"
     )
     return GenEval(f"geneval-hf[{detector}, {clip}]", note, found)

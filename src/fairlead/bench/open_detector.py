@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 def _missing(name: str, error: Exception) -> FairleadError:
     return FairleadError(
-        f"{name} could not be had ({str(error).splitlines()[0]}): fetch it first, or choose --category."
+        f"{name} could not be loaded ({str(error).splitlines()[0]}). Download it first, or choose --category."
     )
 
 

@@ -79,8 +79,8 @@ class Job:
         """What decides every pixel, as data."""
         spec = {k: v for k, v in json.loads(self.template.json()).items() if k not in ("prompt", "seed", "watch")}
         spec = {k: v for k, v in spec.items() if not self.plain or k in ("model", "sampler", "steps", "batch")}
-        told = {"bench": self.suite.name, "prompts_sha256": self.suite.digest, "prompts": len(self.suite.asked)}
-        return {**told, "images": self.images, "seed": self.seed, "plain": self.plain, "spec": spec}
+        question = {"bench": self.suite.name, "prompts_sha256": self.suite.digest, "prompts": len(self.suite.asked)}
+        return {**question, "images": self.images, "seed": self.seed, "plain": self.plain, "spec": spec}
 
 
 def manifest(out: Path) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def manifest(out: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StoreError(f"{out / MANIFEST} cannot be read ({error}): give another --out.") from error
+        raise StoreError(f"{out / MANIFEST} cannot be read ({error}). Choose another --out.") from error
 
 
 def prepare(job: Job, out: Path) -> None:
@@ -99,7 +99,7 @@ def prepare(job: Job, out: Path) -> None:
     asked = job.question()
     if known:
         if differing := [k for k in asked if known.get(k) != asked[k]]:
-            raise StoreError(f"{out} holds the same benchmark with another {differing[0]}: give another --out.")
+            raise StoreError(f"{out} holds the same benchmark with another {differing[0]}. Choose another --out.")
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -114,7 +114,7 @@ def prepare(job: Job, out: Path) -> None:
         }
         write_atomically(out / MANIFEST, json.dumps({**asked, **about}, indent=1).encode())
     except OSError as error:
-        raise StoreError(f"{out} cannot be written ({error.strerror}): give another --out.") from error
+        raise StoreError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from error
 
 
 def paint(job: Job, out: Path, seen: Seen = lambda done, total: None, stop: Callable[[], bool] = lambda: False) -> None:
@@ -156,9 +156,9 @@ def _plain(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) 
         images = renderer.draw([p.asked.text for p in some], keys)
         for picture, spec, key, image in zip(some, specs, keys, images, strict=True):
             if picture in missing:
-                told = replace(spec, model=models.with_dtype(spec).model, batch=size)
-                data = png.recipe(told, version, BASELINE, key.hex(), float("nan"), {}, True)
-                text = png.parameters(told, (image.shape[-1], image.shape[-2]), version, BASELINE)
+                shown = replace(spec, model=models.with_dtype(spec).model, batch=size)
+                data = png.recipe(shown, version, BASELINE, key.hex(), float("nan"), {}, True)
+                text = png.parameters(shown, (image.shape[-1], image.shape[-2]), version, BASELINE)
                 write_atomically(out / picture.path, png.encode(png.pixels(image), data, text))
         yield len(missing), renderer.meter.spent - before
 

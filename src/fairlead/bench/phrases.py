@@ -1,7 +1,8 @@
 """What a prompt speaks of: noun phrases, the two ends of a relation, numbers of things.
 
 spaCy's en_core_web_sm is the published parser and is used where it is installed. Without it only what T2I-CompBench's
-templates have is read ("A and B", "A on the left of B", "two apples and a cup"); of other prompts nothing is made up: None.
+templates have is read ("A and B", "A on the left of B", "two apples and a cup"); of other prompts nothing is made up:
+None.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Where the axes meet: the package that builds and runs what a Spec names.
 
-The package can be called, because importing it hides the function `fairlead.run`: calling it is calling `fairlead.api.run`.
+The package can be called, because importing it hides the function `fairlead.run`: calling it is calling
+`fairlead.api.run`.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ class Draft:
     correlation: float
     """Spearman's, between draft and full rewards of one prompt's candidates, mean over prompts; NaN if constant."""
     kept: float
-    """(full reward of the best draft - mean) / (best full reward - mean), summed over prompts: 1 loses nothing, 0 is what
-    a random choice keeps."""
+    """(full reward of the best draft - mean) / (best full reward - mean), summed over prompts: 1 loses nothing, 0 is
+    what a random choice keeps.
+    """
     low: float
     """Bounds of the 95 % bootstrap interval of `kept`, over prompts and over candidates within them."""
     high: float

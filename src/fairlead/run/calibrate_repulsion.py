@@ -82,7 +82,8 @@ def write(name: str, strength: Strength, evidence: Sequence[Strength]) -> Path:
     where = models.folder(name)
     if where is None:
         raise FairleadError(
-            f"{name!r} is not a folder, so nothing can be written beside it. Use --set repulsion.strength=... in each run."
+            f"{name!r} is not a folder, so nothing can be written beside it. Use --set repulsion.strength=... in "
+            "each run."
         )
     path = where / "fairlead.json"
     data: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else models.defaults(name)

@@ -40,7 +40,7 @@ class Clock:
         self._answered = self._answered + cost
 
     def seen(self, outcomes: Sequence[Outcome | Candidate], controlled: bool, refined: bool = False) -> None:
-        """Outcomes arrived, rendered or recalled. `refined` are full renderings: their rewards are not compared with drafts'."""
+        """Outcomes arrived. `refined`: full renderings, whose rewards are not compared with those of drafts."""
         if refined and not self._refining:
             self.best, self._refining = None, True
         for o in outcomes:
@@ -65,7 +65,7 @@ class Clock:
         return self._computing / self._computed if self._computed else 0.0
 
     def per_nfe(self) -> float:
-        """Seconds per evaluation so far. Recalled ones count too, so that a resumed run stops where it would have stopped."""
+        """Seconds per evaluation so far. Recalled ones count, so that a resumed run stops at the same place."""
         return self._answered.seconds / self._answered.nfe if self._answered.nfe else 0.0
 
     def say(self, phase: Phase) -> None:

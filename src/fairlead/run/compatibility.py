@@ -128,7 +128,8 @@ def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
     if not parts.reward.relative or not parts.wants_gradient:
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the gradient "
+        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the "
+        "gradient "
         "of a single picture's reward. Use zscore(...) of its parts instead."
     )
 
@@ -196,7 +197,8 @@ def gradient_steering_with_reward_without_gradient(parts: Parts) -> str | None:
     if not followers or parts.reward.optimised.differentiable:
         return None
     return (
-        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another reward, or "
+        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another "
+        "reward, or "
         "a steering that needs only values, such as lidar or feynman_kac."
     )
 
@@ -223,7 +225,8 @@ def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
     if not parts.early_levels or not parts.couples:
         return None
     return (
-        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of this "
+        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of "
+        "this "
         "run couples pictures. Leave one of them out."
     )
 

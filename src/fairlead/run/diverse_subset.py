@@ -1,8 +1,8 @@
 """`--keep k`: pictures of a finished run that are good and different. A function of the record; nothing is rendered.
 
-A quality-weighted determinant is used, not a MAP-Elites grid. A grid needs axes that somebody names and divides into bins,
-and it fills as many cells as it has. A determinant needs only a measure of likeness, returns exactly k pictures, and has
-one setting between the k best and the k most different.
+A quality-weighted determinant is used, not a MAP-Elites grid. A grid needs axes that somebody names and divides into
+bins, and it fills as many cells as it has. A determinant needs only a measure of likeness, returns exactly k pictures,
+and has one setting between the k best and the k most different.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ class Drafts:
         return pace * self.kept.nfe * -(-pictures // self._spec.batch) * self._spec.batch / pictures
 
     def rank(self, asked: Sequence[IndexedProposal], answers: Sequence[Outcome | Candidate]) -> None:
-        """Keep the groups with the best drafts that are answered. Of equals the earlier one wins; a failed draft never does."""
+        """Keep the groups with the best answered drafts: the earlier of equals, never a failed one."""
         if not self._spec.draft:
             return
         rewards = {o.index: o.reward for o in answers}

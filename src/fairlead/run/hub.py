@@ -1,4 +1,4 @@
-"""Models that are not a folder: names on the hub and checkpoint files, and why one cannot be loaded. Imports no torch."""
+"""Models that are no folder: names on the hub and checkpoint files, and why one cannot be loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def checkpoint(name: str) -> Path | None:
 
 
 def detect(path: Path) -> str:
-    """The pipeline class of a checkpoint file, from the names of its tensors. A file without a text encoder is refused."""
+    """The pipeline class of a checkpoint file, from the names of its tensors. One without a text encoder is refused."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
@@ -91,7 +91,8 @@ def explained(error: BaseException, name: str) -> FairleadError:
         )
     if absent:
         return FairleadError(
-            f"Model {name!r} is not in the local cache and the hub cannot be reached. Go online (unset HF_HUB_OFFLINE) or "
+            f"Model {name!r} is not in the local cache and the hub cannot be reached. Go online (unset "
+            "HF_HUB_OFFLINE) or "
             "pass a local folder; 'pocket' needs neither."
         )
     if any("OutOfMemory" in kind for kind in kinds):
@@ -100,5 +101,6 @@ def explained(error: BaseException, name: str) -> FairleadError:
         )
     cause = " ".join(str(error).split())[:300]
     return FairleadError(
-        f"Model {name!r} could not be loaded ({kinds[0]}: {cause}). Check the name, --variant, --revision and the network."
+        f"Model {name!r} could not be loaded ({kinds[0]}: {cause}). Check the name, --variant, --revision and the "
+        "network."
     )

@@ -104,8 +104,8 @@ def peak_without_data(work: Callable[[], Any], weights: Iterable[torch.Tensor] =
 def footprint(model: Model, rows: float = 1, decodes: float = 1, gradient: bool = False) -> Footprint | None:
     """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged.
 
-    `rows` predictions and `decodes` pictures are computed at once per picture of the batch. With `gradient`, one call is
-    differentiated at a time, because steps are computed again one by one.
+    `rows` predictions and `decodes` pictures are computed at once per picture of the batch. With `gradient`, one call
+    is differentiated at a time, because steps are computed again one by one.
     """
     if not isinstance(model, Traceable):
         return None

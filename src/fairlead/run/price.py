@@ -29,7 +29,7 @@ class Price:
     setup_cost: Cost
     """Preparation before the first candidate."""
     finals: Cost
-    """Rendering the best drafts again; zero without drafts. Where groups differ in size, the largest ones are counted."""
+    """Rendering the best drafts again; zero without drafts. Of groups that differ in size, the largest."""
     candidates: int
     """How many the budget affords, drafts included."""
     total: Cost
@@ -50,7 +50,8 @@ class Price:
 def price(spec: Spec) -> Price:
     """What `spec` will spend. Loads the model for its sizes and its text encoder, and runs no network.
 
-    The search is asked for candidates, whose rewards are all zero, until it or the budget ends or `LOOKAHEAD` is reached.
+    The search is asked for candidates, whose rewards are all zero, until it or the budget ends or `LOOKAHEAD` is
+    reached.
     """
     models.check(spec)
     executor = Local(spec)

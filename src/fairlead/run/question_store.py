@@ -42,7 +42,7 @@ class StoredQuestion:
 
 
 class QuestionStore:
-    """The questions of one run folder. Answers are stored as they were typed; a later answer replaces an earlier one."""
+    """The questions of one run folder. Answers are stored as typed; a later one replaces an earlier one."""
 
     def __init__(self, folder: Path, person: Person | None = None) -> None:
         self._path = Path(folder) / DATABASE
@@ -63,7 +63,7 @@ class QuestionStore:
             db.close()
 
     def ask(self, question: Question) -> tuple[int, ...]:
-        """The answer if there is one. Else record the question and ask the person who is present, or raise `Pending`."""
+        """The answer if there is one. Else record the question, and ask a person who is present or raise `Pending`."""
         with self._open() as db:
             row = db.execute("select answer from question where name=?", (question.name,)).fetchone()
             if row is None:

@@ -208,7 +208,7 @@ class SearchLoop:
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
-        """A task, divided where its front was recorded under a smaller budget into the recorded and the missing part."""
+        """A task; where its front was recorded under a smaller budget, its recorded and its missing part."""
         answered = store.answered_indices(task.indices)
         if len(answered) in (0, len(task.indices)):
             return [task]

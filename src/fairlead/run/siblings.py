@@ -21,10 +21,7 @@ def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str,
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}
     for name, part in named.items():
-        if name in given:
-            other = given[name]
-        else:
-            other = model if part == spec.model else _loaded(part, spec)
+        other = given[name] if name in given else _own_or_loaded(part, spec, model)
         check_related(model, other, name)
         sampler = registry.resolve("samplers", _sampler(part, name in given))
         out[name] = Sibling(other, other.encode([spec.prompt]), sampler, model.levels(CURVE))
@@ -56,6 +53,10 @@ def _part(wanted: ModelRef, spec: Spec) -> Part:
     return Part(own.pop("name"), usual | own)
 
 
+def _own_or_loaded(part: Part, spec: Spec, model: Model) -> Model:
+    return model if part == spec.model else _loaded(part, spec)
+
+
 def _loaded(part: Part, spec: Spec) -> Model:
     device = machine.device()
     dtype = part.settings.get("dtype") or machine.dtype(device)
@@ -63,6 +64,7 @@ def _loaded(part: Part, spec: Spec) -> Model:
         built: Model = models.build(replace(spec, model=part), device=device, dtype=dtype)
     except FairleadError as error:
         raise FairleadError(
-            f"Sibling model {part.name!r} cannot be loaded: {error} A live pipeline is passed in Python as siblings={{name: it}}."
+            f"Sibling model {part.name!r} cannot be loaded: {error} A live pipeline is passed in Python as "
+            f"siblings={{name: it}}."
         ) from error
     return built

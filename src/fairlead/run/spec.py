@@ -26,7 +26,7 @@ MAX_PROMPT = 2000
 
 @dataclass(frozen=True)
 class Spec:
-    """A run as data: everything that can change a pixel or a number. The budget is kept beside the question that `id` names."""
+    """A run as data: everything that can change a pixel or a number, and the budget, which `id` leaves out."""
 
     prompt: str
     model: Part = field(default_factory=lambda: Part("pocket"))

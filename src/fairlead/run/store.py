@@ -67,7 +67,8 @@ class Store:
         try:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise StoreError(
-                    f"{folder} exists already. Choose another --out, or continue its run with 'fairlead resume {folder}'."
+                    f"{folder} exists already. Choose another --out, or continue its run with 'fairlead resume "
+                    f"{folder}'."
                 )
             (folder / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -291,8 +292,9 @@ class Store:
         return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
 
     def best(self) -> Candidate | None:
-        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor a draft once a full rendering
-        exists."""
+        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor a draft once a full
+        rendering exists.
+        """
         ranked = [c for c in self.candidates() if c.reward == c.reward]
         return max(
             [c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None

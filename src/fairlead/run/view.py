@@ -20,8 +20,9 @@ class Point:
 
     candidate: Candidate
     spent: Cost
-    """Everything spent up to and including this candidate. Seconds and dollars are those at the end of its batch, because
-    they are not known earlier."""
+    """Everything spent up to and including this candidate. Seconds and dollars are those at the end of its batch,
+    because they are not known earlier.
+    """
     best: float
     """Best reward so far, NaN while every candidate has failed."""
     leader: Candidate | None = None

@@ -144,7 +144,8 @@ class Worker:
             else [f" (about {f.at(n) / 1e9:.3g} GB here)" for f in (need, plain)]
         )
         return (
-            f"{failure} and a gradient through them{sizes[0]}. Use dtype bfloat16, a smaller picture, or a search without "
+            f"{failure} and a gradient through them{sizes[0]}. Use dtype bfloat16, a smaller picture, or a search "
+            "without "
             f"gradients such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
         )
 
@@ -211,7 +212,8 @@ class Worker:
     def _score(self, z: Tensor, prompts: Sequence[str]) -> Tensor:
         if self.setup.early_levels:
             raise FairleadError(
-                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot use it while "
+                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot use "
+                "it while "
                 "the picture is sampled. Choose another reward, or no steering."
             )
         reward = self.reward.optimised
