@@ -182,7 +182,8 @@ def test_prices_in_numbers(steerings: None) -> None:
         8,
         4,
     ), "steps are computed again on the way back"
-    # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2, from 1/4 in 1
+    # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2,
+    # from 1/4 in 1
     tries = price(small_spec(steer="tries", sampler="ancestral", budget={"nfe": 300}))
     assert counts(tries.cost_per_candidate) == {
         "nfe": 4 + 3 * (2 + 1 + 1),
@@ -264,7 +265,7 @@ def test_steering_with_ungrouped_samples_does_not_see_the_batch(go: Callable[...
 
 
 def test_groups_are_the_unit_of_coupling(go: Callable[..., Store], steerings: None) -> None:
-    """With a coupling steering, batch size (in whole groups) still changes rounding only; group size changes pictures."""
+    """With a coupling steering, batch size (in whole groups) changes only rounding; group size changes pictures."""
     words = {"steer": "pull", "budget": {"nfe": 52}}
     two = go("two", small_spec(group=2, batch=2, **words))
     six = go("six", small_spec(group=2, batch=6, **words))

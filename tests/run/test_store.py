@@ -136,7 +136,10 @@ def test_two_writers_are_refused(stopped: Path) -> None:
 def test_the_lock_is_held_while_running_and_by_the_process(tmp_path: Path) -> None:
     """Another process tries at every batch; the run itself is not disturbed."""
     folder, said = tmp_path / "run", []
-    attempt = f"from fairlead.run.store import Store\nfrom pathlib import Path\nwith Store.open(Path({str(folder)!r})).lock(): pass"
+    attempt = (
+        "from fairlead.run.store import Store\nfrom pathlib import Path\n"
+        f"with Store.open(Path({str(folder)!r})).lock(): pass"
+    )
 
     def try_it(progress: Any) -> None:
         if progress.done == 3:

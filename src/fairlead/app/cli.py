@@ -171,7 +171,7 @@ def list_command(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Describe only this one.")] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List what can be named in a run, or the runs in ./runs."""
+    """What can be named in a run, or the runs in ./runs."""
     if kind is not None and kind not in (*LISTED, "runs"):
         raise unknown("list", kind, (*LISTED, "runs"))
     if kind == "runs":
