@@ -106,7 +106,8 @@ class Demon(Steering):
         one_of("demon.failed", self.failed, FAILED)
         if (self.estimate == "sibling") != (self.sibling is not None):
             raise FairleadError(
-                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' needs "
+                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' "
+                "needs "
                 "the name of a distilled model, and the other estimates use none."
             )
 
@@ -214,8 +215,10 @@ class Demon(Steering):
         if len(known) == 0 or (len(known) < self.k and self.failed == "error"):
             first = int((~v.isfinite()).nonzero()[0, 0])
             raise RewardError(
-                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number for "
-                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a number."
+                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number "
+                "for "
+                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a "
+                "number."
             )
         replacement = known.mean() if self.failed == "mean" else known.min()
         return torch.where(v.isfinite(), v, replacement)
