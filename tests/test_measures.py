@@ -61,11 +61,15 @@ def test_an_error_names_a_value(tmp_path: Path) -> None:
             raise ValueError(f"x must be positive, but is {x}")
         def g(x):
             raise ValueError("x is wrong")
+        def h(x):
+            raise unknown("model", x, known)
+        def i(x):
+            raise missing("model", "weights")
         """)
     )
     total, silent = measures.raises(measures.Sources([tmp_path]))
-    assert total == 2
-    assert [where.rpartition(":")[2] for where in silent] == ["5"]
+    assert total == 4
+    assert [where.rpartition(":")[2] for where in silent] == ["5", "9"]
 
 
 def test_circles_are_found() -> None:
