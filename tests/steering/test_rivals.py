@@ -1,4 +1,6 @@
-"""Rivals of LiDAR on the exact mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
+"""Rivals of LiDAR on the exact mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value
+decoding.
+"""
 
 from __future__ import annotations
 

@@ -70,7 +70,8 @@ class TrustRegion(Generations):
                 raise FairleadError(f"trust_region.{name} is {value!r}: give a whole number of at least 1.")
         if not 0 < shortest <= length <= longest:
             raise FairleadError(
-                f"trust_region has shortest {shortest!r}, length {length!r}, longest {longest!r}: give positive numbers "
+                f"trust_region has shortest {shortest!r}, length {length!r}, longest {longest!r}: give positive "
+                "numbers "
                 "in rising order."
             )
         if not factor > 1:

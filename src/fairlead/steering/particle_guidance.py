@@ -42,7 +42,8 @@ class ParticleGuidance(Steering):
         """Refuse what is no strength and no share."""
         if not (math.isfinite(self.scale) and self.scale >= 0 and 0 <= self.until <= 1):
             raise FairleadError(
-                f"particle_guidance has scale={self.scale!r} and until={self.until!r}: give at least 0, and a share from 0 to 1."
+                f"particle_guidance has scale={self.scale!r} and until={self.until!r}: give at least 0, and a share "
+                "from 0 to 1."
             )
 
     def __call__(self, step: Step) -> Step:

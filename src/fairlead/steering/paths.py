@@ -79,7 +79,8 @@ class Paths(Steering):
             )
         if not (self.sigma > 0 and self.sigma + self.delta_f < 1):
             raise FairleadError(
-                f"paths has sigma {self.sigma!r} and delta_f {self.delta_f!r}: give a sigma above 0 with sigma + delta_f "
+                f"paths has sigma {self.sigma!r} and delta_f {self.delta_f!r}: give a sigma above 0 with sigma + "
+                "delta_f "
                 "below 1, where nothing of the sample would be left."
             )
         if not isinstance(self.children, int) or self.children < 0:
@@ -100,7 +101,8 @@ class Paths(Steering):
             return step
         if step.at.time <= self.sigma:
             raise FairleadError(
-                f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower sigma."
+                f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower "
+                "sigma."
             )
         start = level_at(step.schedule(CURVE), self.sigma)
         return replace(step, to=start, last=True).then(lambda x: self._rounds(step, x))

@@ -55,7 +55,8 @@ class RewardGradient(Steering):
             raise FairleadError(f"reward_gradient.scale is {self.scale!r}: give a number of at least 0.")
         if not 0 <= self.stop < self.start <= 1:
             raise FairleadError(
-                f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start <= 1."
+                f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start "
+                "<= 1."
             )
 
     def __call__(self, step: Step) -> Step:
