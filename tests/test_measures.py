@@ -13,7 +13,7 @@ NOT_YET = {
     "comprehensions in comprehensions": 27,
     "nested conditional expressions": 12,
     "lines of more than 120 characters": 12,
-    "errors that name a value, percent": 87,
+    "errors that name a value, percent": 85,
 }
 """Measures that do not hold their limit yet, with what they may not pass; delete a line when its limit holds."""
 

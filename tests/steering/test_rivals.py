@@ -1,6 +1,4 @@
-"""Rivals of LiDAR on the exact mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value
-decoding.
-"""
+"""Competitors of LiDAR on the mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
 
 from __future__ import annotations
 

@@ -60,7 +60,8 @@ class Reno(Generations):
         self._normal = start != 0  # a coordinate that starts at zero is a shift, not noise
         if not bool(self._normal.any()):
             raise FairleadError(
-                "reno regularises the norm of the noise, but the plain point of this space is zero: use the space noise or "
+                "reno regularises the norm of the noise, but the plain point of this space is zero: "
+                "use the space noise or "
                 "product, or the search adam."
             )
         self._anchor = Anchor(start, 0.0)

@@ -63,10 +63,7 @@ class AdaptiveEmbedding(Steering):
         g_norm = g.flatten(1).norm(dim=1).view(-1, 1, 1)
 
         # c = c_org + rho g/|g|: the best first-order move within a ball of radius rho around c_org.
-        rho: Tensor | float
-        if self.rho is None:
-            rho = 0.02 * c_org.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1)
-        else:
-            rho = self.rho
+        usual_rho = 0.02 * c_org.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1)
+        rho = usual_rho if self.rho is None else self.rho
         c = c_org + torch.where(g_norm > 0, rho * g / g_norm.clamp(min=1e-30), 0 * g)
         return step.with_conditioning(original.with_tokens(c.to(original.tokens.dtype)))

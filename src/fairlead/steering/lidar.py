@@ -137,7 +137,7 @@ class Lidar(Steering):
         good = rewards.isfinite() & bank.flatten(1).isfinite().all(1)
         if int(good.sum()) < 2:
             raise FairleadError(
-                f"Only {int(good.sum())} of {len(good)} lookahead pictures got a number from the reward and lidar "
+                f"Only {int(good.sum())} of {len(good)} lookahead pictures got a number from the reward, but lidar "
                 "compares "
                 "at least 2: give a larger lidar.n or another reward."
             )
@@ -204,8 +204,8 @@ class Lidar(Steering):
             return DOSE / most
         if scale * most > HIGHEST_DOSE:
             warnings.warn(
-                f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g} "
-                "and pictures "
+                f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g}, "
+                f"and pictures "
                 f"break near {HIGHEST_DOSE}: give a scale of at most {HIGHEST_DOSE / most:.2g}.",
                 stacklevel=2,
             )

@@ -75,7 +75,8 @@ class Paths(Steering):
         """Reject levels with which the rounds would not end, or would keep nothing of the sample."""
         if not 0 < self.delta_f < self.delta_b:
             raise FairleadError(
-                f"paths.delta_f is {self.delta_f!r} and paths.delta_b is {self.delta_b!r}: must be 0 < delta_f < delta_b, "
+                f"paths.delta_f is {self.delta_f!r} and paths.delta_b is {self.delta_b!r}: must be 0 "
+                "< delta_f < delta_b, "
                 "or no round comes closer to the end."
             )
         if not (self.sigma > 0 and self.sigma + self.delta_f < 1):
@@ -98,7 +99,8 @@ class Paths(Steering):
             return step
         if step.at.time <= self.sigma:
             raise FairleadError(
-                f"paths.sigma is {self.sigma:g}, but the noisiest level of this model is {step.at.time:g}: use a lower sigma."
+                f"paths.sigma is {self.sigma:g}, but the noisiest level of this model is "
+                f"{step.at.time:g}: use a lower sigma."
             )
         start = level_at(step.schedule(CURVE), self.sigma)
         return replace(step, to=start, last=True).then(lambda x: self._rounds(step, x))
