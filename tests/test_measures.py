@@ -11,9 +11,9 @@ from tools import measures
 
 NOT_YET = {
     "comprehensions in comprehensions": 27,
-    "nested conditional expressions": 12,
-    "lines of more than 120 characters": 12,
-    "errors that name a value, percent": 85,
+    "nested conditional expressions": 3,
+    "lines of more than 120 characters": 2,
+    "errors that name a value, percent": 86,
 }
 """Measures that do not hold their limit yet, with what they may not pass; delete a line when its limit holds."""
 
