@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--pool", type=int, default=200_000, help="scenes to draw from")
     parser.add_argument("--crop", type=int, default=world.SIZE, help="side of random crops; 64 suits a CPU")
+    parser.add_argument("--every", type=float, default=20, help="seconds between two rows of the curve")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--decoder-only", action="store_true")
@@ -76,7 +77,7 @@ def main() -> None:
     seed = 100 + a.seed
     pool = Table.join([generate(dense_scenes, dense, seed), generate(plain_scenes, a.pool - dense, seed)]).to(device)
     rng = random.Random(999_999)
-    pictures = np.stack([world.render(world.sample(rng)) for _ in range(256)])
+    pictures = np.stack([world.render(world.sample(rng)) for _ in range(96)])
     held_out = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device).float().div(127.5).sub(1)
     encoder, decoder = model.encoder, model.decoder
     if a.compile:
@@ -112,7 +113,7 @@ def main() -> None:
     def save() -> None:
         run.save(model=model.state_dict(), optimiser=optimiser.state_dict(), psnr=quality)
 
-    loop.go(step, a.batch, log, lambda n: n in (20, 100), [(20, log), (60, save)])
+    loop.go(step, a.batch, log, lambda n: n in (20, 100), [(a.every, log), (max(60, a.every / 2), save)])
     log()
     save()
     with torch.no_grad():
