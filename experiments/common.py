@@ -28,8 +28,8 @@ from fairlead.bench import geneval
 from fairlead.core.key import Key
 from fairlead.core.reward import Reward
 from fairlead.pocket import world
+from fairlead.run.rewards import build_reward, reward_leaf
 from fairlead.run.spec import parse_reward
-from fairlead.run.worker import build_reward, reward_leaf
 
 RESAMPLES = 2000
 ROOT = Path(__file__).parents[1]

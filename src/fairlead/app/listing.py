@@ -1,8 +1,7 @@
-"""What `list` and `price` print."""
+"""What `list` prints."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import pairs, plain_table, print_json, quiet, say, stdout
+from fairlead.app.console import pairs, plain_table, print_json, say, stdout
 from fairlead.app.run_object import run_object
-from fairlead.app.words import count, duration, number, reason, shown
-from fairlead.core.cost import UNITS
+from fairlead.app.words import count, number, reason, shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
-from fairlead.run.spec import Spec
 from fairlead.run.view import View
-
-
-def price(spec: Spec, as_json: bool) -> int:
-    """What a run would cost, as a table or JSON."""
-    from fairlead.run.price import price
-
-    with quiet(as_json):
-        found = price(spec)
-    parts = {
-        "candidate": found.cost_per_candidate,
-        "baseline": found.baseline,
-        "once": found.setup_cost,
-        "finals": found.finals,
-        "total": found.total,
-    }
-    if as_json:
-        print_json(
-            {
-                "candidates": found.candidates,
-                **{name: cost.as_dict() for name, cost in parts.items()},
-                "budget": dict(spec.budget),
-                "questions_expected": found.queries.expected,
-                "questions_at_most": found.queries.most,
-                "dollars_at_most": found.dollars,
-                "seconds": found.seconds,
-                "memory_bytes": found.memory,
-                "batch": found.batch,
-            }
-        )
-        return 0
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    shownparts = {
-        name: cost for name, cost in parts.items() if name in ("candidate", "total") or any(asdict(cost).values())
-    }
-    table.add_column("")
-    for name in shownparts:
-        table.add_column(
-            {
-                "candidate": "one candidate",
-                "baseline": "its own baseline",
-                "once": "once, to prepare",
-                "finals": "drafts again",
-            }.get(name, name),
-            justify="right",
-        )
-    table.add_column("budget", justify="right")
-    limits = spec.limit.limits()
-    for name in UNITS:
-        values = [getattr(cost, name) for cost in shownparts.values()]
-        if any(values) or name in limits:
-            limit = limits.get(name)
-            cells = [duration(v) if name == "seconds" else count(v) for v in values]
-            budget = "" if limit is None else duration(limit) if name == "seconds" else count(limit)
-            table.add_row(name, *(cells if name != "seconds" or any(values) else ["?"] * len(cells)), budget)
-    console = stdout()
-    console.print(table)
-    time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    money = f", at most ${found.dollars:.2f}" if found.dollars else ""
-    few, many = (round(n) for n in (found.queries.expected, found.queries.most))
-    asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
-    room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
-    console.print(
-        Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written.")
-    )
-    need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
-    if not found.candidates and (lacking := need.over(spec.limit)):
-        wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
-        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))
-    return 0
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(1, round(n / 1e6))} MB"
 
 
 def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
@@ -107,7 +31,7 @@ def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """What is known of a model without loading it, or why it cannot be used."""
+    """What can be known about a model without loading it, or why it cannot be used."""
     from fairlead.run import models
 
     try:
@@ -134,7 +58,8 @@ def model_table() -> Table:
             facts.get("able"),
         ]
         table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
-    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
+    table.caption = Text("and any folder or hub name of a supported diffusers pipeline")
+    table.caption_justify = "left"
     return table
 
 
@@ -151,15 +76,16 @@ def item_table(kind: str) -> Table:
 
 
 def describe(kind: str, name: str, as_json: bool) -> int:
-    """Everything that is said of one registered item: source, settings, cost."""
+    """Everything that is known about one registered item: source, settings, cost."""
     registry.check(kind, name)
     item = next(item for item in catalogue.items(kind) if item.name == name)
     if as_json:
         words = {"words": _words(name)} if kind == "models" else {}
         print_json({**item_object(kind, item), "about": item.about, **words})
         return 0
-    console, settings = stdout(), [_setting(*one) for one in item.settings]
-    for i, part in enumerate((item.about or item.what or f"{name} says nothing of itself.").split("\n\n")):
+    console = stdout()
+    settings = [_setting(*one) for one in item.settings]
+    for i, part in enumerate((item.about or item.what or f"{name} has no description.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
     if settings:
         console.print(Text("\n" + ", ".join(settings), style="dim"))
@@ -180,12 +106,14 @@ def _words(name: str) -> list[str]:
 
 def _model_facts(name: str) -> None:
     """What the table of models says, where the model card is, and the words of a model that knows no others."""
-    facts, console = model_facts(name), stdout()
+    facts = model_facts(name)
+    console = stdout()
     if "error" in facts:
         console.print(Text(f"\nnot usable here: {facts['error']}", style="yellow"))
         return
-    megabytes, words = facts["megabytes"], _words(name)
-    told = {
+    megabytes = facts["megabytes"]
+    words = _words(name)
+    rows = {
         "family": facts["family"],
         "size": f"{megabytes:.0f} MB" if megabytes else "",
         "steps": facts["steps"],
@@ -195,14 +123,15 @@ def _model_facts(name: str) -> None:
         "model card": facts.get("card"),
     }
     print()
-    console.print(pairs([(what, str(value)) for what, value in told.items() if value]))
+    console.print(pairs([(what, str(value)) for what, value in rows.items() if value]))
     if words:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
 def list_runs(as_json: bool) -> int:
     """The runs in ./runs."""
-    root, objects = Path("runs"), []
+    root = Path("runs")
+    objects = []
     table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
     table.columns[0].no_wrap = True
     for folder in catalogue.runs(root):

@@ -1,47 +1,21 @@
-"""Good and different: the command `keep`, and the part of the report that shows what was kept. Imports no torch."""
+"""The part of the report that shows which pictures `keep` chose. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from markupsafe import Markup
 
-from fairlead.app.console import say
 from fairlead.app.page import picture
 from fairlead.app.svg import element, title
 from fairlead.app.words import command, number, shown
 from fairlead.run.records import Candidate
 from fairlead.run.view import View
 
-Keep = Annotated[
-    int | None,
-    typer.Option("--keep", metavar="K", min=1, help="Also choose K pictures that are good and different, into kept/."),
-]
 THUMB = 320
-
-
-def keep(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
-    k: Annotated[int, typer.Argument(metavar="K", min=1, help="How many.")],
-    weight: Annotated[
-        float, typer.Option(metavar="W", help="Of the reward, in its deviations: 0 keeps the most different.")
-    ] = 0.5,
-    likeness: Annotated[
-        str | None, typer.Option(metavar="NAME", help="clip, pixels, or an image encoder's folder or hub name.")
-    ] = None,
-) -> int:
-    """Choose K pictures of a run that are good and different. Nothing is rendered."""
-    from fairlead.app.report import write_report
-    from fairlead.run.keeping import keep as choose
-
-    chosen = choose(run, k, weight=weight, likeness=likeness)
-    print(" ".join(map(str, chosen)))
-    told(run)
-    say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
-    return 0
+"""Longest side of a picture."""
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -50,21 +24,8 @@ def read(folder: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text())) if path.is_file() else None
 
 
-def told(folder: Path) -> None:
-    """One line on stderr."""
-    if (found := read(folder)) is not None:
-        if old := stale(View.read(folder), found):
-            say(old)
-            return
-        a, b = found["chosen"], found["best"]
-        say(
-            f"Kept {found['k']}: mean reward {number(_reward(a))} and Vendi {a['vendi']:.2f}; "
-            f"the {found['k']} best have {number(_reward(b))} and {b['vendi']:.2f}."
-        )
-
-
 def stale(view: View, found: dict[str, Any]) -> str:
-    """Empty, or the sentence that the run has gone on since."""
+    """Empty, or a sentence if the run has continued since."""
     now = len(view.candidates)
     if (then := found.get("of", now)) == now:
         return ""
@@ -72,7 +33,8 @@ def stale(view: View, found: dict[str, Any]) -> str:
     return f"What is in kept/ was chosen when the run had {then} pictures, of now {now}. Choose again with: {again}"
 
 
-def _reward(point: dict[str, Any]) -> float:
+def mean_reward(point: dict[str, Any]) -> float:
+    """Of the chosen pictures; NaN where it was not known."""
     return float("nan") if point["reward"] is None else float(point["reward"])
 
 
@@ -93,7 +55,7 @@ def section(view: View) -> dict[str, Any] | None:
         "cards": [_card(view, by_index[i]) for i in found["kept"] if i in by_index],
         "chart": _front(found),
         "head": (f"{k} of {found.get('of', len(view.candidates))}", "mean reward", "Vendi"),
-        "rows": [(name, _reward(point), point["vendi"], name == mine) for name, point in points],
+        "rows": [(name, mean_reward(point), point["vendi"], name == mine) for name, point in points],
     }
 
 
@@ -109,12 +71,14 @@ def _card(view: View, candidate: Candidate) -> dict[str, Any]:
 def _front(found: dict[str, Any]) -> Markup:
     """Mean reward against Vendi score, a dot a weight."""
     points = [
-        (p["vendi"], _reward(p), p["weight"]) for p in [*found["front"], found["best"]] if p["reward"] is not None
+        (p["vendi"], mean_reward(p), p["weight"]) for p in [*found["front"], found["best"]] if p["reward"] is not None
     ]
     if not points:
         return Markup("")
-    x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
-    y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
+    x0 = min(p[0] for p in points)
+    x1 = max(p[0] for p in points)
+    y0 = min(p[1] for p in points)
+    y1 = max(p[1] for p in points)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return 60 + 400 * (x - x0) / (x1 - x0 or 1), 230 - 190 * (y - y0) / (y1 - y0 or 1)

@@ -1,0 +1,53 @@
+"""The command `keep`: choose pictures of a run that are good and different. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fairlead.app.console import say
+from fairlead.app.diverse_subset import mean_reward, read, stale
+from fairlead.app.report import write_report
+from fairlead.app.words import number
+from fairlead.run.view import View
+
+Keep = Annotated[
+    int | None,
+    typer.Option("--keep", metavar="K", min=1, help="Also choose K pictures that are good and different, into kept/."),
+]
+
+
+def keep(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")],
+    k: Annotated[int, typer.Argument(metavar="K", min=1, help="How many.")],
+    weight: Annotated[
+        float, typer.Option(metavar="W", help="Of the reward, in its deviations: 0 keeps the most different.")
+    ] = 0.5,
+    likeness: Annotated[
+        str | None, typer.Option(metavar="NAME", help="clip, pixels, or an image encoder's folder or hub name.")
+    ] = None,
+) -> int:
+    """Choose K pictures of a run that are good and different. Nothing is rendered."""
+    from fairlead.run.diverse_subset import keep as choose
+
+    chosen = choose(run, k, weight=weight, likeness=likeness)
+    print(" ".join(map(str, chosen)))
+    say_what_was_kept(run)
+    say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
+    return 0
+
+
+def say_what_was_kept(folder: Path) -> None:
+    """One line on stderr about the pictures that were kept, if any were."""
+    if (found := read(folder)) is not None:
+        if old := stale(View.read(folder), found):
+            say(old)
+            return
+        a = found["chosen"]
+        b = found["best"]
+        say(
+            f"Kept {found['k']}: mean reward {number(mean_reward(a))} and Vendi {a['vendi']:.2f}; "
+            f"the {found['k']} best have {number(mean_reward(b))} and {b['vendi']:.2f}."
+        )
