@@ -48,6 +48,11 @@ def folder(name: str) -> Path | None:
     raise unknown("model", name, entries, see="fairlead list models")
 
 
+def is_closed_form(name: str) -> bool:
+    """Whether a name is a model that is computed by a class of its own and has no weights."""
+    return name in registry.table("models") and _is_class(registry.table("models")[name])
+
+
 def _is_class(entry: str) -> bool:
     return entry.partition(":")[2][:1].isupper()
 

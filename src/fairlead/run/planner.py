@@ -32,7 +32,7 @@ class DraftPlan:
     drafts: int
     finals: int
     gain: float
-    """Expected reward of the winner over that of best-of-N at equal cost, in standard deviations of the final reward."""
+    """Expected reward of the winner minus that of best-of-N at equal cost, in standard deviations of finals."""
 
     @property
     def pays(self) -> bool:
@@ -56,7 +56,7 @@ def expected_best(n: int) -> float:
 
 @lru_cache(maxsize=4096)
 def expected_winner(drafts: int, finals: int, r: float) -> float:
-    """V(M, K): the expected best final of the `finals` best of `drafts`, by seeded simulation; exact for K = 1 and K = M.
+    """V(M, K): the expected best final of the `finals` best of `drafts`. Simulated, seeded; exact for K = 1 and K = M.
 
     The best K of M uniform numbers are drawn from their spacings, so the work does not grow with M.
     """
@@ -76,7 +76,7 @@ def expected_winner(drafts: int, finals: int, r: float) -> float:
 
 
 def plan(budget: float, price: float, r: float = PRIOR, saved: float = 0.0) -> DraftPlan:
-    """M and K for a budget of `budget` full pictures and drafts at `price`: K = 1 + (1 - r) budget, drafts for the rest.
+    """M and K for a budget of `budget` pictures and drafts at `price`: K = 1 + (1 - r) budget, drafts for the rest.
 
     `saved` is s, the part of a final that its draft has already paid. Where the drafts do not pay, `gain` is <= 0.
     """
