@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import capabilities, hub, registry
+from fairlead.run import capabilities, hub, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import Part, Spec, parse_settings
@@ -74,8 +74,12 @@ def defaults_of(options: RunOptions) -> dict[str, Any]:
     settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
     revision = settings.get("model", {}).get("revision", options.revision)
     if isinstance(options.model, Part):
-        return defaults(options.model.name, options.model.settings.get("revision", revision))
-    return defaults(options.model, revision)
+        own = defaults(options.model.name, options.model.settings.get("revision", revision))
+    else:
+        own = defaults(options.model, revision)
+    if (sibling := rungs.model_in(options.draft)) is not None:
+        own = own | {"draft_steps": defaults(sibling).get("steps", 4)}
+    return own
 
 
 def spec_of(options: RunOptions) -> Spec:

@@ -1,4 +1,4 @@
-"""The siblings that a run's steering names: loaded like any model, checked to share the latent space."""
+"""The siblings that a run's steering or drafts name: loaded like any model, checked to share the latent space."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.sibling import CURVE, ModelRef, Sibling, check_related, model_key
 from fairlead.core.steering import Chain
-from fairlead.run import machine, models, registry
+from fairlead.run import machine, models, registry, rungs
 from fairlead.run.spec import Part, Spec
 
 
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
     """Every sibling by its label, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
+    if (drafting := rungs.sibling(spec.draft)) is not None:
+        named[drafting] = _part(drafting, spec)
     for method in steering.parts:
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}
