@@ -96,7 +96,8 @@ class Editing:
 
 def _checked(who: Intervention, new: Tokens, old: Tokens, site: Site) -> Tokens:
     for name in ("image", "text"):
-        a, b = getattr(new, name), getattr(old, name)
+        a = getattr(new, name)
+        b = getattr(old, name)
         if a.shape != b.shape or a.dtype != b.dtype:
             raise TypeError(
                 f"{type(who).__name__} returned {name} tokens {tuple(a.shape)} {a.dtype} at {site.name}, "

@@ -157,7 +157,8 @@ class Repulsion(Intervention):
             streams[0] = streams[0] * tokens.mask[..., None].to(streams[0])
         x = torch.cat([stream.flatten(1) for stream in streams], 1)
         y = self._moved(x, members, site, rows)
-        out, start = {}, 0
+        out = {}
+        start = 0
         for name, stream in zip(self._part(site), streams, strict=True):
             width = stream[0].numel()
             new = y[:, start : start + width].reshape(stream.shape)
@@ -200,11 +201,13 @@ class Repulsion(Intervention):
             )
         y = repel(x, eta, self.inner, self.kernel_reg, self.objective, self.rounding, g)
         if self.seen is not None:
-            after, total = gram(y), g.shape[-1] * np.where(length > 0, length, 1)
+            after = gram(y)
+            total = g.shape[-1] * np.where(length > 0, length, 1)
             moved = np.sqrt((y.double() - x.double()).square().sum((1, 2)).cpu().numpy() / total)
             cosines, vendis = (list(zip(f(g), f(after), strict=True)) for f in (cosine, vendi))
             for i, own in enumerate(members):
-                branch, q = bool(rows.conditional[own[0]]), float(eta[i] / total[i])
+                branch = bool(rows.conditional[own[0]])
+                q = float(eta[i] / total[i])
                 norm = float(length[i]) ** 0.5
                 self.seen.append(Contact(site.name, rows.step, branch, cosines[i], vendis[i], float(moved[i]), q, norm))
         return y

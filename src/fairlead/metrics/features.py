@@ -11,7 +11,8 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.pocket import load as pocket
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 class Encoder:
@@ -36,9 +37,11 @@ class Encoder:
             why = str(error).partition("\n")[0]
             raise FairleadError(f"No image encoder could be loaded from {source!r} ({why}): give another.") from error
         self._net.to(device)
-        self._mean, self._std = tuple(own.image_mean or MEAN), tuple(own.image_std or STD)
+        self._mean = tuple(own.image_mean or MEAN)
+        self._std = tuple(own.image_std or STD)
         config = getattr(self._net.config, "vision_config", self._net.config)
-        self._size, self._device = int(config.image_size), device
+        self._size = int(config.image_size)
+        self._device = device
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:

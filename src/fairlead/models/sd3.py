@@ -59,7 +59,8 @@ class StableDiffusion3(Pipeline):
     ) -> None:
         self._length = max_sequence_length
         self._left_out: list[int] | None = None
-        self._skip, self._skip_scale = list(skip_guidance_layers or ()), float(skip_layer_guidance_scale)
+        self._skip = list(skip_guidance_layers or ())
+        self._skip_scale = float(skip_layer_guidance_scale)
         self._skip_between = (float(skip_layer_guidance_start), float(skip_layer_guidance_stop))
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt

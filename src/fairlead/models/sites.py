@@ -20,7 +20,8 @@ class Compiled:
     """A block's forward twice: compiled, and plain for the calls in which something inside the block is edited."""
 
     def __init__(self, plain: Callable[..., Any], fast: Callable[..., Any]) -> None:
-        self._plain, self._fast = plain, fast
+        self._plain = plain
+        self._fast = fast
         self.inner: list[tuple[Any, Callable[..., Any], Callable[[], bool]]] = []
         """(module, hook, whether it acts in this call)"""
 

@@ -56,7 +56,9 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key in ("visual.proj", "text_projection"):
             out["visual_projection.weight" if key == "visual.proj" else "text_projection.weight"] = value.T.contiguous()
         elif match := re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)", key):
-            tower, number, rest = "vision" if match[1] else "text", match[2], match[3]
+            tower = "vision" if match[1] else "text"
+            number = match[2]
+            rest = match[3]
             prefix = f"{tower}_model.encoder.layers.{number}."
             if rest.startswith("attn.in_proj_"):
                 for name, part in zip("qkv", value.chunk(3), strict=True):

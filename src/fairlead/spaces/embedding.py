@@ -16,7 +16,8 @@ from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 
-FORMS, UNITS = ("shift", "absolute"), ("spread", "one")
+FORMS = ("shift", "absolute")
+UNITS = ("spread", "one")
 
 
 def spread(value: Tensor) -> float:
@@ -75,7 +76,8 @@ class Embedding:
                 "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' and "
                 "leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
-        self._radius, self._absolute = radius, form == "absolute"
+        self._radius = radius
+        self._absolute = form == "absolute"
         told = shape.conditioning.text
         wanted = {name: float(scale) for name, scale in (("tokens", tokens), ("pooled", pooled)) if name in told}
         self._scales = {k: v * (spread(told[k]) if unit == "spread" else 1.0) for k, v in wanted.items() if v}

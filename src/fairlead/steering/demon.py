@@ -166,7 +166,9 @@ class Demon(Steering):
     def _with_combined_noise(self, step: Step) -> Step:
         """The step with z*, made from K candidates of every sample."""
         step = step.solved()
-        b, k, shape = len(step.x), self.k, step.x.shape[1:]
+        b = len(step.x)
+        k = self.k
+        shape = step.x.shape[1:]
         # K noises z_k per sample, each from a key of its own.
         keys = tuple(key.fold("demon", i) for key in step.keys for i in range(k))
         z = normals(keys, *shape).to(step.x.device).view(b, k, *shape)
