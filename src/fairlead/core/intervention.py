@@ -112,6 +112,7 @@ def one_prompt_a_group(prompts: Sequence[str], rows: Rows) -> None:
     for prompt, group in zip(prompts, rows.group.tolist(), strict=True):
         if first.setdefault(group, prompt) != prompt:
             raise FairleadError(
-                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so give every "
+                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so "
+                "give every "
                 "prompt a group of its own."
             )

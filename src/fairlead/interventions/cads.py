@@ -50,7 +50,8 @@ class Cads(Intervention):
             and 0 <= self.start < float("inf")
         ):
             raise FairleadError(
-                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give a scale of at "
+                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give "
+                "a scale of at "
                 "least 0 and shares from 0 to 1; a start over 1 keeps some of the prompt."
             )
 

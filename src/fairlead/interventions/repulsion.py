@@ -116,7 +116,8 @@ class Repulsion(Intervention):
             raise FairleadError(f"repulsion.sigma_min is {self.sigma_min!r}: give a share of noise from 0 to 1.")
         if self.strength > STRONGEST:
             warnings.warn(
-                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal already.",
+                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal "
+                "already.",
                 stacklevel=3,
             )
             object.__setattr__(self, "strength", STRONGEST)
@@ -132,7 +133,8 @@ class Repulsion(Intervention):
             )
         if rows.step == 0 < first and rows.level.time < self.sigma_min:
             warnings.warn(
-                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it changes nothing.",
+                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it "
+                "changes nothing.",
                 stacklevel=2,
             )
         return rows.step < first and rows.level.time >= self.sigma_min
@@ -196,7 +198,8 @@ class Repulsion(Intervention):
         eta = self.strength * g.shape[-1] * length if self.eta is None else np.full(len(g), self.eta)
         if self.eta is not None and np.any(eta > STRONGEST * g.shape[-1] * length):
             warnings.warn(
-                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a strength.",
+                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a "
+                "strength.",
                 stacklevel=2,
             )
         y = repel(x, eta, self.inner, self.kernel_reg, self.objective, self.rounding, g)

@@ -70,7 +70,8 @@ class StableDiffusion3(Pipeline):
             raise FairleadError(f"skip_guidance_layers has {wrong[0]!r}: this network's blocks are 0 to {blocks - 1}.")
         if self._skip and self.branches == 1:
             raise FairleadError(
-                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give more than 1."
+                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give "
+                "more than 1."
             )
 
     def size_multiple(self) -> int:

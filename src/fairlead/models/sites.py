@@ -160,7 +160,9 @@ class Sites:
         return new.text, new.image
 
     def edit_attention(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
-        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one sequence."""
+        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one
+        sequence.
+        """
         if not isinstance(output, tuple | list):
             return self.edit_output(output, edit)
         image, text, *rest = output

@@ -124,7 +124,8 @@ def network(reward: str, state: Mapping[str, Tensor], activation: str | None) ->
     if activation is None:
         if "input_resolution" not in state:
             raise FairleadError(
-                "The activation is not said and the file does not tell: set activation to 'quick_gelu' (OpenAI's weights) "
+                "The activation is not said and the file does not tell: set activation to 'quick_gelu' (OpenAI's "
+                "weights) "
                 "or 'gelu' (LAION's); the wrong one changes every score."
             )
         activation = "quick_gelu"

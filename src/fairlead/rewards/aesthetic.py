@@ -72,7 +72,8 @@ class Aesthetic(Reward):
         w, b = load_head(path)
         if len(w) != self._clip.dim:
             raise FairleadError(
-                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was trained on."
+                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was "
+                "trained on."
             )
         self._w = w.to(device)
         self._b = b.to(device)

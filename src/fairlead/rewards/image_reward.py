@@ -122,7 +122,8 @@ def _embedded() -> str:
     folder = getattr(pocket, "preference_folder", None)
     if folder is None or not Path(folder()).is_dir():
         raise FairleadError(
-            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or give its file."
+            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or "
+            "give its file."
         )
     return str(folder())
 

@@ -73,7 +73,8 @@ class Embedding:
             raise FairleadError(f"embedding.radius is {radius!r}: give a number above 0, or leave it out.")
         if form == "absolute" and (unit != "one" or not {tokens, pooled} <= {0, 1}):
             raise FairleadError(
-                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' and "
+                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' "
+                "and "
                 "leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
         self._radius = radius
@@ -136,7 +137,8 @@ def _positions(shape: Shape, first: int, last: int | None) -> Tensor:
             raise FairleadError(f"embedding.{name} is {place!r}: give the whole number of a token, from 0 to {length}.")
     if not 0 <= first < end <= length:
         raise FairleadError(
-            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < last <= {length}."
+            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < "
+            f"last <= {length}."
         )
     rows = torch.arange(first, end)
     mask = None if shape.conditioning is None else shape.conditioning.extra.get("mask")
