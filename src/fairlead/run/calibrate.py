@@ -37,7 +37,9 @@ class Draft:
     correlation: float
     """Spearman's, between draft and full rewards of one prompt's candidates, mean over prompts; NaN if constant."""
     kept: float
-    """(full reward of the best draft - mean) / (best full reward - mean), sums over prompts; 1 loses nothing, 0 is luck."""
+    """(full reward of the best draft - mean) / (best full reward - mean), summed over prompts: 1 loses nothing, 0 is
+    what a random choice keeps.
+    """
     low: float
     """Bounds of the 95 % bootstrap interval of `kept`, over prompts and over candidates within them."""
     high: float
@@ -88,7 +90,9 @@ def calibrate(
     every prompt must keep two.
     """
     if n < 2 or not prompts:
-        raise FairleadError(f"{len(prompts)} prompts and {n} candidates: give at least one prompt and two candidates.")
+        raise FairleadError(
+            f"{len(prompts)} prompts and {n} candidates: at least 1 prompt and 2 candidates are needed."
+        )
     efforts: list[str | None] = [*dict.fromkeys(drafts), None]
     model: Model | None = None
     siblings: dict[str, Model] = {}
@@ -109,7 +113,8 @@ def calibrate(
         raise FairleadError(
             f"Only {least} of {n} candidates of a prompt have a reward in every kind of draft: at least 2 are needed."
         )
-    table = {e: torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)]) for e, y in table.items()}
+    for effort, y in table.items():
+        table[effort] = torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)])
     key = Key.root(spec.seed).fold("calibrate")
     full = costs[None].forwards
     return [
