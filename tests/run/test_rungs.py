@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ def test_a_draft_visits_the_pictures_own_levels_dense_at_the_start(full: int, st
     assert len(kept) == steps + 1
     assert kept[0] == 0
     assert kept[-1] == full
-    assert all(a < b for a, b in zip(kept, kept[1:], strict=False))
+    assert all(a < b for a, b in pairwise(kept))
     if steps > 1:
         assert kept[1] == 1
     if steps == full:
@@ -63,7 +64,7 @@ def test_auto_follows_what_the_model_names() -> None:
 
 @pytest.mark.parametrize("written", [0, 20, "20", "even(25)", "pocket-turbo@20", "few(x)", "turbo@x", "by(a)", -1])
 def test_what_cannot_be_a_draft(written: int | str) -> None:
-    with pytest.raises(FairleadError, match="draft|steps"):
+    with pytest.raises(FairleadError, match=r"draft|steps"):
         rungs.normal(written, 20)
 
 

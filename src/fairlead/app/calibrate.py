@@ -56,9 +56,9 @@ def calibrate(
         table.add_row(row.rung or "picture", count(row.nfe), *cells, *(_advice(row, n) for n in PICTURES))
     stdout().print(table)
     say(
-        f"{candidates} candidates of {len(prompts)} prompts. Price: network rows as a share of a picture's. Gain kept: by the "
-        "best draft alone, of what the best picture gains. Last columns: drafts and finals to make at the cost of so many "
-        "pictures, and the gain over best_of to expect, in standard deviations of the reward."
+        f"{candidates} candidates of {len(prompts)} prompts. Price: network rows as a share of a picture's. Gain kept: "
+        "by the best draft alone, of what the best picture gains. Last columns: drafts and finals to make at the cost of "
+        "so many pictures, and the gain over best_of to expect, in standard deviations of the reward."
     )
     return 0
 

@@ -136,8 +136,8 @@ class RunOptions:
         default=None,
         metadata=_option(
             str,
-            "Judge candidates by drafts and finish the best: a number of evaluations, a few-step sibling, SIBLING@STEPS "
-            "after that many own steps, or auto.",
+            "Judge candidates by drafts and finish the best: a number of evaluations, a few-step sibling, "
+            "SIBLING@STEPS after that many own steps, or auto.",
             "DRAFT",
         ),
     )

@@ -5,8 +5,8 @@
     by(pocket-turbo,4)             four steps of a sibling from the same noise
     by(pocket-turbo,4,after=3)     three of the picture's own steps, then the sibling's levels below
 
-A person writes `6`, `pocket-turbo` or `pocket-turbo@3` for the first, third and fourth; `auto` chooses. Runs recorded by
-fairlead 0.1 hold a whole number, which means `even`.
+A person writes `6`, `pocket-turbo` or `pocket-turbo@3` for the first, third and fourth; `auto` chooses. Runs that
+fairlead 0.1 recorded hold a whole number, which means `even`.
 """
 
 from __future__ import annotations
