@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, png, rungs
+from fairlead.run.calibrate import calibrate
 from fairlead.run.drafts import number_of_finals
 from fairlead.run.executor import Local
 from fairlead.run.price import price
@@ -151,3 +152,16 @@ def test_an_old_record_keeps_its_number_and_its_name() -> None:
     assert spec.json() == text
     assert str(rungs.read(spec.draft)) == "even(2)"
     assert torch.tensor(rungs.evaluations(spec.draft, 8)) == 2
+
+
+def test_calibrate_measures_price_and_correlation_of_every_kind_of_draft() -> None:
+    """A draft on all levels, by the model or by itself as a sibling, predicts everything and saves nothing."""
+    spec = small_spec(steps=6, batch=4)
+    found = calibrate(spec, ["x", "y"], ["few(2)", "few(6)", "by(mixture,6)"], 8)
+    by_rung = {row.rung: row for row in found}
+    assert list(by_rung) == ["few(2)", "few(6)", "by(mixture,6)", None]
+    assert [row.price for row in found] == pytest.approx([1 / 3, 1, 1, 1])
+    for rung in ("few(6)", "by(mixture,6)", None):
+        assert by_rung[rung].correlation == pytest.approx(1)
+        assert by_rung[rung].kept == pytest.approx(1)
+    assert by_rung["few(2)"].correlation < 1

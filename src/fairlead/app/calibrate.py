@@ -57,8 +57,8 @@ def calibrate(
     stdout().print(table)
     say(
         f"{candidates} candidates of {len(prompts)} prompts. Price: network rows as a share of a picture's. Gain kept: "
-        "by the best draft alone, of what the best picture gains. Last columns: drafts and finals to make at the cost of "
-        "so many pictures, and the gain over best_of to expect, in standard deviations of the reward."
+        "by the best draft alone, of what the best picture gains. Last columns: drafts and finals to make at the cost "
+        "of so many pictures, and the gain over best_of to expect, in standard deviations of the reward."
     )
     return 0
 

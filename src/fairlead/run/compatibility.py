@@ -174,8 +174,8 @@ def sibling_drafts_with_control(parts: Parts) -> str | None:
     if sibling is None or not control:
         return None
     return (
-        f"Drafts by {sibling} would not be controlled by {control[0]} as the finished pictures are. Draft with a number "
-        "of evaluations of the run's own model, or leave one of them out."
+        f"Drafts by {sibling} would not be controlled by {control[0]} as the finished pictures are. Draft with a "
+        "number of evaluations of the run's own model, or leave one of them out."
     )
 
 
@@ -185,8 +185,8 @@ def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
     if sibling is None or not parts.sampler.stochastic:
         return None
     return (
-        f"Drafts by {sibling} share only the first noise with the finished picture, but {parts.spec.sampler} adds noise "
-        "at every step. Use --sampler euler, or draft with a number of evaluations."
+        f"Drafts by {sibling} share only the first noise with the finished picture, but {parts.spec.sampler} adds "
+        "noise at every step. Use --sampler euler, or draft with a number of evaluations."
     )
 
 
