@@ -303,7 +303,7 @@ def main() -> None:
 
 
 def write(model: Preference, out: Path) -> None:
-    """``model.safetensors`` in half precision under the published names, with the tokenizer; read back and compared."""
+    """``model.safetensors`` in half precision, published names, with the tokenizer; read again and compared."""
     from export import tokenizer
 
     from fairlead.rewards.image_reward import ImageReward
