@@ -225,8 +225,8 @@ class Demon(Steering):
             first = int((~v.isfinite()).nonzero()[0, 0])
             raise RewardError(
                 f"At step {step.index} of demon the reward of candidate {first} is {float(v[first]):g}; {len(known)} "
-                f"of {self.k} candidates have a finite reward. Fix the reward and resume the run. If at least one reward "
-                "is finite, demon.failed='mean' also continues."
+                f"of {self.k} candidates have a finite reward. Fix the reward and resume the run. If at least one "
+                "reward is finite, demon.failed='mean' also continues."
             )
         replacement = known.mean() if self.failed == "mean" else known.min()
         return torch.where(v.isfinite(), v, replacement)
