@@ -45,13 +45,17 @@ class Proposal:
     """Cheaper or finer than the run's default."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Feedback:
-    """The answer, carrying its question: nothing is matched by position or by value."""
+    """The answer, carrying its question: nothing is matched by position or by value.
+
+    A search that compares new answers with earlier ones keeps the `Feedback`, not the number. A reward that compares
+    candidates (`rank_mean`) changes the earlier numbers as the set grows, and the run corrects them before every `tell`.
+    """
 
     proposal: Proposal
     reward: float
-    """Higher is better; NaN = failed, and a failed candidate never ranks first."""
+    """Higher is better; NaN = failed, and a failed candidate never ranks first. Only the run writes to it."""
     terms: Mapping[str, float]
     gradient: Tensor | None = None
     """[d] d reward / d x, if the search asked for it"""
@@ -75,7 +79,10 @@ class Search(Protocol):
         ...
 
     def tell(self, feedback: Sequence[Feedback]) -> None:
-        """Everything asked last, in the order asked. State is a function of the key and of what was told."""
+        """Everything asked last, in the order asked. State is a function of the key and of what was told.
+
+        The rewards of earlier `Feedback` objects are up to date when this is called.
+        """
         ...
 
 

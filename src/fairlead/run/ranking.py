@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from fairlead.core.people import Ask
 from fairlead.core.reward import HumanReward, Reward
+from fairlead.core.search import Feedback, Proposal
 from fairlead.run.records import Candidate, Outcome
 from fairlead.run.store import Store, picture_name
 
@@ -14,8 +16,9 @@ from fairlead.run.store import Store, picture_name
 class Ranking:
     """Every answer so far, in ask order. Terms are facts and stay; totals move as the set grows.
 
-    A search is told totals over what was answered up to then (later ones do not correct earlier ones), the same ones
-    again on resume; the record is written over with totals among all, so that its last state is the final ranking.
+    A search is told totals over what was answered up to then, the same ones again on resume. Before every `tell`, the
+    totals of the answers that it still holds are corrected. The record is written over with totals among all, so that
+    its last state is the final ranking.
     Terms that people give are filled in when they have answered; until then `Pending` ends the run.
     """
 
@@ -24,6 +27,8 @@ class Ranking:
         labelled = zip(reward.labels(), reward.leaves(), strict=True)
         self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]
+        self._held = WeakValueDictionary[int, Feedback]()
+        """What a search was told and has not forgotten."""
 
     @property
     def deferred(self) -> bool:
@@ -61,6 +66,15 @@ class Ranking:
                 for (index, _), score in zip(own, scores, strict=True):
                     self._terms[index] = {**self._terms[index], label: score}
         totals = self.totals()
+        for index, feedback in self._held.items():
+            feedback.reward = totals[index]
         if store is not None:
             store.set_rewards(totals, self._terms if self._people else {})
         return [replace(o, reward=totals[o.index], terms=self._terms[o.index]) for o in outcomes]
+
+    def feedback(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> list[Feedback]:
+        """What the search is told: its questions with their answers, which stay up to date."""
+        told = [Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)]
+        if self.deferred:
+            self._held.update({o.index: f for o, f in zip(outcomes, told, strict=True)})
+        return told

@@ -12,7 +12,7 @@ from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.key import Key
 from fairlead.core.people import Pending
-from fairlead.core.search import Feedback, Proposal
+from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
 from fairlead.run import machine, prepared
 from fairlead.run.clock import Clock
@@ -140,7 +140,7 @@ class SearchLoop:
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
             self._drafts.rank(asked, outcomes)
-            search.tell([Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)])
+            search.tell(self._ranking.feedback(proposals, outcomes))
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that are decided here."""
