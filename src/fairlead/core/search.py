@@ -50,7 +50,7 @@ class Feedback:
     """The answer, carrying its question: nothing is matched by position or by value.
 
     A search that compares new answers with earlier ones keeps the `Feedback`, not the number. A reward that compares
-    candidates (`rank_mean`) changes the earlier numbers as the set grows, and the run corrects them before every `tell`.
+    candidates (`rank_mean`) changes the earlier numbers as the set grows. The run corrects them before every `tell`.
     """
 
     proposal: Proposal

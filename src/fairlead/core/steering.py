@@ -72,6 +72,8 @@ class Step:
     """The conditioning that the run started with, row b for sample b; `conditioning` is the one in use now."""
     gradient: Gradient = _no_gradient
     """Value and gradient of a function; the rows that are differentiated are charged."""
+    levels: Sequence[Level] = ()
+    """All noise levels that the loop walks down, noisiest first: what `Steering.grid` returned."""
     siblings: Mapping[str, tuple[Denoise, Schedule]] = field(default_factory=dict)
     """The sibling models that a steering named, as `denoise` and `schedule` in this model's coordinates."""
 

@@ -4,14 +4,16 @@ With the bank x_i, rewards r_i and the kernel's logits l_i(x) = -|x - alpha x_i|
 moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (Theorem 3.3): the gradient of the expected
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
-Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is asked for;
-the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not released: FLUX's
-published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+Ours: the dose, and a scale for every step that keeps it constant unless one is set; rewards standardised unless a
+published preset is set; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is
+not released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -24,7 +26,7 @@ from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
 from fairlead.core.sibling import ModelRef
 from fairlead.core.steering import Scene, Steering, Step
-from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, dose
+from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
 from fairlead.steering._presets import PRESETS, USUAL
 
 SAMPLERS: dict[str, Sampler] = {
@@ -43,8 +45,8 @@ class Lidar(Steering):
     Left out: n 16, steps 4, tilt 5000, until 0.364 (the paper's range), standardise on. `model` draws the bank: a distilled
     sibling, its schedule and sampler its own; left out, the run's model by DPM-Solver++ (`sampler`). `tilt` is the
     reward's inverse temperature, per standard deviation of the bank's rewards if `standardise`; `scale` 1 is the exact
-    tilt, larger ones extrapolate; left out, it is chosen so that the strongest step has dose 1.2. Guided while the flow
-    time sigma/(alpha + sigma) is above `until`. `preset` "sd15", "sdxl" or "flux" fills in the published values. `run` is
+    tilt, larger ones extrapolate; left out, each step has its own, which makes its dose 1.2. Steps that start
+    above the flow time `until`, sigma/(alpha + sigma), are guided. `preset` "sd15", "sdxl" or "flux" fills in the published values. `run` is
     the directory of an earlier run of the same prompt and model, whose bank is scored again and not drawn. Costs n*steps
     evaluations, n decodes and n scores per prompt, and no evaluation per picture. `scale=0`, `tilt=0` or `n=1` is the
     plain sampler.
@@ -153,15 +155,16 @@ class Lidar(Steering):
         own = f"lidar {id(self)}"
         if own not in step.memory:
             flat = self.bank.flatten(1)
-            step.memory[own] = self._strength(step), flat, 0.5 * flat.square().sum(1), self.tilting()
-        strength, bank, half, tilted = step.memory[own]
+            step.memory[own] = self._scales(step), flat, 0.5 * flat.square().sum(1), self.tilting()
+        scales, bank, half, tilted = step.memory[own]
         if step.at.time <= self._usual("until"):
             return step
 
         def shift(x: Tensor, at: Level, rows: Tensor) -> Tensor:
-            if at.time <= self._usual("until"):
+            inside = step.to.time <= at.time <= step.at.time  # Heun's second evaluation belongs to its step
+            if not inside and at.time <= self._usual("until"):
                 return torch.zeros_like(x)
-            scale: float = strength * at.alpha / at.sigma if self._usual("per") == "velocity" else strength
+            scale = scale_at(scales, step.at if inside else at) * self._per(at)
             return displacement(x.float().flatten(1), at, bank, half, tilted).view_as(x) * scale
 
         return step.guide(shift)
@@ -176,27 +179,45 @@ class Lidar(Steering):
             r = torch.where(spread > noise, r / spread.clamp(min=1e-30), 0 * r)
         return float(self._usual("tilt")) * r
 
-    def _strength(self, step: Step) -> float:
-        """The scale, with a warning where the strongest step overshoots the best of the bank."""
-        grid = [(at, to) for at, to in pairwise(step.schedule(step.steps)) if at.time > self._usual("until")]
-        doses = [
-            dose(at, to, step.sampler.stochastic) * (at.alpha / at.sigma if self._usual("per") == "velocity" else 1.0)
-            for at, to in grid
-        ]
-        most, scale = max(doses, default=0.0), self._usual("scale")
+    def _per(self, at: Level) -> float:
+        """What the scale is multiplied by at a level: published for FLUX as a factor in the velocity."""
+        return at.alpha / at.sigma if self._usual("per") == "velocity" else 1.0
+
+    def _scales(self, step: Step) -> list[tuple[float, float]]:
+        """(flow time, scale) of every guided step: the one that is set, or the one that gives the step its dose."""
+        until, scale = self._usual("until"), self._usual("scale")
+        out: list[tuple[float, float]] = []
+        most, before, last = 0.0, None, 0.0
+        for at, to in pairwise(step.levels or (step.at, step.to)):
+            if at.time <= until:
+                continue
+            own, earlier = doses(at, to, step.sampler, before)
+            own, earlier = own * self._per(at), earlier * (0.0 if before is None else self._per(before))
+            if scale is None:
+                last = (DOSE - earlier * last) / own if own > 0 else 0.0
+            most, before = max(most, own + earlier), at
+            out.append((at.time, last if scale is None else float(scale)))
+        self._warn(step, most)
+        return out
+
+    def _warn(self, step: Step, most: float) -> None:
+        """Of a window without a step, and of a scale that overshoots the best of the bank."""
+        scale = self._usual("scale")
         if most == 0:
             warnings.warn(
                 f"lidar guides none of {step.steps} steps: none with a signal to guide is above lidar.until "
                 f"{self._usual('until'):g}; give a lower one, or more steps.",
                 stacklevel=2,
             )
-            return 0.0
-        if scale is None:
-            return DOSE / most
-        if scale * most > HIGHEST_DOSE:
+        elif scale is not None and scale * most > HIGHEST_DOSE:
             warnings.warn(
                 f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g} and pictures "
                 f"break near {HIGHEST_DOSE}: give a scale of at most {HIGHEST_DOSE / most:.2g}.",
                 stacklevel=2,
             )
-        return float(scale)
+
+
+def scale_at(scales: Sequence[tuple[float, float]], at: Level) -> float:
+    """The scale of the step that passes this level; below the last and above the first step, theirs."""
+    above = [scale for time, scale in scales if time >= at.time or math.isclose(time, at.time)]
+    return above[-1] if above else scales[0][1] if scales else 0.0
