@@ -122,7 +122,7 @@ def test_normalised_gradients_do_not_know_the_scale_of_the_reward() -> None:
         (RewardGradient(start=0.75, stop=0.25), {"nfe": 10, "forwards": 10 + 5, "backwards": 5, "scores": 5}),
         (RewardGradient(jacobian=False), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 9}),
         (AdaptiveEmbedding(), {"nfe": 10 + 5, "forwards": 10 + 10, "backwards": 5, "scores": 5}),
-        (FeynmanKac(), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 4}),
+        (FeynmanKac(), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 5}),
         (ValueDecoding(children=3), {"nfe": 1 + 9 * 3, "forwards": 28, "backwards": 0, "scores": 9 * 3}),
         (ValueDecoding(children=3, block=4), {"nfe": 1 + 9 * 3, "forwards": 28, "backwards": 0, "scores": 3 * 3}),
     ],
@@ -161,6 +161,14 @@ def test_particles_reach_the_tilted_distribution(potential: str) -> None:
     share = near.bincount(minlength=3) / len(out)
     assert share.tolist() == pytest.approx(tilted.weights.tolist(), abs=0.07), potential
     assert float(linear(out).mean()) == pytest.approx(float(tilted.mean().float() @ SLOPE), abs=0.15)
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_the_usual_steps_reach_the_tilted_distribution_too(potential: str) -> None:
+    out, _ = run(FeynmanKac(2.0, potential), n=1000, group=1000, steps=25)
+    near = torch.cdist(out.double(), THREE.means).argmin(1)
+    share = float((near == 1).float().mean())
+    assert share == pytest.approx(float(THREE.tilted(2 * SLOPE).weights[1]), abs=0.06), potential
 
 
 def test_effective_sample_size_is_reported_and_decides() -> None:

@@ -27,14 +27,14 @@ class FeynmanKac(Steering):
     """The particles are the run's --group. `tilt` is the inverse temperature (10 with ImageReward).
 
     `at` are shares of the run's steps at whose end is weighed (0.2 of 100 steps: after the 20th; 1 is the finished
-    picture). Resampled where the effective sample size is at most `threshold` times the particles: 1 always. Its smallest
+    picture, which the published sampler always weighs; without it `max`, `add` and `current` miss the target). Resampled where the effective sample size is at most `threshold` times the particles: 1 always. Its smallest
     value is recorded with every candidate as `feynman_kac ess`. Needs a sampler with noise, or copies stay copies. Costs
     no evaluation, len(at) decodes and scores a particle. `tilt=0` switches it off.
     """
 
     tilt: float = 10.0
     potential: str = "difference"
-    at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     threshold: float = 0.5
 
     switched_off = {"tilt": 0.0}
