@@ -234,6 +234,10 @@ class Steering(ABC):
     noticeable: ClassVar[Mapping[str, Any]] = {}
     """Settings with which it acts on small differences of a reward, for the laws, where its defaults do not."""
 
+    adapts: ClassVar[bool] = False
+    """True if it changes the conditioning between steps. A part that decides the "state" then uses predictions made
+    before the change, so the two are refused together. A part that moves "rows" moves their conditioning too."""
+
     @property
     def couples(self) -> bool:
         """True if samples of one group influence each other. The engine then never cuts a group."""
@@ -275,6 +279,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "differentiates": (False, True),
     "needs_company": (False, True),
     "adaptive": (False, True),
+    "adapts": (False, True),
     "couples": (False, True),
 }
 """The values that a capability may have."""

@@ -31,6 +31,7 @@ class AdaptiveEmbedding(Steering):
 
     switched_off = {"rho": 0.0}
     differentiates = True
+    adapts = True
 
     def __post_init__(self) -> None:
         """Refuse counts that are none and a negative radius."""
