@@ -161,8 +161,9 @@ def conditioning(model: Any, n: int, shape: tuple[int, int, int]) -> Conditionin
     t, d, pooled = shape
     tokens = Key.root(1).normal(1, t, d).to(model.device, model.dtype).expand(n, -1, -1)
     extra = {"pooled": Key.root(2).normal(1, pooled).to(tokens).expand(n, -1)}
-    if hasattr(model, "_ids"):
-        extra["time_ids"] = torch.tensor([model._ids], device=model.device).to(tokens).expand(n, -1)
+    if "addition_time_embed_dim" in model.net.config:  # SDXL is told the size and the crop of its picture
+        ids = [*model.size, 0.0, 0.0, *model.size]
+        extra["time_ids"] = torch.tensor([ids], device=model.device).to(tokens).expand(n, -1)
     if model.branches == 2:
         extra |= {f"negative_{name}": value for name, value in extra.items()} | {"negative": tokens}
     return Conditioning(tokens, ("",) * n, extra)

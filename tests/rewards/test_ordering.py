@@ -1,4 +1,6 @@
-"""Orders from comparisons: the true one from true answers, the number of questions of the theorem, an end with any answers."""
+"""Orders from comparisons: the true one from true answers, the number of questions of the theorem, an end with any
+answers.
+"""
 
 from __future__ import annotations
 

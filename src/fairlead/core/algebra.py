@@ -1,6 +1,7 @@
 """Formulas of rewards beyond + and *: quotients, minima, normalisers, conditions, ranks, and rewards that only watch.
 
-Every node combines the values of the same leaves, so a leaf is evaluated once per image whatever the formula does with it.
+Every node combines the values of the same leaves, so a leaf is evaluated once per image whatever the formula does
+with it.
 """
 
 from __future__ import annotations
@@ -180,7 +181,8 @@ def ranks(values: Tensor) -> Tensor:
 
 
 class RankMean(Sum):
-    """The verifier ensemble: unweighted mean of ranks (Ma et al. 2025, arXiv 2501.09732), as the share of others beaten.
+    """The verifier ensemble: unweighted mean of ranks (Ma et al. 2025, arXiv 2501.09732), as the share of others
+    beaten.
 
     A number for a set, not for a picture: 1 is best under every part, 0 worst under every part, ties count half, and a
     lone picture has 0.5. With n pictures and mean rank r (1 is best) it is (n - r)/(n - 1), so the order is the

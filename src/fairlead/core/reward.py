@@ -76,7 +76,9 @@ class Reward(ABC):
         return without_infinity(self.combine(values)).expand(len(terms))
 
     def copy(self) -> Self:
-        """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one alone."""
+        """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one
+        alone.
+        """
         return copy.deepcopy(self, {id(leaf): copy.copy(leaf) for leaf in self.leaves()})
 
     def meter(self, meter: Meter) -> None:
@@ -270,7 +272,9 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks fine."""
+    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks
+    fine.
+    """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise RewardError(

@@ -105,7 +105,8 @@ def ancestral(
 def consistency(
     denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
 ) -> Tensor:
-    """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM, DMD2.
+    """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM,
+    DMD2.
 
     The boundary weights of LCM differ from (0, 1) by less than 1e-4 at every step of its schedules and are left out.
     """

@@ -1,4 +1,6 @@
-"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of repulsion."""
+"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of
+repulsion.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,18 @@ from fairlead.core.model import Rows, Site, Tokens
 class Cads(Intervention):
     """text <- sqrt(gamma) text + scale sqrt(1 - gamma) noise, brought back to the text's own mean and deviation.
 
-    gamma is 1 below a share of noise of `until`, 0 above `start`, and a line between them; `mix` is the share of the
-    rescaled text (psi). The defaults are those of its comparison on large transformers (arXiv 2603.28762, where scale
-    was varied); with mix 1 the prompt is gone altogether above `start`, whatever the scale, unless that is 0. Padding
-    takes part like any token; a pooled vector beside the tokens is left as it is (ours).
+    gamma is 1 below a share of noise of `until`, 0 above `start`, and a straight line between them. The defaults
+    are those of its comparison on large transformers (arXiv 2603.28762, where the scale was varied). With mix=1 the
+    prompt is gone altogether above `start`, whatever the scale is, unless the scale is 0. Padding takes part like
+    any token. A pooled vector beside the tokens is left unchanged (ours).
+
+    Settings:
+        scale (number >= 0, default 0.1): strength of the noise, s; 0 switches the method off. Sadat et al. 2024.
+        until (number in [0, 1], default 0.3): share of noise below which the prompt is unchanged, tau_1.
+        start (number >= 0, default 0.8): share of noise above which gamma is 0, tau_2; a value above 1 keeps some
+            of the prompt.
+        mix (number in [0, 1], default 1.0): share of the rescaled text, psi. Sadat et al. 2024.
+        seed (whole number, default 0): seed of the noise.
     """
 
     scale: float = 0.1

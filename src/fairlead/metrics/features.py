@@ -15,10 +15,14 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Encoder:
-    """A transformers image encoder: folder or hub name of a CLIP, SigLIP, DINO or DINOv2 model; the package's own CLIP by default.
+    """A transformers image encoder: CLIP, SigLIP, DINO or DINOv2.
 
-    CLIP gives its projected features, the others what they pool, or their first token. Shorter side to the encoder's
-    size and centre crop, as their processors do.
+    CLIP gives its projected features; the others give what they pool, or their first token. Pictures are resized
+    and cropped as the processors of these models do: shorter side to the encoder's size, then the centre.
+
+    Settings:
+        source (folder, hub name or None, default None): the model; None is the small CLIP in the package.
+        device (name of a device, default 'cpu'): where the network runs.
     """
 
     def __init__(self, source: str | None = None, device: str = "cpu") -> None:
@@ -57,7 +61,11 @@ class Encoder:
 
 
 class Pixels:
-    """The picture itself, averaged down to `side` x `side`, its mean removed: layout and colour, no meaning."""
+    """The picture itself, averaged down to a small square, with its mean removed: layout and colour, no meaning.
+
+    Settings:
+        side (whole number >= 1, default 16): side of the square, in pixels.
+    """
 
     def __init__(self, side: int = 16) -> None:
         self._side = side

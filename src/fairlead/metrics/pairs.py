@@ -50,7 +50,11 @@ class MeanSsim:
 
 
 class MeanLpips:
-    """Mean LPIPS over pairs (Zhang et al. 2018), 0 for equal pictures; high is diverse. Needs lpips, and so torchvision."""
+    """Mean LPIPS over pairs (Zhang et al. 2018), 0 for equal pictures; high is diverse. Needs lpips and torchvision.
+
+    Settings:
+        net (alex, vgg or squeeze, default 'alex'): the backbone.
+    """
 
     def __init__(self, net: str = "alex") -> None:
         if find_spec("lpips") is None:
@@ -67,7 +71,11 @@ class MeanLpips:
 
 
 class MeanDreamSim:
-    """Mean DreamSim distance over pairs (Fu et al. 2023), high is diverse. Needs dreamsim, and so torchvision."""
+    """Mean DreamSim distance over pairs (Fu et al. 2023); high is diverse. Needs dreamsim and torchvision.
+
+    Settings:
+        cache (folder, default 'models'): where dreamsim keeps its weights.
+    """
 
     def __init__(self, cache: str = "models") -> None:
         if find_spec("dreamsim") is None:

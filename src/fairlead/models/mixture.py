@@ -75,8 +75,17 @@ class _Network(torch.nn.Module):
 class Mixture:
     """The mixture as a `Model`: rectified flow, one token that shifts the means (zero for every prompt).
 
-    `modes` components in `size` dimensions shaped (1, 1, size), drawn from `seed` and scaled by `radius`, or given
-    through `gaussians`. Decoding is affine: pixels 0.5 + z/8, three equal channels, one row, clamped to [0, 1].
+    Components are shaped (1, 1, size). Decoding is affine: pixels 0.5 + z/8, three equal channels, one row, clamped
+    to [0, 1].
+
+    Settings:
+        size (whole number >= 1, default 8): dimensions.
+        modes (whole number >= 1, default 4): components.
+        spread (number > 0, default 0.3): standard deviation of a component.
+        radius (number, default 1.0): scale of the means.
+        seed (whole number, default 0): seed of the means.
+        gaussians (a Gaussians object or None, default None): the components themselves, instead of the settings
+            above.
     """
 
     def __init__(

@@ -94,7 +94,9 @@ class Sites:
         return ()
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
-        """Edit both streams where block `site` returns them, or its attention does; returns a function that removes the edit."""
+        """Edit both streams where block `site` returns them, or its attention does; returns a function that removes
+        the edit.
+        """
         if site.place == "prompt":
             self._prompt_edits = (*self._prompt_edits, edit)
             return lambda: setattr(self, "_prompt_edits", tuple(e for e in self._prompt_edits if e is not edit))

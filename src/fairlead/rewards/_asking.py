@@ -144,7 +144,9 @@ class Client:
                 self._cache.drop(name)
 
     def dearest(self, question: Mapping[str, Any]) -> float:
-        """Dollars one question costs at most, tries included: a picture is taken for 2000 tokens, two letters for one."""
+        """Dollars one question costs at most, tries included: a picture is taken for 2000 tokens, two letters for
+        one.
+        """
         text = sum(len(p.get("text", "")) for m in question["messages"] for p in m["content"])
         images = sum(p["type"] == "image_url" for m in question["messages"] for p in m["content"])
         return float(self._prices[0] * (2000 * images + text / 2) + self._prices[1] * question["max_tokens"]) / 1e6

@@ -1,4 +1,6 @@
-"""A CLIP checkpoint as two functions: transformers folders, hub names, and open_clip files. No torchvision, no open_clip."""
+"""A CLIP checkpoint as two functions: transformers folders, hub names, and open_clip files. No torchvision, no
+open_clip.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""CLIP checkpoints in the layout of OpenAI and open_clip, mapped onto transformers' `CLIPModel`; open_clip is not needed.
+"""CLIP checkpoints in the layout of OpenAI and open_clip, mapped onto transformers' `CLIPModel`; open_clip is not
+needed.
 
 The layout stacks query, key and value in one matrix and stores both projections transposed. Sizes are read off the
 tensors; the activation is not in them: OpenAI's files (known by `input_resolution`) use quick_gelu, LAION's use gelu,

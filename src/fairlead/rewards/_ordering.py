@@ -21,9 +21,9 @@ SCHEMES = ("partition", "sort", "pairs", "round_robin")
 def order(scheme: str, priority: Sequence[int], compare: Compare) -> list[float]:
     """n distinct priorities, in whose order members are pivots or paired -> n values in [0, 1], higher is better.
 
-    `sort` gives the share of the others that are beaten, `partition` the share of a member's possible places that lie in the
-    upper half, `pairs` and `round_robin` the mean of a member's comparisons. Any answers at all, also circles, come to an
-    end within `calls`; who met nobody has 1/2.
+    `sort` gives the share of the others that are beaten, `partition` the share of a member's possible places that lie
+    in the upper half, `pairs` and `round_robin` the mean of a member's comparisons. Any answers at all, also circles,
+    come to an end within `calls`; who met nobody has 1/2.
     """
     n = len(priority)
     if n < 2:

@@ -37,10 +37,14 @@ def load_head(path: Path) -> tuple[Tensor, Tensor]:
 
 
 class Aesthetic(Reward):
-    """w . e + b with e the unit CLIP image feature; nominal 1 to 10, unbounded outside the data the head saw.
+    """w . e + b with e the unit CLIP image feature; nominally 1 to 10, unbounded outside the data the head saw.
 
-    `head` is a file of either layout, `checkpoint` the CLIP it was trained on; left out, the small pair that comes with
-    the package, whose notion of beauty is a formula (see the model card).
+    Settings:
+        head (file or None, default None): weights of the linear head, in either layout; None is the small one in
+            the package, whose notion of beauty is a formula (see the model card).
+        checkpoint (folder, hub name or None, default None): the CLIP that the head was trained on; None is the
+            small one in the package.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "aesthetic"

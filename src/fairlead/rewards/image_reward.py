@@ -35,7 +35,9 @@ BLOCK: tuple[tuple[str, str], ...] = (
 
 
 def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers' names."""
+    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers'
+    names.
+    """
     vision: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
@@ -121,11 +123,16 @@ def _embedded() -> str:
 
 
 class ImageReward(Reward):
-    """Standardised human preference: BLIP reads the prompt while looking at the picture, a linear head rates token 0.
+    """Standardised human preference: BLIP reads prompt and picture, a linear head rates token 0.
 
-    `checkpoint` is the published file, a hub name that has it ('THUDM/ImageReward'), or a folder; left out, the small
-    network that comes with the package, where there is one. `tokenizer` is the folder's own, else BERT's. Prompts are cut
-    at 35 word pieces.
+    Prompts are cut at 35 word pieces.
+
+    Settings:
+        checkpoint (file, hub name, folder or None, default None): the published file, a hub name that has it
+            ('THUDM/ImageReward') or a folder; None is the small network in the package, where there is one.
+        tokenizer (folder, hub name or None, default None): where the tokenizer is loaded from; None is the folder's
+            own, or BERT's.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "image_reward"

@@ -54,9 +54,18 @@ def processor(checkpoint: str) -> Any:
 class VqaScore(Reward):
     """P(yes) to "Does this figure show ...?" from one forward pass of a chat model, not from generation.
 
-    Generation settings (a repetition penalty, say) would distort the probability, because the question itself contains
-    both words. `reading` is `normalised`, P(yes)/(P(yes) + P(no)), or `raw`. Numbers of different models, and of
-    CLIP-FlanT5 (which rates "Yes" and the end of the answer together), are not comparable.
+    Generation settings (a repetition penalty, for example) would distort the probability, because the question
+    itself contains both words. Numbers of different models are not comparable, nor are those of CLIP-FlanT5, which
+    rates "Yes" and the end of the answer together.
+
+    Settings:
+        checkpoint (folder or hub name, default 'Qwen/Qwen2-VL-2B-Instruct'): the chat model.
+        question (text with a place for the prompt, default 'Does this figure show "{}"? Please answer Yes or No.'):
+            what is asked.
+        reading (normalised or raw, default 'normalised'): `normalised` is P(yes)/(P(yes) + P(no)), `raw` is P(yes).
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
+        dtype (name of a number format or auto, default 'auto'): number format of the network; `auto` is the
+            checkpoint's.
     """
 
     name = "vqa_score"

@@ -10,20 +10,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
+from fairlead.run.files import as_json as as_json
+from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
 from fairlead.run.spec import Spec
-from fairlead.run.sqlite_errors import file_error, sqlite_errors
+from fairlead.run.sqlite_errors import sqlite_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -362,41 +363,9 @@ def _tensor(data: bytes | None) -> Tensor | None:
     return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """The whole file or none of it, also when the disk is full or the process dies.
-
-    `durable` waits for the disk, for files that must survive a power cut; a candidate's picture is checked by its
-    digest when it is read instead, because waiting would cost more than rendering small ones.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(data)
-            if durable:
-                handle.flush()
-                os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise file_error(path.parent, error) from error
-
-
 def _connect(path: Path) -> sqlite3.Connection:
     if not os.access(path.parent, os.W_OK):  # journals cannot be made beside it; nobody else can be writing either
         return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     db = sqlite3.connect(path, timeout=10.0)
     db.execute("pragma synchronous=full")
     return db
-
-
-def as_json(value: Any) -> str:
-    """One line of JSON without NaN and infinity, which JSON does not have."""
-
-    def clean(v: Any) -> Any:
-        if isinstance(v, float) and not math.isfinite(v):
-            return None
-        if isinstance(v, Mapping):
-            return {k: clean(x) for k, x in v.items()}
-        return [clean(x) for x in v] if isinstance(v, list | tuple) else v
-
-    return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)

@@ -20,11 +20,24 @@ from fairlead.searches._population import PATIENCE, Anchor, not_negative, positi
 
 
 class Adam(Generations):
-    """One point a round from the plain one, by at most about `rate` per coordinate, in the space's units.
+    """Moves one point up the gradient of the reward, once per round, starting from the plain sample.
 
-    `clip` bounds the norm of the gradient, `decay` shrinks the point (the shift, in `embedding`), `penalty` * mean square of
-    the shift is taken off the reward. A reward or gradient that is not finite sends it back to the last good point with
-    half the rate; three in a row end the search. Needs a differentiable reward. A picture costs its evaluations twice.
+    Needs a differentiable reward. A picture costs its evaluations twice, because steps are computed again on the
+    way back. If a reward or gradient is not finite, the search returns to the last good point with half the rate;
+    after three failures in a row it ends.
+
+    Settings:
+        rate (number > 0, default 0.01): step size per coordinate, in units of the space.
+        beta1 (number in [0, 1), default 0.9): decay of the mean of gradients. Kingma and Ba 2015.
+        beta2 (number in [0, 1), default 0.999): decay of the mean of squared gradients. Kingma and Ba 2015.
+        eps (number >= 0, default 1e-08): added to the root of the second moment. Kingma and Ba 2015.
+        decay (number >= 0, default 0.0): decoupled weight decay; shrinks the point, in the space `embedding` the
+            shift. Loshchilov and Hutter 2019.
+        clip (number > 0 or None, default None): largest norm of the gradient; None does not clip.
+        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
+            the reward.
+        iterations (whole number >= 1 or None, default None): how many rounds to run; None runs until the budget
+            ends.
     """
 
     wants_gradient = True

@@ -10,10 +10,13 @@ from fairlead.core.search import Feedback, Proposal, Space
 
 
 class BestOf:
-    """Asks for draws until the budget ends, or for `n` of them.
+    """Draws candidates independently until the budget ends, or until there are `n` of them.
 
-    Candidate i depends on the run's seed and on i alone, so best of 64 contains best of 32. Candidate 0 is the plain
-    sample of the seed. This is the reference every other search must beat at equal cost.
+    Candidate i depends on the run's seed and on i alone, so the best of 64 contains the best of 32. Candidate 0 is
+    the plain sample of the seed. This is the reference that every other search must beat at equal cost.
+
+    Settings:
+        n (whole number >= 1 or None, default None): how many candidates to draw; None draws until the budget ends.
     """
 
     wants_gradient = False

@@ -31,12 +31,17 @@ def tangent(x: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
 
 class FirstOrder(Generations):
-    """Gradient ascent on the sphere of the noise's norm, from `chains` draws side by side.
+    """Gradient ascent on the sphere of the noise's norm, with several chains side by side.
 
-    `rate` is the tangent of the angle of a step; 0.1 is 6 degrees. With `halve`, a chain that got worse goes back to
-    its best point with half the rate. Needs a differentiable reward. One picture costs its evaluations twice, since
-    each step is computed again on the way back to hold the activations of one step only, and as many backward rows.
-    Chain 0 starts at the plain sample; a chain keeps its rollout key, and starts anew where the gradient vanishes.
+    Needs a differentiable reward. A picture costs its evaluations twice, because each step is computed again on the
+    way back to hold the activations of one step only, and as many backward rows. Chain 0 starts at the plain
+    sample. A chain keeps its rollout key, and starts anew where the gradient vanishes.
+
+    Settings:
+        rate (number in (0, 1], default 0.1): tangent of the angle of a step; 0.1 is about 6 degrees. Our choice.
+        chains (whole number >= 1, default 1): how many points move side by side.
+        halve (true or false, default True): a chain that got worse returns to its best point with half the rate.
+            Our choice.
     """
 
     wants_gradient = True

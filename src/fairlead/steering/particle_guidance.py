@@ -22,13 +22,18 @@ HIGHEST = 14.6
 
 @dataclass(frozen=True)
 class ParticleGuidance(Steering):
-    """noise_i <- noise_i - scale s phi_i while s = sigma/alpha > 1, phi_i = sum_j 2 k_ij (z_i - z_j) / h_i.
+    """Pushes the latents of a group apart while there is more noise than signal.
 
-    So the clean prediction in units of z moves by scale s^2 phi_i, as in the released code with DDIM, its default.
-    k_ij = exp(-d_ij^2 / h_i), h_i the squared median distance over log(n + 1) (published: n - 1, which makes a pair of
-    samples no pair). z is the latent scaled to alpha^2 + sigma^2 = 1, as Stable Diffusion has it. Inferred for families
-    that start noisier, such as rectified flow: s is at most 14.6, Stable Diffusion's largest. A group of one is left
-    alone; the published image features are not offered. Costs nothing. `scale=0` switches it off.
+    noise_i <- noise_i - scale s phi_i with s = sigma/alpha, phi_i = sum_j 2 k_ij (z_i - z_j) / h_i and k_ij =
+    exp(-d_ij^2 / h_i). The clean prediction then moves by scale s^2 phi_i, as in the released code with DDIM, its
+    default. h_i is the squared median distance over log(n + 1). Published is n - 1, which makes a pair of samples no
+    pair. z is the latent scaled to alpha^2 + sigma^2 = 1, as Stable Diffusion has it. Inferred for families that
+    start noisier, such as rectified flow: s is at most 14.6, the largest of Stable Diffusion. A group of one is left
+    alone. The published image features are not offered. Costs nothing.
+
+    Settings:
+        scale (number >= 0, default 30.0): strength of the force; 0 switches the method off. Corso et al. 2024.
+        until (number in [0, 1], default 0.5): share of noise sigma/(alpha + sigma) below which the force is off.
     """
 
     scale: float = 30.0

@@ -24,9 +24,9 @@ from fairlead.testing._check import (
 
 
 def model_laws(model: Model, *, n: int = 3, tolerance: float = 2e-3) -> None:
-    """Checks: levels fall to sigma 0 or nearly; encoding commutes with taking rows; rows are independent; pure signal comes back;
-    decoding stays in [0, 1] and carries gradients; edits leave nothing behind; every row is charged before it runs.
-    The model stays bound to the suite's meter: give it another one before using it again.
+    """Checks: levels fall to sigma 0 or nearly; encoding commutes with taking rows; rows are independent; pure signal
+    comes back; decoding stays in [0, 1] and carries gradients; edits leave nothing behind; every row is charged
+    before it runs. The model stays bound to the suite's meter: give it another one before using it again.
     """
     law(len(model.latent) == 3 and min(model.latent) >= 1, f"latent is {model.latent}: expected (C, h, w).")
     law(model.branches in (1, 2), f"branches is {model.branches}: 1, or 2 under guidance.")

@@ -56,7 +56,9 @@ def _same_outcome(a: Outcome, b: Outcome, what: str) -> None:
 
 
 def executor_laws(make: Callable[[Spec], Executor], spec: Spec | None = None) -> None:
-    """Checks: every task once, whole, in any order; the answers and costs of `Local`, bit for bit; its price is the bill."""
+    """Checks: every task once, whole, in any order; the answers and costs of `Local`, bit for bit; its price is the
+    bill.
+    """
     spec = small_spec() if spec is None else spec
     mine, local = make(spec), Local(spec)
     law(mine.space.dim == local.space.dim, f"The space has {mine.space.dim} dimensions, Local's has {local.space.dim}.")
@@ -89,8 +91,9 @@ def executor_laws(make: Callable[[Spec], Executor], spec: Spec | None = None) ->
 
 
 def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], Store], folder: Path) -> None:
-    """`create(folder, spec)` and `reopen(folder)`. Checks: what is recorded is recalled bit for bit, also after reopening;
-    another question is refused; NaN never ranks and the earliest of equals wins; costs add up; nothing is half recorded.
+    """`create(folder, spec)` and `reopen(folder)`. Checks: what is recorded is recalled bit for bit, also after
+    reopening; another question is refused; NaN never ranks and the earliest of equals wins; costs add up; nothing is
+    half recorded.
     """
     spec = small_spec()
     store = create(folder, spec)

@@ -20,9 +20,9 @@ LEVELS = (Level(0.0, 1.0), Level(0.3, 0.7), Level(0.8, 0.6), Level(0.7, 0.3), Le
 
 
 def sampler_laws(sampler: Sampler, *, exact: bool = True) -> None:
-    """Checks: inputs are not written to; rows are independent; noise is used exactly where the sampler says so; with the
-    clean picture known it lands on it and keeps the noise level on the way; the mixture's moments come out, unless the
-    method is not `exact` for a denoiser that predicts a mean.
+    """Checks: inputs are not written to; rows are independent; noise is used exactly where the sampler says so; with
+    the clean picture known it lands on it and keeps the noise level on the way; the mixture's moments come out,
+    unless the method is not `exact` for a denoiser that predicts a mean.
     """
     with global_randomness_untouched("The sampler"):
         _known_picture(sampler)
