@@ -30,6 +30,8 @@ from fairlead.searches._population import Population, draws, ranked
 RULES = ("auto", "tpa", "csa")
 TPA_FROM = 300
 """Dimensions from which `auto` means TPA."""
+LEAST_WITH_TPA = 4
+"""Two samples for the step size, and two to compare."""
 
 
 def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Tensor, int, float]:
@@ -54,7 +56,7 @@ class SepCma(Population):
 
     Settings:
         sigma (number > 0, default 0.5): first step size, in units of the space.
-        population (whole number >= 2, default 20): samples in a generation (lambda).
+        population (whole number >= 2, default 20): samples in a generation (lambda); >= 4 with tpa.
         step (auto, tpa or csa, default 'auto'): rule for the step size; `auto` is tpa from 300 dimensions on and
             csa below.
         active (true or false, default True): the worse half of a generation moves the scales too, with negative
@@ -85,6 +87,11 @@ class SepCma(Population):
         n = len(self._start)
         self._n = n
         self._tpa = step == "tpa" or (step == "auto" and n >= TPA_FROM)
+        if self._tpa and population < LEAST_WITH_TPA:
+            raise FairleadError(
+                f"sep_cma.population is {population} and two samples of a generation only set the step size (tpa): must be "
+                f"a whole number >= {LEAST_WITH_TPA}. With fewer samples, use step='csa'."
+            )
         self._device = _device(device)
         # Learning rates of the paths and the scales.
         _, _, mu_eff = weights(population, 0, 0, False)

@@ -34,7 +34,7 @@ def displacement(x: Tensor, at: Level, bank: Tensor, half: Tensor, tilted: Tenso
 def doses(at: Level, to: Level, sampler: Sampler, before: Level | None = None) -> tuple[float, float]:
     """How far a step moves x/alpha for a unit shift of its own clean predictions, and of those of the step `before`.
 
-    With s = sigma/alpha before and s' after the step, the first is 1 - s'/s for Euler and 1 - (s'/s)^2 for the ancestral
+    With s = sigma/alpha before and s' after the step, the first is 1 - s'/s for Euler, 1 - (s'/s)^2 for the ancestral
     sampler. The second is 0 unless the sampler is a multistep one.
     """
     zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)

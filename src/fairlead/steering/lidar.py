@@ -6,8 +6,8 @@ moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (The
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
 Ours: the dose, and a scale for every step that keeps it constant unless one is set; rewards standardised unless a
-published preset is set; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not
-released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+published preset is set; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its
+code is not released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations

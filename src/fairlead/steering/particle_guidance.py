@@ -15,7 +15,6 @@ from fairlead.core.sampling import replicas
 from fairlead.core.sde import ratio
 from fairlead.core.steering import Steering, Step
 
-
 HIGHEST = 14.6
 """The largest sigma/alpha of Stable Diffusion, for which `scale` was published."""
 

@@ -24,7 +24,8 @@ class RewardGradient(Steering):
     """Moves the clean prediction up the gradient of the reward.
 
     The gradient is taken wherever a prediction is asked for, also by a look ahead (Heun, demon, svdd). Each costs one
-    backward pass and the forward pass that it repeats, one decode and one score. A search with gradients takes the shift as given and pays for the prediction once more.
+    backward pass and the forward pass that it repeats, one decode and one score. A search with gradients takes the
+    shift as given and pays for the prediction once more.
 
     Settings:
         scale (number >= 0, default 0.1): strength; with `normalise` the shift has root mean square scale * sigma,
