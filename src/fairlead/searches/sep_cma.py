@@ -87,11 +87,8 @@ class SepCma(Population):
         n = len(self._start)
         self._n = n
         self._tpa = step == "tpa" or (step == "auto" and n >= TPA_FROM)
-        if self._tpa and population < LEAST_WITH_TPA:
-            raise FairleadError(
-                f"sep_cma.population is {population} and two samples of a generation only set the step size (tpa): must be "
-                f"a whole number >= {LEAST_WITH_TPA}. With fewer samples, use step='csa'."
-            )
+        if self._tpa:
+            _enough_for_tpa(population)
         self._device = _device(device)
         # Learning rates of the paths and the scales.
         _, _, mu_eff = weights(population, 0, 0, False)
@@ -174,6 +171,15 @@ class SepCma(Population):
         n = self._n
         expected = math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
         return min(1.0, self._c_sigma / self._damping * (float(self._p_sigma.norm()) / expected - 1))
+
+
+def _enough_for_tpa(population: int) -> None:
+    """Under TPA two samples of a generation only set the step size: the others are what is compared."""
+    if population < LEAST_WITH_TPA:
+        raise FairleadError(
+            f"sep_cma.population is {population}, and two samples of a generation only set the step size (tpa): must "
+            f"be a whole number >= {LEAST_WITH_TPA}. With fewer samples, use step='csa'."
+        )
 
 
 def _device(name: str) -> torch.device:
