@@ -199,7 +199,8 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
         model.compile()
     if variant == "rows of 1":
         model._limit = 1
-    cond, at = conditioning(model, batch, shape), model.levels(20)[5]
+    cond = conditioning(model, batch, shape)
+    at = model.levels(20)[5]
     x = normals(tuple(Key.root(i) for i in range(batch)), *model.latent).to(model.device)
     rows = whole(batch, at)
     seen: list[tuple[Any, Any]] = []

@@ -42,7 +42,11 @@ class Peer:
     """Pictures one by one through the pipeline of a loaded adapter."""
 
     def __init__(self, model: Any, reward: Any, steps: int, folder: Path, encode_once: bool, length: int) -> None:
-        self.model, self.pipe, self.reward, self.steps, self.folder = model, model.pipe, reward, steps, folder
+        self.model = model
+        self.pipe = model.pipe
+        self.reward = reward
+        self.steps = steps
+        self.folder = folder
         self.length = length
         self.pipe.set_progress_bar_config(disable=True)
         self.made = 0
@@ -77,7 +81,8 @@ class Peer:
 
     def zero_order(self, images: int) -> float:
         """Rounds of a pivot, rendered again each time, and its neighbours at the cosine TAU."""
-        pivot, best = Key.root(0).normal(*self.model.latent), -float("inf")
+        pivot = Key.root(0).normal(*self.model.latent)
+        best = -float("inf")
         for r in range(images // (NEIGHBOURS + 1)):
             around = [pivot]
             for j in range(NEIGHBOURS):
@@ -85,7 +90,8 @@ class Peer:
                 v = v - (v * pivot).sum() / (pivot * pivot).sum() * pivot
                 around.append(TAU * pivot + (1 - TAU**2) ** 0.5 * pivot.norm() * v / v.norm())
             scores = [self.score(z) for z in around]
-            pivot, best = around[int(np.argmax(scores))], max(best, *scores)
+            pivot = around[int(np.argmax(scores))]
+            best = max(best, *scores)
         return best
 
 
@@ -185,7 +191,8 @@ def thinking(o: argparse.Namespace, images: int) -> str:
     """What bayes_opt spends on itself, against rendering."""
     from fairlead.searches.bayes_opt import BayesOpt
 
-    own, inner = [0.0], {name: getattr(BayesOpt, name) for name in ("propose", "learn")}
+    own = [0.0]
+    inner = {name: getattr(BayesOpt, name) for name in ("propose", "learn")}
 
     def watched(name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:

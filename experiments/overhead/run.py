@@ -34,7 +34,8 @@ def bare(worker, spec, images: int) -> float:
     model = worker.model
     levels = model.levels(spec.steps)
     cond = model.encode([spec.prompt] * spec.batch)
-    tokens, extra = cond.tokens, {"pooled": cond.extra["pooled"]}
+    tokens = cond.tokens
+    extra = {"pooled": cond.extra["pooled"]}
     if model.branches == 2:
         tokens = torch.cat([cond.extra["negative"], tokens])
         extra = {"pooled": torch.cat([cond.extra["negative_pooled"], extra["pooled"]])}
@@ -67,7 +68,8 @@ def overhead(repeats: int) -> list[str]:
     )
     worker = Local(spec).worker
     images = 32
-    ours, theirs = [], []
+    ours = []
+    theirs = []
     for turn in range(repeats + 1):
         a = controlled(worker, spec)
         b = bare(worker, spec, images)
@@ -102,7 +104,8 @@ def settings(repeats: int) -> list[str]:
             chosen = backend.FLASH_ATTENTION if kernel == "flash" else backend.MATH
             for batch in (1, 4, 8, 16, 32):
                 cond = model.encode([PROMPT] * batch)
-                x, level = torch.zeros(batch, *model.latent), model.levels(4)[1]
+                x = torch.zeros(batch, *model.latent)
+                level = model.levels(4)[1]
                 with torch.no_grad(), torch.nn.attention.sdpa_kernel([chosen]):
                     model.predict(x, level, cond, whole(batch, level))
                     spent = []

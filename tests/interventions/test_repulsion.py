@@ -1,4 +1,6 @@
-"""Contextual repulsion: the properties of the update, and that it happens at the right places of real small networks."""
+"""Contextual repulsion: the properties of the update, and that it happens at the right places of real small
+networks.
+"""
 
 from __future__ import annotations
 
@@ -427,7 +429,9 @@ def test_qwen_padding_and_branches(qwen: Any) -> None:
 
 
 def test_z_image_fillings_and_lengths(z_image: Any) -> None:
-    """A group does as it does alone beside a longer caption; the picture's filling is not moved, padding is not seen."""
+    """A group does as it does alone beside a longer caption; the picture's filling is not moved, padding is not
+    seen.
+    """
     model, seen = z_image(guidance_scale=3.0), list[Contact]()
     short, long = ["a dog"] * 2, ["two cats and a blue car " * 8] * 2
     both = draw(model, Repulsion(0.2, seen=seen), [0, 0, 1, 1], prompts=[*short, *long])

@@ -368,7 +368,9 @@ def test_two_modes() -> None:
 
 
 def test_first_temperature_is_kept_only_where_asked() -> None:
-    """`adaptive_first` agrees in the first step and differs afterwards; a flat first step does not freeze it at zero."""
+    """`adaptive_first` agrees in the first step and differs afterwards; a flat first step does not freeze it at
+    zero.
+    """
     seen: dict[str, list[Tensor]] = {"adaptive": [], "adaptive_first": []}
     for tau, own in seen.items():
         run(Demon(k=4, tau=tau, estimate="clean"), n=1, score=lambda z, own=own: (own.append(z.clone()), linear(z))[1])  # type: ignore[misc]

@@ -115,7 +115,7 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def run_command(spec: Spec) -> str | None:
-    """The command line that asks the same question; None where only Python can: a function as reward, a live pipeline."""
+    """The command line of the same run; None where only Python can ask it: a function as reward, or a live pipeline."""
     if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
     return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])

@@ -62,7 +62,8 @@ def pick(k: Tensor, quality: Tensor, n: int) -> list[int]:
         raise FairleadError(f"{n} pictures are to be kept of {usable} that have a reward: keep from 1 to {usable}.")
     log_q = torch.where(quality.isfinite(), quality.double(), -torch.inf)
     similar = k.double().cpu()
-    rest, factor = similar.diagonal().clone(), similar.new_zeros(0, len(similar))
+    rest = similar.diagonal().clone()
+    factor = similar.new_zeros(0, len(similar))
     chosen: list[int] = []
     open_ = log_q.isfinite()
     while len(chosen) < n:

@@ -96,7 +96,8 @@ class Editing:
 
 def _checked(who: Intervention, new: Tokens, old: Tokens, site: Site) -> Tokens:
     for name in ("image", "text"):
-        a, b = getattr(new, name), getattr(old, name)
+        a = getattr(new, name)
+        b = getattr(old, name)
         if a.shape != b.shape or a.dtype != b.dtype:
             raise TypeError(
                 f"{type(who).__name__} returned {name} tokens {tuple(a.shape)} {a.dtype} at {site.name}, "
@@ -111,6 +112,7 @@ def one_prompt_a_group(prompts: Sequence[str], rows: Rows) -> None:
     for prompt, group in zip(prompts, rows.group.tolist(), strict=True):
         if first.setdefault(group, prompt) != prompt:
             raise FairleadError(
-                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so give every "
+                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so "
+                "give every "
                 "prompt a group of its own."
             )

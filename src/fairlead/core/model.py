@@ -140,7 +140,9 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Rows:
-    """Whose row is whose in one network call. Made by the loop, doubled by CFG in the adapter, read by interventions."""
+    """Whose row is whose in one network call. Made by the loop, doubled by CFG in the adapter, read by
+    interventions.
+    """
 
     base: Tensor
     """[R] int64, index of the sample"""

@@ -293,7 +293,9 @@ def check_images(images: Tensor, prompts: Sequence[str]) -> None:
 
 
 def without_infinity(values: Tensor) -> Tensor:
-    """Values [B] with NaN for +inf: a number that nothing can beat is a division by zero or an overflow, not a merit."""
+    """Values [B] with NaN for +inf: a number that nothing can beat is a division by zero or an overflow, not a
+    merit.
+    """
     return values.masked_fill(values == math.inf, math.nan)
 
 
@@ -345,6 +347,7 @@ class Function(Reward):
             return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):
             raise RewardError(
-                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} numbers, "
+                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} "
+                "numbers, "
                 "one per image, higher is better."
             ) from None

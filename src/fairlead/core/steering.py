@@ -296,7 +296,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Chain(Steering):
-    """Several steerings in order: each sees the step that the one before it returned. Empty, it is the plain sampler."""
+    """Several steerings in order: each sees the step that the one before it returned. Empty, it is the plain
+    sampler.
+    """
 
     parts: tuple[Steering, ...] = ()
 

@@ -50,7 +50,8 @@ class Cads(Intervention):
             and 0 <= self.start < float("inf")
         ):
             raise FairleadError(
-                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give a scale of at "
+                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give "
+                "a scale of at "
                 "least 0 and shares from 0 to 1; a start over 1 keeps some of the prompt."
             )
 
@@ -67,7 +68,8 @@ class Cads(Intervention):
     def __call__(self, site: Site, rows: Rows, tokens: Tokens) -> Tokens:
         """Text [R, T, D] of the conditional rows; row by row from its group, its place in it and the step."""
         text = tokens.text.float()
-        kept, noise = self._kept(rows.level.time), self._noise(rows, text)
+        kept = self._kept(rows.level.time)
+        noise = self._noise(rows, text)
         noisy = kept**0.5 * text + self.scale * (1 - kept) ** 0.5 * noise
         same = (noisy - _mean(noisy)) / _std(noisy).clamp(min=1e-12) * _std(text) + _mean(text)
         new = (self.mix * same + (1 - self.mix) * noisy).to(tokens.text.dtype)

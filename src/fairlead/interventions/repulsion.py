@@ -116,7 +116,8 @@ class Repulsion(Intervention):
             raise FairleadError(f"repulsion.sigma_min is {self.sigma_min!r}: give a share of noise from 0 to 1.")
         if self.strength > STRONGEST:
             warnings.warn(
-                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal already.",
+                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal "
+                "already.",
                 stacklevel=3,
             )
             object.__setattr__(self, "strength", STRONGEST)
@@ -132,7 +133,8 @@ class Repulsion(Intervention):
             )
         if rows.step == 0 < first and rows.level.time < self.sigma_min:
             warnings.warn(
-                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it changes nothing.",
+                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it "
+                "changes nothing.",
                 stacklevel=2,
             )
         return rows.step < first and rows.level.time >= self.sigma_min
@@ -157,7 +159,8 @@ class Repulsion(Intervention):
             streams[0] = streams[0] * tokens.mask[..., None].to(streams[0])
         x = torch.cat([stream.flatten(1) for stream in streams], 1)
         y = self._moved(x, members, site, rows)
-        out, start = {}, 0
+        out = {}
+        start = 0
         for name, stream in zip(self._part(site), streams, strict=True):
             width = stream[0].numel()
             new = y[:, start : start + width].reshape(stream.shape)
@@ -195,16 +198,19 @@ class Repulsion(Intervention):
         eta = self.strength * g.shape[-1] * length if self.eta is None else np.full(len(g), self.eta)
         if self.eta is not None and np.any(eta > STRONGEST * g.shape[-1] * length):
             warnings.warn(
-                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a strength.",
+                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a "
+                "strength.",
                 stacklevel=2,
             )
         y = repel(x, eta, self.inner, self.kernel_reg, self.objective, self.rounding, g)
         if self.seen is not None:
-            after, total = gram(y), g.shape[-1] * np.where(length > 0, length, 1)
+            after = gram(y)
+            total = g.shape[-1] * np.where(length > 0, length, 1)
             moved = np.sqrt((y.double() - x.double()).square().sum((1, 2)).cpu().numpy() / total)
             cosines, vendis = (list(zip(f(g), f(after), strict=True)) for f in (cosine, vendi))
             for i, own in enumerate(members):
-                branch, q = bool(rows.conditional[own[0]]), float(eta[i] / total[i])
+                branch = bool(rows.conditional[own[0]])
+                q = float(eta[i] / total[i])
                 norm = float(length[i]) ** 0.5
                 self.seen.append(Contact(site.name, rows.step, branch, cosines[i], vendis[i], float(moved[i]), q, norm))
         return y

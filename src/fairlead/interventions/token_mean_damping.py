@@ -44,7 +44,8 @@ class TokenMeanDamping(Intervention):
         _, owner, count = torch.unique(label, dim=0, return_inverse=True, return_counts=True)
         if int(count.max()) == 1:
             return tokens
-        owner, count = owner.to(tokens.text.device), count.to(tokens.text.device)
+        owner = owner.to(tokens.text.device)
+        count = count.to(tokens.text.device)
         text = tokens.text.float()
         mean = (
             torch.zeros(len(count), *text.shape[1:], device=text.device).index_add_(0, owner, text)

@@ -11,7 +11,8 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.pocket import load as pocket
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 class Encoder:
@@ -37,8 +38,10 @@ class Encoder:
             why = str(error).partition("\n")[0]
             raise FairleadError(f"No image encoder could be loaded from {source!r} ({why}): give another.") from error
         self._net.to(device)
-        self._mean, self._std = tuple(own.image_mean or MEAN), tuple(own.image_std or STD)
-        self._resize, self._crop = dict(own.size) if own.do_resize else {}, None
+        self._mean = tuple(own.image_mean or MEAN)
+        self._std = tuple(own.image_std or STD)
+        self._resize = dict(own.size) if own.do_resize else {}
+        self._crop: tuple[int, int] | None = None
         if getattr(own, "do_center_crop", False):
             crop = dict(own.crop_size)
             self._crop = (int(crop["height"]), int(crop["width"]))

@@ -34,7 +34,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     line = (-place.square() / (2 * 1.5**2)).exp()
     window = (line[:, None] * line / line.sum() ** 2)[None, None]
     mx, my, xx, yy, xy = (F.conv2d(v, window) for v in (x, y, x * x, y * y, x * y))
-    c1, c2 = 0.01**2, 0.03**2
+    c1 = 0.01**2
+    c2 = 0.03**2
     alike = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
     out: Tensor = (alike / ((mx**2 + my**2 + c1) * (xx - mx**2 + yy - my**2 + c2))).mean((1, 2, 3))
     return out

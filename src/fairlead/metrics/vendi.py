@@ -49,7 +49,9 @@ class VendiScore:
             from fairlead.metrics.features import Encoder
 
             features = Encoder()
-        self._features, self._q, self._pairwise = features, q, pairwise
+        self._features = features
+        self._q = q
+        self._pairwise = pairwise
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> float:
         """Images [G, 3, H, W] in [0, 1] -> 1 to G, or 1 to 2 pairwise."""

@@ -46,7 +46,8 @@ class Flux(Pipeline):
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
-        self._guidance, self._length = float(guidance_scale), max_sequence_length
+        self._guidance = float(guidance_scale)
+        self._length = max_sequence_length
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )

@@ -66,7 +66,8 @@ class Flux2(Pipeline):
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas; their shift depends on picture size and on the number of steps."""
-        own, n = self.pipe.scheduler.config.get("use_flow_sigmas"), self._image_ids.shape[1]
+        own = self.pipe.scheduler.config.get("use_flow_sigmas")
+        n = self._image_ids.shape[1]
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
         return flow(self.pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
 
@@ -86,7 +87,8 @@ class Flux2(Pipeline):
         return out.float().mT.reshape(x.shape)
 
     def unscale(self, x: Tensor) -> Tensor:
-        normal, eps = self.vae.bn, self.vae.config.batch_norm_eps
+        normal = self.vae.bn
+        eps = self.vae.config.batch_norm_eps
         mean, std = (v.float().view(1, -1, 1, 1) for v in (normal.running_mean, (normal.running_var + eps).sqrt()))
         out: Tensor = self.pipe._unpatchify_latents(x * std + mean)
         return out

@@ -23,7 +23,8 @@ class Gaussians:
     """p(z) = sum_k w_k N(z; m_k, s^2 I) in d dimensions, float64."""
 
     def __init__(self, means: Tensor, weights: Tensor, spread: float) -> None:
-        self.means, self.spread = means.double(), float(spread)
+        self.means = means.double()
+        self.spread = float(spread)
         self.weights = weights.double() / weights.double().sum()
 
     def _parts(self, x: Tensor, at: Level) -> tuple[Tensor, float, Tensor]:

@@ -51,7 +51,8 @@ class QwenImage(Pipeline):
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
-        self._length, self._guidance = max_sequence_length, float(guidance_scale)
+        self._length = max_sequence_length
+        self._guidance = float(guidance_scale)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
@@ -105,7 +106,8 @@ class QwenImage(Pipeline):
         return self._unpack(out.float())
 
     def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
-        own, mixed = self._pack(positive), self._pack(super().guide(negative, positive))
+        own = self._pack(positive)
+        mixed = self._pack(super().guide(negative, positive))
         return self._unpack(mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)))
 
     def unscale(self, x: Tensor) -> Tensor:

@@ -49,7 +49,8 @@ class Sana(Pipeline):
         instruction: bool = True,
         **loading: Any,
     ) -> None:
-        self._length, self._instruct = max_sequence_length, instruction
+        self._length = max_sequence_length
+        self._instruct = instruction
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )

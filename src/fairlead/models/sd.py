@@ -21,7 +21,8 @@ class UNet(DiscretePipeline):
 
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, timesteps, **given)
-        width, self._embedded = self.net.config.time_cond_proj_dim, None
+        width = self.net.config.time_cond_proj_dim
+        self._embedded = None
         if width is not None:
             embedded = self.pipe.get_guidance_scale_embedding(
                 torch.tensor([self.guidance_scale - 1.0]), embedding_dim=width

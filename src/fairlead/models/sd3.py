@@ -59,7 +59,8 @@ class StableDiffusion3(Pipeline):
     ) -> None:
         self._length = max_sequence_length
         self._left_out: list[int] | None = None
-        self._skip, self._skip_scale = list(skip_guidance_layers or ()), float(skip_layer_guidance_scale)
+        self._skip = list(skip_guidance_layers or ())
+        self._skip_scale = float(skip_layer_guidance_scale)
         self._skip_between = (float(skip_layer_guidance_start), float(skip_layer_guidance_stop))
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
@@ -69,7 +70,8 @@ class StableDiffusion3(Pipeline):
             raise FairleadError(f"skip_guidance_layers has {wrong[0]!r}: this network's blocks are 0 to {blocks - 1}.")
         if self._skip and self.branches == 1:
             raise FairleadError(
-                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give more than 1."
+                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give "
+                "more than 1."
             )
 
     def size_multiple(self) -> int:

@@ -20,7 +20,8 @@ class Compiled:
     """A block's forward twice: compiled, and plain for the calls in which something inside the block is edited."""
 
     def __init__(self, plain: Callable[..., Any], fast: Callable[..., Any]) -> None:
-        self._plain, self._fast = plain, fast
+        self._plain = plain
+        self._fast = fast
         self.inner: list[tuple[Any, Callable[..., Any], Callable[[], bool]]] = []
         """(module, hook, whether it acts in this call)"""
 
@@ -159,7 +160,9 @@ class Sites:
         return new.text, new.image
 
     def edit_attention(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
-        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one sequence."""
+        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one
+        sequence.
+        """
         if not isinstance(output, tuple | list):
             return self.edit_output(output, edit)
         image, text, *rest = output

@@ -107,7 +107,8 @@ class Client:
         dearest = sum(self.dearest(q) for q in new.values())
         if self._cap is not None and self.spent + dearest > self._cap + 1e-12:
             raise RewardError(
-                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions could cost "
+                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions "
+                "could cost "
                 f"${dearest:.4f}: raise judge.cap, then resume."
             )
         self.charge(Cost(dollars=dearest))
@@ -175,7 +176,8 @@ class Client:
                 ) from error
             except api.APIStatusError as error:
                 raise RewardError(
-                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and OPENAI_API_KEY."
+                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and "
+                    "OPENAI_API_KEY."
                 ) from error
             except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
                 return Reply(refusal=f"unreadable reply: {type(error).__name__}")

@@ -30,9 +30,11 @@ def load_head(path: Path) -> tuple[Tensor, Tensor]:
             f"Aesthetic head {str(path)!r} has layers {layers}: only V1 (weight, bias) and the linear V2 heads "
             "(layers 0, 2, 4, 6, 7) are affine; the ReLU variant is not."
         )
-    w, b = state["layers.0.weight"], state["layers.0.bias"]
+    w = state["layers.0.weight"]
+    b = state["layers.0.bias"]
     for i in layers[1:]:
-        w, b = state[f"layers.{i}.weight"] @ w, state[f"layers.{i}.weight"] @ b + state[f"layers.{i}.bias"]
+        w = state[f"layers.{i}.weight"] @ w
+        b = state[f"layers.{i}.weight"] @ b + state[f"layers.{i}.bias"]
     return w.flatten().float(), b.flatten()[0].float()
 
 
@@ -70,9 +72,11 @@ class Aesthetic(Reward):
         w, b = load_head(path)
         if len(w) != self._clip.dim:
             raise FairleadError(
-                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was trained on."
+                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was "
+                "trained on."
             )
-        self._w, self._b = w.to(device), b.to(device)
+        self._w = w.to(device)
+        self._b = b.to(device)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B]."""

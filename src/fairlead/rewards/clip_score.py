@@ -48,7 +48,8 @@ class ClipScore(Reward):
     ) -> None:
         if scale not in SCALES:
             raise unknown("clip_score scale", str(scale), SCALES)
-        self._clip, self._scale = clip(checkpoint, device, tokenizer, activation), scale
+        self._clip = clip(checkpoint, device, tokenizer, activation)
+        self._scale = scale
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""

@@ -25,7 +25,8 @@ def letterbox(images: Tensor, size: int) -> Tensor:
     scale = size / max(h, w)
     images = resize(images, max(1, round(h * scale)), max(1, round(w * scale)))
     h, w = images.shape[-2:]
-    left, top = (size - w) // 2, (size - h) // 2
+    left = (size - w) // 2
+    top = (size - h) // 2
     return normalise(F.pad(images, (left, size - w - left, top, size - h - top)))
 
 

@@ -40,7 +40,8 @@ class Human(HumanReward):
             raise unknown("human mode", str(mode), MODES)
         if not isinstance(k, int) or not 2 <= k <= 36:
             raise FairleadError(f"human.k is {k!r}: show between 2 and 36 pictures at once.")
-        self._mode, self._k = mode, k
+        self._mode = mode
+        self._k = k
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """NaN [B]: nobody has seen them yet."""

@@ -19,7 +19,8 @@ from fairlead.rewards._asking import Client, Reply
 from fairlead.rewards.http import png
 
 FIVE = {
-    "accuracy_to_prompt": "all that the prompt asks for is there, in number, colour and place, and nothing contradicts it",
+    "accuracy_to_prompt": "all that the prompt asks for is there, in number, colour and place, and nothing "
+    "contradicts it",
     "originality": "the picture finds its own way to show the subject instead of the most ordinary one",
     "visual_quality": "it is sharp, well lit and well composed, without artefacts or broken anatomy",
     "internal_consistency": "its parts fit together in perspective, light, scale and style",
@@ -180,8 +181,10 @@ class Judge(PaidReward):
     def _rubric(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
         lines = "\n".join(f"- {name}: {what}." for name, what in self._aspects.items())
         text = (
-            f"The picture was made for this prompt: {prompt!r}.\nRate it on every aspect with a whole number from 0 (fails "
-            f"completely) to 100 (could not be better); 50 is an ordinary result.\n{lines}\nAnswer with one JSON object: first "
+            f"The picture was made for this prompt: {prompt!r}.\nRate it on every aspect with a whole number from 0 "
+            "(fails "
+            f"completely) to 100 (could not be better); 50 is an ordinary result.\n{lines}\nAnswer with one JSON "
+            "object: first "
             f"`explanation`, what you see in two sentences, then {', '.join(f'`{name}`' for name in self._aspects)}."
         )
         numbers = {name: {"type": "number", "minimum": 0, "maximum": 100} for name in self._aspects}
@@ -208,7 +211,8 @@ class Judge(PaidReward):
 def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
     """The question which of two pictures (as `shot_of` gives them) is better; `outcome` reads its reply."""
     text = (
-        f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with the "
+        f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with "
+        "the "
         "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
         "sentences, then `winner`, one of `first`, `second`, `tie`."
     )

@@ -70,10 +70,13 @@ class _Tower:
             shape: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError) as error:
             raise missing("self_verifier", source, error) from error
-        self._net, self._joint = net.to(device), hasattr(net, "get_image_features")
-        self._mean, self._std = shape.image_mean, shape.image_std
+        self._net = net.to(device)
+        self._joint = hasattr(net, "get_image_features")
+        self._mean = shape.image_mean
+        self._std = shape.image_std
         vision = getattr(config, "vision_config", config)
-        self._size, self._patch = int(getattr(vision, "image_size", 224)), int(getattr(vision, "patch_size", 16))
+        self._size = int(getattr(vision, "image_size", 224))
+        self._patch = int(getattr(vision, "patch_size", 16))
         if str(getattr(config, "model_type", "")).startswith("dinov2"):
             self._size = 224 if self._size > 224 else self._size
 

@@ -26,7 +26,8 @@ def spellings(vocabulary: dict[str, int], word: str) -> list[int]:
 def probability(logits: Tensor, yes: Sequence[int], no: Sequence[int], reading: str = "normalised") -> Tensor:
     """First-token logits [B, V] -> [B]: P(yes), or P(yes)/(P(yes) + P(no)); all spellings of a word together."""
     log_p = logits.float().log_softmax(-1)
-    sure, not_ = log_p[:, list(yes)].logsumexp(-1), log_p[:, list(no)].logsumexp(-1)
+    sure = log_p[:, list(yes)].logsumexp(-1)
+    not_ = log_p[:, list(no)].logsumexp(-1)
     return torch.sigmoid(sure - not_) if reading == "normalised" else sure.exp()
 
 
@@ -90,7 +91,8 @@ class VqaScore(Reward):
             )
         if reading not in READINGS:
             raise unknown("vqa_score reading", str(reading), READINGS)
-        self._question, self._reading = question, reading
+        self._question = question
+        self._reading = reading
         try:
             self._processor: Any = processor(checkpoint)
             net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
@@ -98,7 +100,8 @@ class VqaScore(Reward):
             raise missing(self.name, checkpoint, error) from error
         self._net = net.eval().requires_grad_(False).to(device)
         words = self._processor.tokenizer.get_vocab()
-        self._yes, self._no = spellings(words, "yes"), spellings(words, "no")
+        self._yes = spellings(words, "yes")
+        self._no = spellings(words, "no")
         if not (self._yes and self._no):
             raise FairleadError(f"{checkpoint!r} has no token for 'yes' or for 'no': choose another model.")
 

@@ -56,11 +56,13 @@ class Adam(Generations):
         iterations: int | None = None,
     ) -> None:
         super().__init__()
-        self._rate, self._eps = positive("adam.rate", rate), not_negative("adam.eps", eps)
+        self._rate = positive("adam.rate", rate)
+        self._eps = not_negative("adam.eps", eps)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
                 raise FairleadError(f"adam.{name} is {beta!r}: give a number from 0 up to but not 1.")
-        self._betas, self._decay = (beta1, beta2), not_negative("adam.decay", decay)
+        self._betas = (beta1, beta2)
+        self._decay = not_negative("adam.decay", decay)
         self._clip = None if clip is None else positive("adam.clip", clip)
         self._last = whole("adam.iterations", iterations)
         self._rollout = key.fold("candidate", 0)
@@ -82,10 +84,12 @@ class Adam(Generations):
         self._age += 1
         gradient = self._anchor.gradient(generation[0])
         if gradient is None:
-            self._failed, self._rate = self._failed + 1, self._rate / 2
+            self._failed = self._failed + 1
+            self._rate = self._rate / 2
             self._x = self._good if self._slope is None else self._stepped(self._good)
             return
-        self._failed, self._good = 0, self._x
+        self._failed = 0
+        self._good = self._x
         if self._clip is not None:
             gradient = gradient * min(1.0, self._clip / max(float(gradient.norm()), 1e-30))
         b1, b2 = self._betas

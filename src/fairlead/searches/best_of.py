@@ -24,7 +24,10 @@ class BestOf:
     def __init__(self, space: Space, key: Key, n: int | None = None) -> None:
         if n is not None and (not isinstance(n, int) or n < 1):
             raise FairleadError(f"best_of.n is {n!r}: give a whole number of at least 1, or leave it out.")
-        self._space, self._key, self._n, self._asked = space, key, n, 0
+        self._space = space
+        self._key = key
+        self._n = n
+        self._asked = 0
 
     def ask(self, n: int) -> list[Proposal]:
         """The next draws, at most n."""

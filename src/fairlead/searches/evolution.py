@@ -44,8 +44,13 @@ class Evolution(Generations):
             raise FairleadError(f"evolution.mutation is {mutation!r}: give a number above 0, at most 1.")
         if not isinstance(tournament, int) or tournament < 1:
             raise FairleadError(f"evolution.tournament is {tournament!r}: give a whole number of at least 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._size, self._elites, self._beta, self._tournament = population, elites, mutation, tournament
+        self._space = space
+        self._key = key
+        self._rollout = key.fold("candidate", 0)
+        self._size = population
+        self._elites = elites
+        self._beta = mutation
+        self._tournament = tournament
         self._people: list[Feedback] = []
         self._age = 0
 

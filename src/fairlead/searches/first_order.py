@@ -20,7 +20,8 @@ def tangent(x: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
     A gradient that is not finite, or has no such part, leaves x as it is.
     """
-    p, g = x.double(), gradient.double()
+    p = x.double()
+    g = gradient.double()
     g = g - (g @ p) * p / (p @ p)
     size = float(g.norm())
     if not 0 < size < float("inf"):
@@ -52,14 +53,17 @@ class FirstOrder(Generations):
             raise FairleadError(f"first_order.rate is {rate!r}: give a number above 0, at most 1.")
         if not isinstance(chains, int) or chains < 1:
             raise FairleadError(f"first_order.chains is {chains!r}: give a whole number of at least 1.")
-        self._space, self._key, self._restarts = space, key, 0
+        self._space = space
+        self._key = key
+        self._restarts = 0
         keys = [key.fold("candidate", i) for i in range(chains)]
         self._next = [Proposal(space.draw(k), k) for k in keys]
         if not all(bool(p.x.any()) for p in self._next):
             raise FairleadError(
                 "The plain point of this space is zero, and first_order keeps the norm: use another search."
             )
-        self._rates, self._halve = [rate] * chains, halve
+        self._rates = [rate] * chains
+        self._halve = halve
         self._best: list[Feedback | None] = [None] * chains
 
     def propose(self) -> list[Proposal]:
@@ -73,7 +77,8 @@ class FirstOrder(Generations):
             if best is None or f.value > best.value:
                 best = self._best[i] = f
             elif self._halve:
-                f, self._rates[i] = best, self._rates[i] / 2
+                f = best
+                self._rates[i] = self._rates[i] / 2
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
             self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)

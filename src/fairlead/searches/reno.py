@@ -49,10 +49,12 @@ class Reno(Generations):
         iterations: int | None = 50,
     ) -> None:
         super().__init__()
-        self._rate, self._clip = positive("reno.rate", rate), positive("reno.clip", clip)
+        self._rate = positive("reno.rate", rate)
+        self._clip = positive("reno.clip", clip)
         if not 0 <= momentum < 1:
             raise FairleadError(f"reno.momentum is {momentum!r}: give a number from 0 up to but not 1.")
-        self._momentum, self._weight = momentum, not_negative("reno.regularisation", regularisation)
+        self._momentum = momentum
+        self._weight = not_negative("reno.regularisation", regularisation)
         self._left = whole("reno.iterations", iterations)
         self._rollout = key.fold("candidate", 0)
         start = space.draw(self._rollout)

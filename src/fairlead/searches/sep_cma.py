@@ -1,10 +1,10 @@
 """Evolution strategy with a diagonal covariance, for vectors of any length (Ros and Hansen 2008, sep-CMA-ES).
 
-Pereira Neto et al. 2025 (arXiv 2511.03913) use the diagonal variant of the `cma` package, and this file follows it: learning
-rates of its own, an exponential update of the scales with negative weights for the worse half, two-point adaptation of the
-step size (TPA; Hansen 2008; Hansen, Atamna and Auger 2014) from 300 dimensions on, and cumulative adaptation (CSA) below.
-At 158,976 dimensions the scales change by less than 0.1 % in 100 generations and CSA cannot move the step size at all: TPA
-does all the useful work there.
+Pereira Neto et al. 2025 (arXiv 2511.03913) use the diagonal variant of the `cma` package, and this file follows it:
+learning rates of its own, an exponential update of the scales with negative weights for the worse half, two-point
+adaptation of the step size (TPA; Hansen 2008; Hansen, Atamna and Auger 2014) from 300 dimensions on, and cumulative
+adaptation (CSA) below. At 158,976 dimensions the scales change by less than 0.1 % in 100 generations and CSA cannot
+move the step size at all: TPA does all the useful work there.
 
 Symbols are those of the papers: n dimensions, lambda samples per generation, mu of them selected, weights w, and
 
@@ -35,7 +35,9 @@ LEAST_WITH_TPA = 4
 
 
 def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Tensor, int, float]:
-    """(w [population], mu, mu_eff). Positive weights sum to 1; negative ones keep the scales constant without selection."""
+    """(w [population], mu, mu_eff). Positive weights sum to 1; negative ones keep the scales constant without
+    selection.
+    """
     raw = math.log((population + 1) / 2) - torch.arange(1, population + 1, dtype=torch.float64).log()
     mu = population // 2
     w = raw / raw[:mu].sum()

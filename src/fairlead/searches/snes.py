@@ -68,7 +68,8 @@ class Snes(Population):
 
     def update(self, points: Sequence[Tensor], values: Sequence[float]) -> None:
         """One natural-gradient step on mean and spreads."""
-        shift, squares = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
+        shift = torch.zeros_like(self._mean)
+        squares = torch.zeros_like(self._mean)
         for rank, k in enumerate(ranked(values)):
             z = (points[k].double() - self._mean) / self._spread
             shift += float(self._utility[rank]) * z

@@ -75,9 +75,16 @@ class TrustRegion(Generations):
             )
         if not factor > 1:
             raise FairleadError(f"trust_region.factor is {factor!r}: give a number above 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._warmup, self._batch, self._renorm, self._factor = warmup, batch, renorm, factor
-        self._start, self._range, self._patience = length, (shortest, longest), patience
+        self._space = space
+        self._key = key
+        self._rollout = key.fold("candidate", 0)
+        self._warmup = warmup
+        self._batch = batch
+        self._renorm = renorm
+        self._factor = factor
+        self._start = length
+        self._range = (shortest, longest)
+        self._patience = patience
         self._regions = [_Region(length) for _ in range(min(regions, batch))]
         self._best: list[Feedback] = []
         self._round = 0
@@ -124,7 +131,8 @@ class TrustRegion(Generations):
         shortest, longest = self._range
         region.wins, region.losses = (region.wins + 1, 0) if success else (0, region.losses + 1)
         if region.wins == self._patience:
-            region.length, region.wins = min(region.length * self._factor, longest), 0
+            region.length = min(region.length * self._factor, longest)
+            region.wins = 0
         elif region.losses == self._patience:
             tight = region.length <= shortest
             region.length = self._start if tight else max(region.length / self._factor, shortest)

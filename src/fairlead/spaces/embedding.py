@@ -16,7 +16,8 @@ from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 
-FORMS, UNITS = ("shift", "absolute"), ("spread", "one")
+FORMS = ("shift", "absolute")
+UNITS = ("spread", "one")
 
 
 def spread(value: Tensor) -> float:
@@ -72,10 +73,12 @@ class Embedding:
             raise FairleadError(f"embedding.radius is {radius!r}: give a number above 0, or leave it out.")
         if form == "absolute" and (unit != "one" or not {tokens, pooled} <= {0, 1}):
             raise FairleadError(
-                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' and "
+                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' "
+                "and "
                 "leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
-        self._radius, self._absolute = radius, form == "absolute"
+        self._radius = radius
+        self._absolute = form == "absolute"
         told = shape.conditioning.text
         wanted = {name: float(scale) for name, scale in (("tokens", tokens), ("pooled", pooled)) if name in told}
         self._scales = {k: v * (spread(told[k]) if unit == "spread" else 1.0) for k, v in wanted.items() if v}
@@ -134,7 +137,8 @@ def _positions(shape: Shape, first: int, last: int | None) -> Tensor:
             raise FairleadError(f"embedding.{name} is {place!r}: give the whole number of a token, from 0 to {length}.")
     if not 0 <= first < end <= length:
         raise FairleadError(
-            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < last <= {length}."
+            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < "
+            f"last <= {length}."
         )
     rows = torch.arange(first, end)
     mask = None if shape.conditioning is None else shape.conditioning.extra.get("mask")

@@ -40,7 +40,8 @@ class Product:
         last: int | None = None,
         radius: float | None = None,
     ) -> None:
-        self._noise, self._sphere = Noise(shape), bool(sphere)
+        self._noise = Noise(shape)
+        self._sphere = bool(sphere)
         self._told = Embedding(shape, tokens, pooled, unit, "shift", first, last, radius)
 
     @property

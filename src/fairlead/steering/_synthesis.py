@@ -1,4 +1,6 @@
-"""One noise from K scored ones: weights from the scores, and the sum on the sphere (Yeh et al. 2025, arXiv 2410.05760)."""
+"""One noise from K scored ones: weights from the scores, and the sum on the sphere (Yeh et al. 2025, arXiv
+2410.05760).
+"""
 
 from __future__ import annotations
 

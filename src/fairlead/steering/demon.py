@@ -1,12 +1,13 @@
 """Demon (Yeh, Lee and Chen, ICLR 2025, arXiv 2410.05760): the noise of every step is made from K scored ones.
 
-Each of K noises gives a candidate for the next state. Each candidate is taken to a clean picture and scored. The noises are
-added up with weights made from the scores, the sum is scaled to the norm sqrt(N) of a Gaussian, and the step is taken again
-with it. No gradient is needed, so any reward can be used.
+Each of K noises gives a candidate for the next state. Each candidate is taken to a clean picture and scored. The
+noises are added up with weights made from the scores, the sum is scaled to the norm sqrt(N) of a Gaussian, and the
+step is taken again with it. No gradient is needed, so any reward can be used.
 
-As published: the schedule, the solver, the defaults and the estimate by the full ODE. Inferred or ours: estimates from fewer
-steps, the ODE between steered steps, what a missing score counts as, one step of the ODE from levels above `start`, and the
-run's own sampler. The method climbs the reward and does not sample a tilted distribution: watch a held-out reward.
+As published: the schedule, the solver, the defaults and the estimate by the full ODE. Inferred or ours: estimates
+from fewer steps, the ODE between steered steps, what a missing score counts as, one step of the ODE from levels above
+`start`, and the run's own sampler. The method climbs the reward and does not sample a tilted distribution: watch a
+held-out reward.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ class Demon(Steering):
         one_of("demon.failed", self.failed, FAILED)
         if (self.estimate == "sibling") != (self.sibling is not None):
             raise FairleadError(
-                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' needs "
+                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' "
+                "needs "
                 "the name of a distilled model, and the other estimates use none."
             )
 
@@ -166,7 +168,9 @@ class Demon(Steering):
     def _with_combined_noise(self, step: Step) -> Step:
         """The step with z*, made from K candidates of every sample."""
         step = step.solved()
-        b, k, shape = len(step.x), self.k, step.x.shape[1:]
+        b = len(step.x)
+        k = self.k
+        shape = step.x.shape[1:]
         # K noises z_k per sample, each from a key of its own.
         keys = tuple(key.fold("demon", i) for key in step.keys for i in range(k))
         z = normals(keys, *shape).to(step.x.device).view(b, k, *shape)
@@ -211,8 +215,10 @@ class Demon(Steering):
         if len(known) == 0 or (len(known) < self.k and self.failed == "error"):
             first = int((~v.isfinite()).nonzero()[0, 0])
             raise RewardError(
-                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number for "
-                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a number."
+                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number "
+                "for "
+                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a "
+                "number."
             )
         replacement = known.mean() if self.failed == "mean" else known.min()
         return torch.where(v.isfinite(), v, replacement)
