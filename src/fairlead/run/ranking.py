@@ -17,7 +17,8 @@ class Ranking:
     """Every answer so far, in ask order. Terms do not change; totals change as the set grows.
 
     A search receives totals over what was answered up to then, and the same ones again on resume. Before every `tell`,
-    the totals of the answers that it still holds are corrected. The record is updated with totals over all candidates, so that it ends with the final ranking.
+    the totals of the answers that it still holds are corrected. The record is updated with totals over all candidates,
+    so that it ends with the final ranking.
     Terms that a person gives are filled in when they have answered; until then `Pending` ends the run.
     """
 
