@@ -24,9 +24,12 @@ from fairlead.core.sampling import sample
 from fairlead.core.steering import Chain, Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.models.schedule import Discrete, flow
+from fairlead.rewards.brightness import Brightness
 from fairlead.run import engine
 from fairlead.run.executor import Local
+from fairlead.run.png import read
 from fairlead.run.prepared import recorded
+from fairlead.run.store import BANK
 from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
 from fairlead.steering._presets import PRESETS, SD_UNTIL
 from fairlead.steering.lidar import Lidar, scale_at
@@ -388,6 +391,27 @@ def test_a_run_resumes_and_its_bank_serves_another_reward(tmp_path: Path) -> Non
         Local(other).prepare(INFINITE)
 
 
+def test_the_best_of_the_bank_stands_beside(tmp_path: Path) -> None:
+    """Its picture and its reward; one decode more; the run's own pictures are what they are without."""
+    own: dict[str, Any] = {"n": 5, "steps": 3}
+    plain = small_spec(steer="lidar", settings={"lidar": own}, budget={"nfe": 60})
+    also = small_spec(steer="lidar", settings={"lidar": {**own, "bank": "also"}}, budget={"nfe": 60})
+    once, more = Local(plain).price()[0], Local(also).price()[0]
+    assert replace(more, decodes=more.decodes - 1) == once
+    stores = [engine.start(spec, tmp_path / name) for name, spec in (("a", plain), ("b", also))]
+    assert [[c.reward for c in s.candidates()] for s in stores][0] == [c.reward for c in stores[1].candidates()]
+    assert not (tmp_path / "a" / BANK).exists()
+    pixels, data = read((tmp_path / "b" / BANK).read_bytes())
+    assert data["reward"] == pytest.approx(float(recorded(tmp_path / "b", also, "cpu")["0.rewards"].max()))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    assert float(Brightness()(image, ["x"])[0]) == pytest.approx(data["reward"], abs=5e-3)
+    (tmp_path / "b" / BANK).unlink()
+    engine.resume(tmp_path / "b", budget={"nfe": 80.0})
+    assert (tmp_path / "b" / BANK).is_file(), "kept with the bank"
+    with pytest.raises(FairleadError, match=r"lidar.bank is 'best': must be 'also', or leave it out"):
+        Lidar(bank="best")
+
+
 def test_a_distilled_sibling_draws_the_bank() -> None:
     spec = small_spec(
         steer="lidar",
@@ -419,7 +443,7 @@ def test_pictures_without_a_number_are_left_out() -> None:
     values = torch.tensor([0.1, math.nan, 0.5, math.inf, -math.inf, 0.2])
     ready = Lidar(n=6).prepare(scene(values))
     assert ready.rewards is not None
-    assert ready.bank is not None
+    assert isinstance(ready.bank, Tensor)
     assert ready.rewards.tolist() == pytest.approx([0.1, 0.5, 0.2])
     assert torch.equal(ready.bank, normals(tuple(ROOT.fold("lidar", i) for i in (0, 2, 5)), 1, 1, 3)), (
         "pieces keep their order"

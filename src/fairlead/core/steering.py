@@ -206,6 +206,8 @@ class Scene:
     """x0 [n, C, h, w] -> reward [n]"""
     batch: int = 16
     """How many samples the run renders at once: ask for more in pieces of this size."""
+    decode: Callable[[Tensor], Tensor] | None = None
+    """x0 [n, C, h, w] -> pictures [n, 3, H, W] in [0, 1]; charged"""
     recorded: Callable[[str], Mapping[str, Tensor]] | None = None
     """Directory of another run of the same prompt and model -> the tensors its steering prepared, `<part>.<field>`."""
 
@@ -256,6 +258,11 @@ class Steering(ABC):
     def siblings(self) -> tuple[ModelRef, ...]:
         """Other models of the same latent space that it uses; they are loaded together with the run's model."""
         return ()
+
+    @property
+    def beside(self) -> tuple[Tensor, float] | None:
+        """A picture [3, H, W] in [0, 1] that `prepare` made, and its reward: written beside the run's as bank.png."""
+        return None
 
     @property
     def least_moves(self) -> int:

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlead.core.check import one_of
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
@@ -63,6 +64,8 @@ class Lidar(Steering):
         preset (sd15, sdxl, flux or None, default None): published values for what is not set. Kim et al. 2026.
         run (folder or None, default None): an earlier run of the same prompt and model, whose bank is scored again
             and not drawn.
+        bank (also or None, default None): `also` writes the best picture of the bank and its reward beside the
+            run's pictures, as bank.png; it costs one more decode. Ours.
     """
 
     n: int | None = None
@@ -75,10 +78,12 @@ class Lidar(Steering):
     sampler: str | None = None
     preset: str | None = None
     run: str | None = None
-    bank: Tensor | None = None
-    """[n, C, h, w], set by `prepare`"""
+    bank: str | Tensor | None = None
+    """A setting, until `prepare` puts the bank here, [n, C, h, w]"""
     rewards: Tensor | None = None
     """[n], as the reward gave them"""
+    picture: Tensor | None = None
+    """[3, H, W], the best of the bank where it is wanted"""
 
     switched_off = {"scale": 0.0}
 
@@ -96,6 +101,8 @@ class Lidar(Steering):
             value = self._usual(name)
             if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
                 raise FairleadError(f"lidar.{name} is {value!r}: give a number of at least 0.")
+        if not isinstance(self.bank, Tensor):
+            one_of("lidar.bank", self.bank, ("also",), optional=True)
         until = self._usual("until")
         if not isinstance(until, int | float) or not 0 < until <= 1:
             raise FairleadError(
@@ -137,7 +144,18 @@ class Lidar(Steering):
             )
             parts.append(z)
             values.append(scene.score(z))
-        return self.with_bank(torch.cat(parts), torch.cat(values))
+        ready = self.with_bank(torch.cat(parts), torch.cat(values))
+        if self.bank != "also" or scene.decode is None:
+            return ready
+        assert isinstance(ready.bank, Tensor)
+        assert ready.rewards is not None
+        best = int(ready.rewards.argmax())
+        return replace(ready, picture=scene.decode(ready.bank[best : best + 1])[0].float())
+
+    @property
+    def beside(self) -> tuple[Tensor, float] | None:
+        """The best picture of the bank, where it is wanted."""
+        return None if self.picture is None or self.rewards is None else (self.picture, float(self.rewards.max()))
 
     def with_bank(self, bank: Tensor, rewards: Tensor) -> Lidar:
         """Ready to guide by bank [n, C, h, w] with rewards [n]. What got no finite number is left out."""
@@ -164,7 +182,7 @@ class Lidar(Steering):
         """The same step with every clean prediction moved."""
         if self._off:
             return step
-        assert self.bank is not None
+        assert isinstance(self.bank, Tensor)
         own = f"lidar {id(self)}"
         if own not in step.memory:
             flat = self.bank.flatten(1)
