@@ -150,7 +150,7 @@ def test_a_larger_budget_goes_on_and_a_cell_is_an_ordinary_run(small: Plan, tmp_
     comparison.run(more, tmp_path)
     (d,) = ComparisonResults.read(more, tmp_path).done.values()
     assert len(d.view.candidates) == 18
-    with pytest.raises(StoreError, match="has spent more than nfe=24. Use a larger --budget, or another --out"):
+    with pytest.raises(StoreError, match=r"has spent more than nfe=24\. Use a larger --budget, or another --out"):
         comparison.run(one, tmp_path)
     assert len(ComparisonResults.read(more, tmp_path).done) == 1, "what is there stays"
     engine.start(more.cells()[0].spec, tmp_path / "again").close()

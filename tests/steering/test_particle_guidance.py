@@ -92,7 +92,7 @@ def test_it_stays_finite_where_nothing_but_noise_is_left() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(FairleadError, match="give at least 0"):
+    with pytest.raises(FairleadError, match="must be a finite number"):
         ParticleGuidance(-1.0)
 
 

@@ -70,7 +70,7 @@ HOW = {
 
 
 def terminal(run: Path) -> Callable[[Question], str]:
-    """Asks on stderr and reads lines from stdin until one is a valid answer; `Pending` on an empty line or at the end."""
+    """Asks on stderr and reads stdin until a line is a valid answer; `Pending` on an empty line or at the end."""
 
     def ask(question: Question) -> str:
         say(f"\n{question.text}")

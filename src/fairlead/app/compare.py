@@ -45,7 +45,7 @@ def compare(
     report: Annotated[bool, typer.Option("--report", help="Only write the page and tables of what is there.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Run every method on the same prompts and seeds at one budget. The same command continues after an interruption."""
+    """Run every method on the same prompts and seeds at one budget. The same command continues an interrupted run."""
     from fairlead.bench import plan as plans
 
     chosen = plans.read(plan).only(methods or (), prompts, seeds, budget)

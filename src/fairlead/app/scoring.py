@@ -43,7 +43,7 @@ def score(
     batch: Annotated[int, typer.Option(metavar="N", help="Pictures scored at once.")] = 16,
     as_json: AsJson = False,
 ) -> int:
-    """Score and rank pictures; prompts come from metadata, a file or --prompt. Exit code 1 if a picture has no score."""
+    """Score and rank pictures; prompts come from metadata, a file or --prompt. Exit code 1 if one has no score."""
     tree = parse_reward(options.reward)
     whole_number("--batch", batch, 1)
     if prompt is not None and prompts is not None:

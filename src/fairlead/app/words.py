@@ -24,8 +24,11 @@ def number(value: float | None, sign: bool = False) -> str:
     if size >= 1e7 or 0 < size < 0.0005:
         text = f"{size:.2e}"
     else:
-        text = f"{size:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
-    return ("−" if value < 0 else "+" if sign and value > 0 else "") + text
+        decimals = 4 - sum(size >= bound for bound in (1, 10, 100, 1000))
+        text = f"{size:,.{decimals}f}"
+    if value < 0:
+        return "−" + text
+    return "+" + text if sign and value > 0 else text
 
 
 def count(value: float | None) -> str:

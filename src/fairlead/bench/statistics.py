@@ -29,7 +29,7 @@ class Mean:
     @property
     def sure(self) -> int:
         """1 if the interval is above zero, -1 if it is below, 0 if it contains zero or there is none."""
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+        return int(self.low > 0) - int(self.high < 0)
 
 
 def resamples(n: int, key: Key | None = None) -> NDArray[np.int64]:

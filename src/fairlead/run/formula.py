@@ -237,7 +237,8 @@ def _text(tree: Any) -> tuple[str, int]:
             sign = " - "
             part = _negated(part)
         inner, tight = _text(part)
-        loose = tight <= (1 if sign == " - " else bond) if i else tight < max(bond, 1)
+        limit = 1 if sign == " - " else bond
+        loose = tight <= limit if i else tight < max(bond, 1)
         text += (sign if i else "") + (f"({inner})" if loose else inner)
     return text, bond
 

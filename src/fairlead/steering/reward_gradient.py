@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
 from fairlead.core.steering import Steering, Step
@@ -50,14 +51,13 @@ class RewardGradient(Steering):
     differentiates = True
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none and an empty stretch."""
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise FairleadError(f"reward_gradient.every is {self.every!r}: give a whole number of at least 1.")
-        if not (isinstance(self.scale, int | float) and 0 <= self.scale < float("inf")):
-            raise FairleadError(f"reward_gradient.scale is {self.scale!r}: give a number of at least 0.")
+        """Reject settings outside their range."""
+        whole_number("reward_gradient.every", self.every, least=1)
+        number_in_range("reward_gradient.scale", self.scale, "[0, inf)")
         if not 0 <= self.stop < self.start <= 1:
             raise FairleadError(
-                f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start <= 1."
+                f"reward_gradient.stop is {self.stop!r} and reward_gradient.start is {self.start!r}: "
+                "must be flow times 0 <= stop < start <= 1."
             )
 
     def __call__(self, step: Step) -> Step:
@@ -68,8 +68,8 @@ class RewardGradient(Steering):
         def guided(x: Tensor, at: Level, rows: Tensor) -> Tensor:
             if not self._due(step, at):
                 return step.denoise(x, at, rows)
-            x0, slope = self._slope(step, x, at, rows)
-            return x0 + self._shift(slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), at)
+            x0, g = self._slope(step, x, at, rows)
+            return x0 + self._shift(g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), at)
 
         return replace(step, denoise=guided, x0=None if self._due(step, step.at) else step.x0)
 
@@ -84,8 +84,8 @@ class RewardGradient(Steering):
         if not self.jacobian:
             known = step.x0 if x is step.x and at == step.at else None
             x0 = step.denoise(x, at, rows) if known is None else known
-            _, slope = step.gradient(lambda z: step.score(z, rows), x0)
-            return x0, slope / at.alpha
+            _, g = step.gradient(lambda z: step.score(z, rows), x0)
+            return x0, g / at.alpha
         seen: list[Tensor] = []
 
         def value(y: Tensor) -> Tensor:
@@ -93,16 +93,16 @@ class RewardGradient(Steering):
             seen.append(x0.detach())
             return step.score(x0, rows)
 
-        _, slope = step.gradient(value, x)
+        _, g = step.gradient(value, x)
         conditioning = step.memory.get("conditioning")
         outside = x.requires_grad or (conditioning is not None and conditioning.requires_grad)
         if outside and torch.is_grad_enabled():  # a search or `date` differentiates this prediction too
-            return step.denoise(x, at, rows), slope
-        return seen[0], slope
+            return step.denoise(x, at, rows), g
+        return seen[0], g
 
-    def _shift(self, slope: Tensor, at: Level) -> Tensor:
+    def _shift(self, g: Tensor, at: Level) -> Tensor:
         """Gradient -> what is added to the clean prediction, [R, C, h, w] both."""
         if not self.normalise:
-            return self.scale * at.sigma**2 / at.alpha * slope
-        size = slope.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
-        return torch.where(size > 0, self.scale * at.sigma * slope / size.clamp(min=1e-30), 0 * slope)
+            return self.scale * at.sigma**2 / at.alpha * g
+        size = g.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+        return torch.where(size > 0, self.scale * at.sigma * g / size.clamp(min=1e-30), 0 * g)
