@@ -30,6 +30,7 @@ from fairlead.run.executor import Local
 from fairlead.run.png import read
 from fairlead.run.prepared import recorded
 from fairlead.run.store import BANK
+from fairlead.run.view import View
 from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
 from fairlead.steering._presets import PRESETS, SD_UNTIL
 from fairlead.steering.lidar import Lidar, scale_at
@@ -399,9 +400,12 @@ def test_the_best_of_the_bank_stands_beside(tmp_path: Path) -> None:
     once, more = Local(plain).price()[0], Local(also).price()[0]
     assert replace(more, decodes=more.decodes - 1) == once
     stores = [engine.start(spec, tmp_path / name) for name, spec in (("a", plain), ("b", also))]
-    assert [[c.reward for c in s.candidates()] for s in stores][0] == [c.reward for c in stores[1].candidates()]
+    rewards = [[c.reward for c in store.candidates()] for store in stores]
+    assert rewards[0] == rewards[1]
     assert not (tmp_path / "a" / BANK).exists()
     pixels, data = read((tmp_path / "b" / BANK).read_bytes())
+    shown = View.read(tmp_path / "b").bank
+    assert shown == (data["reward"], tmp_path / "b" / BANK)
     assert data["reward"] == pytest.approx(float(recorded(tmp_path / "b", also, "cpu")["0.rewards"].max()))
     image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
     assert float(Brightness()(image, ["x"])[0]) == pytest.approx(data["reward"], abs=5e-3)

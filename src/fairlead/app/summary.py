@@ -9,9 +9,7 @@ from rich.text import Text
 
 from fairlead.app.console import cost_text, pairs
 from fairlead.app.words import number, reason, shown
-from fairlead.run.png import read
 from fairlead.run.spec import reward_text
-from fairlead.run.store import BANK
 from fairlead.run.view import View
 
 
@@ -33,8 +31,8 @@ def summary(view: View, page: Path) -> Table:
         rows.append(("best", shown(view.named_picture("best.png", view.best))))
     if view.baseline:
         rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
-    if (bank := view.folder / BANK).is_file():
-        reward = float(read(bank.read_bytes())[1]["reward"])
-        rows.append(("best of the bank", Text().append(number(reward)).append("   ").append(shown(bank))))
+    if view.bank is not None:
+        reward, picture = view.bank
+        rows.append(("best of the bank", Text().append(number(reward)).append("   ").append(shown(picture))))
     rows.append(("report", shown(page)))
     return pairs(rows)

@@ -228,8 +228,8 @@ def adapting_steering_with_one_that_looks_ahead(parts: Parts) -> str | None:
     if not adapting or not deciding:
         return None
     return (
-        f"{adapting[0]} changes the prompt's embedding from step to step, but {deciding[0]} predicts the next steps before "
-        "that, so every change would come late. Leave one of them out, or use reward_gradient instead of "
+        f"{adapting[0]} changes the prompt's embedding from step to step, but {deciding[0]} predicts the next steps "
+        "before that, so every change would come late. Leave one of them out, or use reward_gradient instead of "
         f"{adapting[0]}."
     )
 
