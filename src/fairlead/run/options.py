@@ -220,7 +220,8 @@ def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P
                     raise TypeError(f"{function.__name__}() has no argument {word!r}.{hint}")
             return function(kind(*args, **words))
 
-        call.__signature__ = signature.replace(return_annotation=function.__annotations__["return"])  # type: ignore[attr-defined]
+        shown = signature.replace(return_annotation=function.__annotations__["return"])
+        call.__signature__ = shown  # type: ignore[attr-defined]
         lines = [f"    {name}: {option.sentence}" for name, option in described(kind).items()]  # type: ignore[arg-type]
         call.__doc__ = "\n".join([cleandoc(function.__doc__ or ""), "", "Options, as on the command line:", "", *lines])
         return call

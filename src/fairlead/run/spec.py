@@ -217,7 +217,10 @@ class _Settings:
         if isinstance(node, Part):
             return self.applied(node)
         if isinstance(node, Mapping):
-            return {operation: [self.formula(part) for part in parts] for operation, parts in node.items()}
+            made = {}
+            for operation, parts in node.items():
+                made[operation] = [self.formula(part) for part in parts]
+            return made
         return node
 
     def check_all_used(self) -> None:

@@ -260,16 +260,19 @@ def _halves(task: Task) -> list[Task]:
     """The first and the second half of a task, its groups whole; the task alone if it is one group."""
     names = list(dict.fromkeys(task.groups))
     first = set(names[: (len(names) + 1) // 2])
-    parts = [[i for i, g in enumerate(task.groups) if (g in first) == wanted] for wanted in (True, False)]
-    if not parts[1]:
+    inside = [i for i, group in enumerate(task.groups) if group in first]
+    outside = [i for i, group in enumerate(task.groups) if group not in first]
+    if not outside:
         return [task]
-    return [
-        replace(
-            task,
-            indices=tuple(task.indices[i] for i in part),
-            proposals=tuple(task.proposals[i] for i in part),
-            groups=tuple(task.groups[i] for i in part),
-            grant=task.grant * (len(part) / len(task.indices)),
-        )
-        for part in parts
-    ]
+    return [_part_of(task, inside), _part_of(task, outside)]
+
+
+def _part_of(task: Task, rows: Sequence[int]) -> Task:
+    """The task with these rows alone, and their share of the grant."""
+    return replace(
+        task,
+        indices=tuple(task.indices[i] for i in rows),
+        proposals=tuple(task.proposals[i] for i in rows),
+        groups=tuple(task.groups[i] for i in rows),
+        grant=task.grant * (len(rows) / len(task.indices)),
+    )
