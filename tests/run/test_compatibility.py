@@ -56,14 +56,14 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         "reward_gradient follows the gradient of the reward, but 'jpeg_size' has none",
     ),
     (
-        c.adapting_steering_with_one_that_looks_ahead,
-        {"steer": ["date", "svdd"], "sampler": "ancestral"},
-        "date changes the prompt's embedding from step to step, but svdd predicts the next steps before that",
-    ),
-    (
         c.steering_whose_decision_is_overridden,
         {"steer": ["svdd", "lidar"], "sampler": "ancestral"},
         "svdd decides where every sample goes, so the cost of lidar would be wasted",
+    ),
+    (
+        c.adapting_steering_with_one_that_looks_ahead,
+        {"steer": ["date", "svdd"], "sampler": "ancestral"},
+        "date changes the prompt's embedding from step to step, but svdd predicts the next steps before that",
     ),
     (
         c.early_prediction_with_coupled_pictures,

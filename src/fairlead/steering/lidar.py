@@ -247,4 +247,6 @@ class Lidar(Steering):
 def scale_at(scales: Sequence[tuple[float, float]], at: Level) -> float:
     """The scale of the step that passes this level; below the last and above the first step, theirs."""
     above = [scale for time, scale in scales if time >= at.time or math.isclose(time, at.time)]
-    return above[-1] if above else scales[0][1] if scales else 0.0
+    if above:
+        return above[-1]
+    return scales[0][1] if scales else 0.0
