@@ -223,6 +223,10 @@ class Predicts(Protocol):
         """x [R, C, h, w] at level `at` -> guided clean prediction x0 [R, C, h, w], float32."""
         ...
 
+    def levels(self, steps: int) -> Sequence[Level]:
+        """Its noise levels for a number of steps, noisiest first."""
+        ...
+
 
 class Model(Protocol):
     """A diffusers pipeline seen from outside: about 80 lines per family. It loops over nothing and draws nothing."""
