@@ -14,7 +14,7 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.steering import Chain
 from fairlead.models.mixture import Mixture
-from fairlead.run import registry
+from fairlead.run import engine, registry
 from fairlead.run.executor import Local
 from fairlead.run.records import Outcome, Task
 from fairlead.run.spec import Part, Spec, make_spec
@@ -54,6 +54,36 @@ def test_search(name: str) -> None:
 @pytest.mark.parametrize("make", [items.Climb, items.Walk, items.Efforts])
 def test_searches_of_the_tests(make: Any) -> None:
     search_laws(make)
+
+
+@pytest.mark.parametrize("name", registry.table("searches"))
+def test_a_search_sees_only_ranks(name: str, tmp_path: Path) -> None:
+    """rank_mean(v, v) is v for every search, though the share of a picture changes with every other one."""
+    if name in NEEDS_PACKAGE:
+        pytest.importorskip(NEEDS_PACKAGE[name])
+    small = {
+        "bayes_opt": "bayes_opt(seeds=3)",
+        "evolution": "evolution(population=5)",
+        "sep_cma": "sep_cma(population=7)",
+        "snes": "snes(population=7)",
+        "trust_region": "trust_region(warmup=7, batch=7)",
+        "zero_order": "zero_order(cosine=0.8)",
+    }
+    words = {"search": small.get(name, name), "settings": {"mixture": {"size": 8}}, "budget": {"nfe": 400.0}}
+    if getattr(registry.resolve("searches", name), "wants_gradient", False):
+        with pytest.raises(FairleadError, match="rank_mean"):
+            Local(small_spec(**words, reward="rank_mean(brightness, brightness)"))
+        return
+    terms, best = [], []
+    for reward in ("brightness", "rank_mean(brightness, brightness)"):
+        store = engine.start(small_spec(**words, reward=reward), tmp_path / reward[:4])
+        terms.append([c.terms["brightness"] for c in store.candidates()])
+        best.append(store.best())
+    assert len(terms[0]) > 60
+    assert terms[0] == terms[1]
+    assert best[0] is not None
+    assert best[1] is not None
+    assert best[0].index == best[1].index
 
 
 @pytest.mark.parametrize("name", registry.table("spaces"))

@@ -213,7 +213,7 @@ class Bench:
         each = cost * (1 / look.counts[-1])
         full = ready.parts[0]
         assert isinstance(full, Lidar)
-        assert full.bank is not None
+        assert isinstance(full.bank, Tensor)
         assert full.rewards is not None
         for n in look.counts:
             seconds = sum(s for end, s in PIECES if end <= n)

@@ -248,7 +248,9 @@ def test_methods_are_listed_with_source_settings_and_cost(capsys: pytest.Capture
     found = json.loads(capsys.readouterr().out)
     for kind in ("steerings", "interventions"):
         for item in found[kind]:
-            assert not {"bank", "rewards", "couples", "place_", "seen", "decides"} & set(item["settings"]), item["name"]
+            assert not {"picture", "rewards", "couples", "place_", "seen", "decides"} & set(item["settings"]), item[
+                "name"
+            ]
             assert not any("field(" in value or value.isupper() for value in item["settings"].values()), item["name"]
             assert item["name"] == "token_mean_damping" or re.search(r"arXiv|20\d\d", item["what"]), item["name"]
     for item in found["steerings"]:

@@ -80,6 +80,10 @@ def test_counting_is_exact_and_strict() -> None:
     assert not geneval.correct(three, [Thing("cat")] * 4)
     assert geneval.correct(three, [Thing("cat")] * 3 + [Thing("cat", score=0.9)])
     assert not geneval.correct(three, [Thing("cat", score=0.9)] * 3)
+    for threshold, tag in ((geneval.THRESHOLD, "single_object"), (geneval.COUNTING_THRESHOLD, "counting")):
+        at = float(torch.tensor(threshold))  # as a detector returns it: 0.3 becomes 0.30000001
+        assert not geneval.by_class([Thing("cat", score=at)], tag)
+        assert geneval.by_class([Thing("cat", score=at + 1e-6)], tag)
 
 
 def test_colour_looks_at_the_most_confident_box() -> None:

@@ -232,6 +232,9 @@ def test_templates_are_read_and_nothing_else(monkeypatch: pytest.MonkeyPatch) ->
     assert phrases.counted("two boys", singular) == [("boy", 2)]
     assert phrases.counted("a cup, three knives and eight boys", singular) == [("cup", 1), ("knife", 3), ("boy", 8)]
     assert phrases.counted("many boys", singular) is None
+    assert phrases.counted("four apples were picked from the tree", singular) is None
+    assert phrases.counted("two boys and one cup played in the yard", singular) is None
+    assert phrases.counted("two teddy bears", {"teddy bears": "teddy bear"}) == [("teddy bear", 2)]
     assert phrases.without_adjectives("a red cup") is None
 
 

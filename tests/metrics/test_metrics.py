@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fairlead.core.diverse import pick, standard
 from fairlead.core.errors import FairleadError
@@ -80,6 +81,14 @@ def test_extras_say_what_they_need(make: Any, monkeypatch: pytest.MonkeyPatch) -
         make()
 
 
+def test_features_that_are_no_numbers_are_a_sentence() -> None:
+    x = torch.eye(4)
+    x[2, 1], x[3, 0] = math.nan, math.inf
+    for metric in (VendiScore(lambda images: x), VendiScore(lambda images: x, q=2), MeanCosine(lambda images: x)):
+        with pytest.raises(FairleadError, match="2 of 4 pictures are not finite"):
+            metric(torch.zeros(4, 3, 8, 8), ["a"] * 4)
+
+
 def test_features() -> None:
     x = Key.root(4).uniform(4, 3, 40, 32).float()
     assert Pixels(4)(x).shape == (4, 48)
@@ -114,6 +123,35 @@ def test_other_encoders(tmp_path: Any) -> None:
     net.save_pretrained(tmp_path)
     BitImageProcessorPil(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}).save_pretrained(tmp_path)
     assert Encoder(str(tmp_path))(torch.rand(2, 3, 40, 50, generator=torch.Generator().manual_seed(0))).shape == (2, 16)
+
+
+@pytest.mark.parametrize(
+    ("processor", "settings"),
+    [
+        ("BitImageProcessorPil", {"size": {"shortest_edge": 32}, "crop_size": {"height": 28, "width": 28}}),
+        ("ViTImageProcessorPil", {"size": {"height": 28, "width": 42}}),
+    ],
+)
+def test_an_encoder_sees_what_its_own_processor_makes(processor: str, settings: dict[str, Any], tmp_path: Any) -> None:
+    """Sizes of the processor, not of the network's configuration."""
+    import transformers
+
+    net = transformers.Dinov2Model(
+        transformers.Dinov2Config(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=70, patch_size=14
+        )
+    )
+    net.save_pretrained(tmp_path)
+    own = getattr(transformers, processor)(**settings)
+    own.save_pretrained(tmp_path)
+    encoder, seen = Encoder(str(tmp_path)), []
+    encoder._net.register_forward_pre_hook(lambda m, a, words: seen.append(words["pixel_values"]), with_kwargs=True)
+    picture = F.interpolate(Key.root(6).uniform(1, 3, 6, 8).float(), (60, 80), mode="bicubic").clamp(0, 1)
+    picture = (picture * 255).round() / 255
+    encoder(picture)
+    expected = own((picture[0] * 255).byte().permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
+    assert seen[0].shape == expected.shape
+    assert float((seen[0] - expected).abs().max()) < 0.05
 
 
 # k of n

@@ -76,6 +76,11 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         "svdd decides where every sample goes, so the cost of lidar would be wasted",
     ),
     (
+        c.adapting_steering_with_one_that_looks_ahead,
+        {"steer": ["date", "svdd"], "sampler": "ancestral"},
+        "date changes the prompt's embedding from step to step, but svdd predicts the next steps before that",
+    ),
+    (
         c.early_prediction_with_coupled_pictures,
         {"steer": "particle_guidance", "group": 2, "reward": "self_verifier"},
         "compares a picture with its own early prediction, but the steering or intervention of this run couples",

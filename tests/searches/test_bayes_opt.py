@@ -119,3 +119,12 @@ def test_its_own_time_is_small() -> None:
         spent += time.process_time() - began
         search.tell([Feedback(p, float(p.x @ slope), {}) for p in asked])
     assert spent / 100 < 0.1
+
+
+@needs_botorch
+def test_a_smallest_improvement_counts() -> None:
+    """A margin in units of the reward would make `rank_mean(v, v)` search otherwise than `v`."""
+    search = BayesOpt(Plain(20), ROOT, seeds=3, batch=1)
+    search.tell([Feedback(p, float(i), {}) for i, p in enumerate(search.ask(99))])
+    search.tell([Feedback(p, 5.0 + 1e-6, {}) for p in search.ask(99)])
+    assert (search._wins, search._losses) == (1, 0)

@@ -382,3 +382,13 @@ def test_wrong_spaces() -> None:
 )
 def test_resume_in_the_middle_of_a_search(words: dict[str, Any], tmp_path: Path) -> None:
     resume_laws(small_spec(**words), tmp_path)
+
+
+@pytest.mark.parametrize("population", [2, 3])
+def test_a_generation_of_step_size_points_only_is_refused(population: int) -> None:
+    """Under TPA two samples lie on the line of the last move: with none beside them nothing is ever compared."""
+    with pytest.raises(FairleadError, match=r"must be a whole number >= 4.*step='csa'"):
+        SepCma(Plain(300), Key.root(0), population=population)
+    SepCma(Plain(300), Key.root(0), population=population, step="csa")
+    SepCma(Plain(299), Key.root(0), population=population)
+    SepCma(Plain(300), Key.root(0), population=4)

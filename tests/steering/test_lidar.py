@@ -19,16 +19,21 @@ from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Level
-from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler, heun
+from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
 from fairlead.core.sampling import sample
 from fairlead.core.steering import Chain, Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
+from fairlead.models.schedule import Discrete, flow
+from fairlead.rewards.brightness import Brightness
 from fairlead.run import engine
 from fairlead.run.executor import Local
+from fairlead.run.png import read
 from fairlead.run.prepared import recorded
-from fairlead.steering._displacement import HIGHEST_DOSE, displacement, dose
-from fairlead.steering._presets import PRESETS
-from fairlead.steering.lidar import Lidar
+from fairlead.run.store import BANK
+from fairlead.run.view import View
+from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
+from fairlead.steering._presets import PRESETS, SD_UNTIL
+from fairlead.steering.lidar import Lidar, scale_at
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
 
@@ -326,20 +331,21 @@ def test_it_guides_while_the_time_is_above_until() -> None:
         times = [t for t in range(1 + 1000 - 1000 // steps, 0, -(1000 // steps))]
         levels = [Level(float(bar[t].sqrt()), float((1 - bar[t]).sqrt())) for t in times]
         assert sum(at.time > 0.364 for at in levels) == sum(t > 200 for t in times) == 0.8 * steps
-    assert dose(levels[0], levels[1], True) * 12.5 == pytest.approx(1.41, abs=0.06)
+    assert doses(levels[0], levels[1], ancestral)[0] * 12.5 == pytest.approx(1.41, abs=0.06)
 
 
 def test_below_until_nothing_is_moved() -> None:
-    """Whatever asks for a prediction there, also within a step that starts above (Heun's second evaluation)."""
+    """A whole step is guided or none of it: half of Heun's two evaluations would push the other way, 8 times as far."""
     model, lidar = Mixture(size=6), Lidar(until=0.5).with_bank(ROOT.normal(4, 1, 1, 6), torch.arange(4.0))
     seen: list[tuple[float, bool]] = []
 
     def watch(step: Step) -> Step:
         out, plain = lidar(step), step
-        for at in (step.at, step.to):
+        below = Level(0.7 * step.to.alpha + 0.3, 0.7 * step.to.sigma)
+        for at, time in ((step.at, step.at.time), (step.to, step.at.time), (below, below.time)):
             if at.sigma > 0:
                 moved = not torch.equal(out.denoise(step.x, at, step.rows), plain.denoise(step.x, at, step.rows))
-                seen.append((at.time, moved))
+                seen.append((time if step.at.time > 0.5 else step.at.time, moved))
         return out
 
     guided(Watching(watch), model, n=2, steps=8)
@@ -386,6 +392,30 @@ def test_a_run_resumes_and_its_bank_serves_another_reward(tmp_path: Path) -> Non
         Local(other).prepare(INFINITE)
 
 
+def test_the_best_of_the_bank_stands_beside(tmp_path: Path) -> None:
+    """Its picture and its reward; one decode more; the run's own pictures are what they are without."""
+    own: dict[str, Any] = {"n": 5, "steps": 3}
+    plain = small_spec(steer="lidar", settings={"lidar": own}, budget={"nfe": 60})
+    also = small_spec(steer="lidar", settings={"lidar": {**own, "bank": "also"}}, budget={"nfe": 60})
+    once, more = Local(plain).price()[0], Local(also).price()[0]
+    assert replace(more, decodes=more.decodes - 1) == once
+    stores = [engine.start(spec, tmp_path / name) for name, spec in (("a", plain), ("b", also))]
+    rewards = [[c.reward for c in store.candidates()] for store in stores]
+    assert rewards[0] == rewards[1]
+    assert not (tmp_path / "a" / BANK).exists()
+    pixels, data = read((tmp_path / "b" / BANK).read_bytes())
+    shown = View.read(tmp_path / "b").bank
+    assert shown == (data["reward"], tmp_path / "b" / BANK)
+    assert data["reward"] == pytest.approx(float(recorded(tmp_path / "b", also, "cpu")["0.rewards"].max()))
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+    assert float(Brightness()(image, ["x"])[0]) == pytest.approx(data["reward"], abs=5e-3)
+    (tmp_path / "b" / BANK).unlink()
+    engine.resume(tmp_path / "b", budget={"nfe": 80.0})
+    assert (tmp_path / "b" / BANK).is_file(), "kept with the bank"
+    with pytest.raises(FairleadError, match=r"lidar.bank is 'best': must be 'also', or leave it out"):
+        Lidar(bank="best")
+
+
 def test_a_distilled_sibling_draws_the_bank() -> None:
     spec = small_spec(
         steer="lidar",
@@ -417,7 +447,7 @@ def test_pictures_without_a_number_are_left_out() -> None:
     values = torch.tensor([0.1, math.nan, 0.5, math.inf, -math.inf, 0.2])
     ready = Lidar(n=6).prepare(scene(values))
     assert ready.rewards is not None
-    assert ready.bank is not None
+    assert isinstance(ready.bank, Tensor)
     assert ready.rewards.tolist() == pytest.approx([0.1, 0.5, 0.2])
     assert torch.equal(ready.bank, normals(tuple(ROOT.fold("lidar", i) for i in (0, 2, 5)), 1, 1, 3)), (
         "pieces keep their order"
@@ -514,3 +544,51 @@ def test_a_window_without_a_step_is_a_warning(settings: dict[str, Any]) -> None:
     with pytest.warns(UserWarning, match="guides none of 8 steps"):
         out = guided(lidar, Mixture(size=6), n=2, steps=8)
     assert torch.equal(out, guided(Chain(), Mixture(size=6), n=2, steps=8))
+
+
+def ladders() -> dict[str, list[Level]]:
+    """The noise levels of every family at few and many steps."""
+    import diffusers
+
+    betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    out: dict[str, list[Level]] = {}
+    for steps in (4, 20, 50):
+        out[f"SD {steps}"] = Discrete(diffusers.DDIMScheduler(**betas, steps_offset=1)).levels(steps)
+        out[f"SDXL {steps}"] = Discrete(diffusers.EulerDiscreteScheduler(**betas)).levels(steps)
+        karras = diffusers.DPMSolverMultistepScheduler(**betas, use_karras_sigmas=True)
+        out[f"Karras {steps}"] = Discrete(karras).levels(steps)
+        for shift in (1.0, 3.158):
+            scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
+            out[f"flow, shift {shift}, {steps}"] = flow(scheduler, steps)
+    return out
+
+
+@pytest.mark.parametrize("sampler", [euler, ancestral, dpmpp_2m, heun, consistency], ids=lambda s: s.__name__)
+def test_the_dose_of_every_step_is_bounded_for_every_family(sampler: Sampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured: how far a step moves x/alpha where the displacement is 1 and the model predicts 0."""
+    monkeypatch.setattr("fairlead.steering.lidar.displacement", lambda x, *rest: torch.ones_like(x))
+    lidar = Lidar().with_bank(ROOT.normal(4, 1, 1, 6), torch.arange(4.0))
+    for name, levels in ladders().items():
+        model, measured = Mixture(size=6), list[float]()
+        monkeypatch.setattr(model, "predict", lambda x, *rest: torch.zeros_like(x))
+        monkeypatch.setattr(model, "levels", lambda steps, own=levels: own)
+
+        def watch(step: Step, measured: list[float] = measured) -> Step:
+            out = lidar(step).solved()
+            if step.at.time > SD_UNTIL:
+                none = torch.zeros_like(step.x)
+                plain = sampler(lambda y, at: 0 * y, step.x, none, step.at, step.to, none, None)
+                measured.append(float((out.advance(none, step.rows) - plain).mean()) / step.to.alpha)
+            return out
+
+        guided(Watching(watch), model, n=1, steps=len(levels) - 1, sampler=sampler)
+        assert len(measured) > 1, name
+        assert measured == pytest.approx([DOSE] * len(measured), abs=1e-3), name
+
+
+def test_the_scale_of_a_level_between_two_steps_is_that_of_the_step_that_passes_it() -> None:
+    scales = [(1.0, 1.2), (0.8, 2.0), (0.5, 3.0)]
+    found = [scale_at(scales, Level(1 - t, t)) for t in (1.0, 0.9, 0.8, 0.6, 0.5, 0.1)]
+    assert found == [1.2, 1.2, 2.0, 2.0, 3.0, 3.0]
+    assert scale_at(scales[1:], Level(0.1, 0.9)) == 2.0
+    assert scale_at([], Level(0.5, 0.5)) == 0.0

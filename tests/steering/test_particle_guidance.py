@@ -6,11 +6,35 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
+from fairlead.core.model import Level
+from fairlead.core.samplers import euler
+from fairlead.core.steering import Step
+from fairlead.models.mixture import Mixture
 from fairlead.steering.particle_guidance import ParticleGuidance, force
-from fairlead.testing.steerings import Mixture, _run, euler
+from fairlead.testing.steerings import _run
+
+
+def step(x: Tensor, at: Level) -> Step:
+    """Four samples of one group at a level, of a model that predicts 0."""
+    return Step(
+        x=x,
+        at=at,
+        to=Level(1.0, 0.0),
+        index=0,
+        steps=1,
+        keys=tuple(Key.root(0).fold(i) for i in range(len(x))),
+        groups=torch.zeros(len(x), dtype=torch.int64),
+        noise=torch.empty(0),
+        memory={},
+        denoise=lambda y, level, rows: torch.zeros_like(y),
+        schedule=lambda steps: [],
+        score=lambda z, rows: torch.zeros(len(z)),
+        sampler=euler,
+    )
 
 
 def test_the_force_is_the_gradient_of_the_kernel() -> None:
@@ -43,7 +67,28 @@ def test_samples_of_a_group_end_further_apart() -> None:
     def spread(scale: float) -> float:
         return float(_run(model, ParticleGuidance(scale), euler)[0].flatten(1)[:2].diff(dim=0).norm())
 
-    assert spread(2.0) > spread(0.0) * 1.01
+    assert spread(0.02) > spread(0.0) * 1.01
+
+
+NOISY = Level(0.0729, 0.99734)
+"""Where 50 steps of DDIM begin."""
+
+
+@pytest.mark.parametrize("at", [NOISY, Level(0.6, 0.8), Level(1.0, 13.0)], ids=["noisy", "late", "exploding"])
+def test_the_strength_is_that_of_the_released_code(at: Level) -> None:
+    """noise - coeff sigma/alpha phi, on the latents of DDIM, seen from the clean prediction."""
+    z, coeff = Key.root(3).normal(4, 1, 2, 6), 30.0
+    ready = step(z * math.hypot(at.alpha, at.sigma), at)
+    shift = ParticleGuidance(coeff)(ready).denoise(ready.x, at, ready.rows)
+    s = at.sigma / at.alpha
+    noise = -coeff * s * force(z, [[0]] * 4)
+    torch.testing.assert_close(shift, -s * noise, rtol=1e-4, atol=1e-5)
+
+
+def test_it_stays_finite_where_nothing_but_noise_is_left() -> None:
+    ready = step(Key.root(3).normal(4, 1, 2, 6), Level(0.0, 1.0))
+    shift = ParticleGuidance()(ready).denoise(ready.x, ready.at, ready.rows)
+    torch.testing.assert_close(shift, 30.0 * 14.6**2 * force(ready.x, [[0]] * 4))
 
 
 def test_wrong_settings() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
+from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler
 from fairlead.core.sampling import sample
+from fairlead.core.steering import Steering
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import dry_run, engine, memory
 from fairlead.run.dry_run import CountingModel
@@ -25,6 +27,7 @@ from fairlead.run.setup import resolve
 from fairlead.steering.date import AdaptiveEmbedding
 from fairlead.steering.feynman_kac import POTENTIALS, FeynmanKac
 from fairlead.steering.lidar import Lidar
+from fairlead.steering.paths import Paths
 from fairlead.steering.reward_gradient import RewardGradient
 from fairlead.steering.svdd import ValueDecoding
 from fairlead.testing import resume_laws
@@ -38,6 +41,16 @@ ONE = Gaussians(torch.tensor([[0.5, -1.0]]), torch.ones(1), 0.8)
 
 def linear(z: Tensor) -> Tensor:
     return z.flatten(1) @ SLOPE
+
+
+@dataclass(frozen=True)
+class Looking(Steering):
+    """A steering that is a function."""
+
+    look: Callable[[Any], Any]
+
+    def __call__(self, step: Any) -> Any:
+        return self.look(step)
 
 
 def run(
@@ -82,15 +95,17 @@ def test_gradient_through_the_network_is_that_of_finite_differences() -> None:
     class Watch(RewardGradient):
         def __call__(self, step: Any) -> Any:
             out = super().__call__(step)
-            if out is not step:
-                plain = step.denoise(step.x, step.at, step.rows)
+            plain = step.denoise(step.x, step.at, step.rows)
+            if step.at.alpha == 0:
+                assert torch.equal(out.solved().x0, plain), "not at alpha 0"
+            else:
                 at, s2 = step.at, 0.64
                 own = at.alpha * s2 / (at.alpha**2 * s2 + at.sigma**2)
                 seen.append((at.sigma**2 / at.alpha * own, out.solved().x0 - plain))
             return out
 
     run(Watch(scale=2.0, normalise=False), gaussians=ONE, n=3, steps=8)
-    assert len(seen) == 7, "not at alpha 0"
+    assert len(seen) == 7
     for factor, shift in seen:
         assert torch.allclose(shift.flatten(1), 2 * factor * SLOPE.expand(3, 2), atol=1e-4)
 
@@ -124,7 +139,7 @@ def test_normalised_gradients_do_not_know_the_scale_of_the_reward() -> None:
         (RewardGradient(start=0.75, stop=0.25), {"nfe": 10, "forwards": 10 + 5, "backwards": 5, "scores": 5}),
         (RewardGradient(jacobian=False), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 9}),
         (AdaptiveEmbedding(), {"nfe": 10 + 5, "forwards": 10 + 10, "backwards": 5, "scores": 5}),
-        (FeynmanKac(), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 4}),
+        (FeynmanKac(), {"nfe": 10, "forwards": 10, "backwards": 0, "scores": 5}),
         (ValueDecoding(children=3), {"nfe": 1 + 9 * 3, "forwards": 28, "backwards": 0, "scores": 9 * 3}),
         (ValueDecoding(children=3, block=4), {"nfe": 1 + 9 * 3, "forwards": 28, "backwards": 0, "scores": 3 * 3}),
     ],
@@ -165,6 +180,14 @@ def test_particles_reach_the_tilted_distribution(potential: str) -> None:
     share = near.bincount(minlength=3) / len(out)
     assert share.tolist() == pytest.approx(tilted.weights.tolist(), abs=0.07), potential
     assert float(linear(out).mean()) == pytest.approx(float(tilted.mean().float() @ SLOPE), abs=0.15)
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_the_usual_steps_reach_the_tilted_distribution_too(potential: str) -> None:
+    out, _ = run(FeynmanKac(2.0, potential), n=1000, group=1000, steps=25, seed=1)
+    near = torch.cdist(out.double(), THREE.means).argmin(1)
+    share = float((near == 1).float().mean())
+    assert share == pytest.approx(float(THREE.tilted(2 * SLOPE).weights[1]), abs=0.06), potential
 
 
 def test_effective_sample_size_is_reported_and_decides() -> None:
@@ -366,8 +389,78 @@ def test_nothing_is_paid_to_be_overridden(steer: list[str]) -> None:
 
 
 def test_what_moves_predictions_may_stand_before_svdd() -> None:
-    for steer in (["lidar", "svdd"], ["reward_gradient", "svdd"], ["date", "svdd"], ["particle_guidance", "svdd"]):
+    for steer in (["lidar", "svdd"], ["reward_gradient", "svdd"], ["particle_guidance", "svdd"]):
         Local(small_spec(steer=steer, sampler="ancestral"))
+
+
+def test_an_embedding_that_follows_and_children_that_look_ahead_are_refused() -> None:
+    with pytest.raises(FairleadError, match="every change would come late"):
+        Local(small_spec(steer=["date", "svdd"], sampler="ancestral"))
+
+
+def curved(z: Tensor) -> Tensor:
+    return -(z.flatten(1) - SLOPE).square().sum(1)
+
+
+@pytest.mark.parametrize("jacobian", [True, False])
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_gradient_is_taken_where_it_is_asked(jacobian: bool, normalise: bool) -> None:
+    """Other points, other levels, other rows: the closed form of one Gaussian and a quadratic reward."""
+    asked: list[int] = []
+
+    def look(step: Any) -> Any:
+        if step.index not in (2, 5):
+            return step
+        guide = RewardGradient(scale=0.7, normalise=normalise, jacobian=jacobian, stop=0.1)
+        out, rows = guide(step), torch.tensor([2, 0, 0])
+        for at in (step.at, step.to, Level(0.8, 0.2), Level(0.95, 0.05)):
+            x = Key.root(step.index).normal(3, *step.x.shape[1:])
+            x0 = step.denoise(x, at, rows)
+            own = at.alpha * 0.64 / (at.alpha**2 * 0.64 + at.sigma**2) if jacobian else 1 / at.alpha
+            slope = -2 * own * (x0 - SLOPE)
+            size = slope.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+            shift = 0.7 * at.sigma * slope / size if normalise else 0.7 * at.sigma**2 / at.alpha * slope
+            shift = shift if at.time > 0.1 else 0 * shift
+            torch.testing.assert_close(out.denoise(x, at, rows), x0 + shift, rtol=1e-3, atol=1e-4)
+            asked.append(1)
+        return step
+
+    run(Looking(look), gaussians=ONE, n=3, steps=10, score=curved)
+    assert len(asked) == 8
+
+
+def test_children_of_a_guided_step_are_guided_where_they_are() -> None:
+    """What svdd knows of the next step is what that step would find out itself."""
+    gaps: list[float] = []
+
+    class Watch(ValueDecoding):
+        def __call__(self, step: Any) -> Any:
+            known = step.memory.get("svdd_x0")
+            if known is not None:
+                gaps.append(float((known - step.solved().x0).abs().max()))
+            return super().__call__(step)
+
+    run(RewardGradient(every=2), Watch(children=3, block=4), n=2, steps=8, score=curved)
+    assert len(gaps) == 7
+    assert max(gaps) < 1e-4
+
+
+def test_survivors_keep_the_embedding_of_their_parents() -> None:
+    """Row 0's children win everywhere: afterwards everybody has row 0's embedding."""
+    left: list[Tensor] = []
+
+    def adapt(step: Any) -> Any:
+        original = step.prompt_conditioning
+        own = torch.arange(float(len(step.x))).view(-1, 1, 1) + torch.zeros_like(original.tokens)
+        out = step if "conditioning" in step.memory else step.with_conditioning(original.with_tokens(own))
+        return out.then(lambda x: (left.append(out.conditioning.tokens.clone()), x)[1])
+
+    def first(z: Tensor) -> Tensor:
+        return torch.tensor([1.0] * 4 + [0.0] * (len(z) - 4))
+
+    run(Paths(children=4), Looking(adapt), n=4, group=4, steps=8, sampler=euler, score=first)
+    assert bool((left[0] == torch.arange(4.0).view(-1, 1, 1)).all())
+    assert bool((left[-1] == 0).all())
 
 
 def test_a_search_may_differentiate_a_steered_step() -> None:

@@ -31,5 +31,8 @@ def summary(view: View, page: Path) -> Table:
         rows.append(("best", shown(view.named_picture("best.png", view.best))))
     if view.baseline:
         rows.append(("baseline", shown(view.named_picture("baseline.png", view.baseline))))
+    if view.bank is not None:
+        reward, picture = view.bank
+        rows.append(("best of the bank", Text().append(number(reward)).append("   ").append(shown(picture))))
     rows.append(("report", shown(page)))
     return pairs(rows)

@@ -191,7 +191,7 @@ def by_class(found: Sequence[Found], tag: str) -> dict[str, list[Found]]:
     threshold = COUNTING_THRESHOLD if tag == "counting" else THRESHOLD
     groups: dict[str, list[Found]] = {}
     for one in sorted(found, key=lambda item: -item.score):
-        if one.score > threshold:
+        if np.float32(one.score) > np.float32(threshold):  # strict, in the published code's precision
             groups.setdefault(one.name, []).append(one)
     return {name: group[:MAX_OBJECTS] for name, group in groups.items()}
 

@@ -77,11 +77,15 @@ def relation(prompt: str) -> tuple[str, str, str] | None:
 
 
 def counted(prompt: str, singular: Mapping[str, str]) -> list[tuple[str, int]] | None:
-    """Things with their numbers; `singular` maps the plurals that are known."""
+    """Things with their numbers; `singular` maps the plurals that are known.
+
+    A thing is a known one or a single word. Longer pieces ("apples were picked from the tree") need a parser: None.
+    """
+    known = {*singular, *singular.values()}
     out = []
     for piece in re.split(r",\s*(?:and\s+)?|\s+and\s+", prompt.strip(" .").lower()):
         found = re.match(rf"^(a|an|{'|'.join(NUMBERS)})\s+(.+)$", piece.strip())
-        if found is None:
+        if found is None or not (found[2] in known or found[2].isalpha()):
             return None
         number = 1 if found[1] in ("a", "an") else NUMBERS.index(found[1])
         out.append((singular.get(found[2], found[2]), number))

@@ -12,6 +12,13 @@ from fairlead.core.errors import FairleadError
 
 def kernel(features: Tensor) -> Tensor:
     """Features [..., n, D] -> cosines [..., n, n] float64. A zero vector is like nothing, itself included only."""
+    unusable = int((~features.isfinite().all(-1)).sum())
+    if unusable:
+        count = features[..., 0].numel()
+        raise FairleadError(
+            f"The features of {unusable} of {count} pictures are not finite numbers, so they cannot be compared. "
+            "Leave these pictures out, or use other features."
+        )
     x = torch.nn.functional.normalize(features.double(), dim=-1)
     k = x @ x.mT
     out: Tensor = k + torch.diag_embed(1 - k.diagonal(dim1=-2, dim2=-1))

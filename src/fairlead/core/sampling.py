@@ -121,6 +121,7 @@ def sample(
             sampler=sampler,
             prompt_conditioning=cond,
             gradient=partial(_gradient, meter=meter),
+            levels=levels,
             siblings=others,
         )
 

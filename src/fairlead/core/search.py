@@ -46,13 +46,17 @@ class Proposal:
     """How it is seen: None is the finished picture, a text a rung of `run/rungs.py`, a number that many even steps."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Feedback:
-    """The answer, carrying its question: nothing is matched by position or by value."""
+    """The answer, carrying its question: nothing is matched by position or by value.
+
+    A search that compares new answers with earlier ones keeps the `Feedback`, not the number. A reward that compares
+    candidates (`rank_mean`) changes the earlier numbers as the set grows. The run corrects them before every `tell`.
+    """
 
     proposal: Proposal
     reward: float
-    """Higher is better; NaN = failed, and a failed candidate never ranks first."""
+    """Higher is better; NaN = failed, and a failed candidate never ranks first. Only the run writes to it."""
     terms: Mapping[str, float]
     gradient: Tensor | None = None
     """[d] d reward / d x, if the search asked for it"""
@@ -78,7 +82,10 @@ class Search(Protocol):
         ...
 
     def tell(self, feedback: Sequence[Feedback]) -> None:
-        """Everything asked last, in the order asked. The state is a function of the key and of the feedback."""
+        """Everything asked last, in the order asked. The state is a function of the key and of the feedback.
+
+        The rewards of earlier `Feedback` objects are up to date when this is called.
+        """
         ...
 
 

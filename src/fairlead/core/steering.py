@@ -72,6 +72,8 @@ class Step:
     """The conditioning that the run started with, row b for sample b; `conditioning` is the one in use now."""
     gradient: Gradient = _no_gradient
     """Value and gradient of a function; the rows that are differentiated are charged."""
+    levels: Sequence[Level] = ()
+    """All noise levels that the loop walks down, noisiest first: what `Steering.grid` returned."""
     siblings: Mapping[str, tuple[Denoise, Schedule]] = field(default_factory=dict)
     """The sibling models that a steering named, as `denoise` and `schedule` in this model's coordinates."""
 
@@ -204,6 +206,8 @@ class Scene:
     """x0 [n, C, h, w] -> reward [n]"""
     batch: int = 16
     """How many samples the run renders at once: ask for more in pieces of this size."""
+    decode: Callable[[Tensor], Tensor] | None = None
+    """x0 [n, C, h, w] -> pictures [n, 3, H, W] in [0, 1]; charged"""
     recorded: Callable[[str], Mapping[str, Tensor]] | None = None
     """Directory of another run of the same prompt and model -> the tensors its steering prepared, `<part>.<field>`."""
 
@@ -241,6 +245,10 @@ class Steering(ABC):
     noticeable: ClassVar[Mapping[str, Any]] = {}
     """Settings with which it acts on small differences of a reward, for the laws, where its defaults do not."""
 
+    adapts: ClassVar[bool] = False
+    """True if it changes the conditioning between steps. A part that decides the "state" then uses predictions made
+    before the change, so the two are refused together. A part that moves "rows" moves their conditioning too."""
+
     @property
     def couples(self) -> bool:
         """True if samples of one group influence each other. The engine then never cuts a group."""
@@ -250,6 +258,11 @@ class Steering(ABC):
     def siblings(self) -> tuple[ModelRef, ...]:
         """Other models of the same latent space that it uses; they are loaded together with the run's model."""
         return ()
+
+    @property
+    def beside(self) -> tuple[Tensor, float] | None:
+        """A picture [3, H, W] in [0, 1] that `prepare` made, and its reward: written beside the run's as bank.png."""
+        return None
 
     @property
     def least_moves(self) -> int:
@@ -282,6 +295,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "differentiates": (False, True),
     "needs_company": (False, True),
     "adaptive": (False, True),
+    "adapts": (False, True),
     "couples": (False, True),
 }
 """The values that a capability may have."""

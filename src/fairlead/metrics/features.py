@@ -19,7 +19,8 @@ class Encoder:
     """A transformers image encoder: CLIP, SigLIP, DINO or DINOv2.
 
     CLIP gives its projected features; the others give what they pool, or their first token. Pictures are resized
-    and cropped as the processors of these models do: shorter side to the encoder's size, then the centre.
+    and cropped as the model's own processor does, to its sizes, which may differ from the network's (DINOv2: 224
+    and not 518).
 
     Settings:
         source (folder, hub name or None, default None): the model; None is the small CLIP in the package.
@@ -39,20 +40,18 @@ class Encoder:
         self._net.to(device)
         self._mean = tuple(own.image_mean or MEAN)
         self._std = tuple(own.image_std or STD)
-        config = getattr(self._net.config, "vision_config", self._net.config)
-        self._size = int(config.image_size)
+        self._resize = dict(own.size) if own.do_resize else {}
+        self._crop: tuple[int, int] | None = None
+        if getattr(own, "do_center_crop", False):
+            crop = dict(own.crop_size)
+            self._crop = (int(crop["height"]), int(crop["width"]))
+        self._mode = "bilinear" if int(own.resample) == 2 else "bicubic"
         self._device = device
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
         """Images [n, 3, H, W] in [0, 1] -> [n, D] float32."""
-        h, w = images.shape[-2:]
-        scale = self._size / min(h, w)
-        if scale != 1:
-            shape = (max(self._size, round(h * scale)), max(self._size, round(w * scale)))
-            images = F.interpolate(images.float(), shape, mode="bicubic", antialias=True, align_corners=False)
-        top, left = ((side - self._size) // 2 for side in images.shape[-2:])
-        pixels = images[..., top : top + self._size, left : left + self._size].float().to(self._device)
+        pixels = self._sized(images.float()).to(self._device)
         pixels = (pixels - pixels.new_tensor(self._mean)[:, None, None]) / pixels.new_tensor(self._std)[:, None, None]
         if hasattr(self._net, "get_image_features"):
             found = self._net.get_image_features(pixel_values=pixels)
@@ -61,6 +60,22 @@ class Encoder:
         pooled = getattr(told, "pooler_output", None)
         out: Tensor = (told.last_hidden_state[:, 0] if pooled is None else pooled).float().cpu()
         return out
+
+    def _sized(self, images: Tensor) -> Tensor:
+        """[n, 3, H, W] resized and cropped to the network's input."""
+        h, w = images.shape[-2:]
+        shape = (h, w)
+        if "shortest_edge" in self._resize:
+            short = int(self._resize["shortest_edge"])
+            shape = (short, int(short * w / h)) if h <= w else (int(short * h / w), short)
+        elif self._resize:
+            shape = (int(self._resize["height"]), int(self._resize["width"]))
+        if shape != (h, w):
+            images = F.interpolate(images, shape, mode=self._mode, antialias=True, align_corners=False)
+        if self._crop is None:
+            return images
+        top, left = ((have - wanted) // 2 for have, wanted in zip(shape, self._crop, strict=True))
+        return images[..., top : top + self._crop[0], left : left + self._crop[1]]
 
 
 class Pixels:

@@ -254,6 +254,20 @@ def steering_whose_decision_is_overridden(parts: Parts) -> str | None:
     return None
 
 
+def adapting_steering_with_one_that_looks_ahead(parts: Parts) -> str | None:
+    """A steering that sets the state has made its predictions before the conditioning changes."""
+    names = [part.name for part in parts.spec.steering]
+    adapting = [name for name, method in zip(names, parts.steering.parts, strict=True) if method.adapts]
+    deciding = [name for name, method in zip(names, parts.steering.parts, strict=True) if method.decides == "state"]
+    if not adapting or not deciding:
+        return None
+    return (
+        f"{adapting[0]} changes the prompt's embedding from step to step, but {deciding[0]} predicts the next steps "
+        "before that, so every change would come late. Leave one of them out, or use reward_gradient instead of "
+        f"{adapting[0]}."
+    )
+
+
 def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
     """A coupled picture is not the one that its own early prediction promised."""
     if not parts.early_levels or not parts.couples:
@@ -280,6 +294,7 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     stochastic_steering_with_deterministic_sampler,
     gradient_steering_with_reward_without_gradient,
     steering_whose_decision_is_overridden,
+    adapting_steering_with_one_that_looks_ahead,
     early_prediction_with_coupled_pictures,
 )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 from fairlead.core.people import Ask
 from fairlead.core.reward import HumanReward, Reward
+from fairlead.core.search import Feedback, Proposal
 from fairlead.run.records import Candidate, Outcome
 from fairlead.run.store import Store, picture_name
 
@@ -14,8 +16,9 @@ from fairlead.run.store import Store, picture_name
 class Ranking:
     """Every answer so far, in ask order. Terms do not change; totals change as the set grows.
 
-    A search receives totals over what was answered up to then, and the same ones again on resume; later totals do not
-    correct earlier ones. The record is updated with totals over all candidates, so that it ends with the final ranking.
+    A search receives totals over what was answered up to then, and the same ones again on resume. Before every `tell`,
+    the totals of the answers that it still holds are corrected. The record is updated with totals over all candidates,
+    so that it ends with the final ranking.
     Terms that a person gives are filled in when they have answered; until then `Pending` ends the run.
     """
 
@@ -26,6 +29,8 @@ class Ranking:
         labelled = zip(reward.labels(), reward.leaves(), strict=True)
         self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]
+        self._held = WeakValueDictionary[int, Feedback]()
+        """What a search was told and has not forgotten."""
 
     @property
     def deferred(self) -> bool:
@@ -63,9 +68,18 @@ class Ranking:
                 for (index, _), score in zip(own, scores, strict=True):
                     self._terms[index] = {**self._terms[index], label: score}
         totals = self.totals()
+        for index, feedback in self._held.items():
+            feedback.reward = totals[index]
         if store is not None:
             store.set_rewards(totals, self._terms if self._people else {})
         return [replace(o, reward=totals[o.index], terms=self._terms[o.index]) for o in outcomes]
+
+    def feedback(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> list[Feedback]:
+        """What the search is told: its questions with their answers, which stay up to date."""
+        told = [Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)]
+        if self.deferred:
+            self._held.update({o.index: f for o, f in zip(outcomes, told, strict=True)})
+        return told
 
 
 def _names(outcomes: Sequence[tuple[int, str]]) -> list[str]:

@@ -12,9 +12,9 @@ from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.key import Key
 from fairlead.core.people import Pending
-from fairlead.core.search import Feedback, Proposal
+from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import machine, prepared
+from fairlead.run import machine, png, prepared
 from fairlead.run.clock import Clock
 from fairlead.run.drafts import Drafts, finals, number_of_finals
 from fairlead.run.executor import Executor
@@ -24,7 +24,7 @@ from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
-from fairlead.run.store import Store, write_atomically
+from fairlead.run.store import BANK, Store, write_atomically
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
@@ -88,6 +88,12 @@ class SearchLoop:
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
         try:
             steering = self._prepared(store)
+            for part in steering.parts:
+                if part.beside is not None:
+                    picture, reward = part.beside
+                    data = {"run": self._spec.id(), "reward": reward, "spec": {"prompt": self._spec.prompt}}
+                    image = png.encode(png.pixels(picture), data, self._spec.prompt)
+                    write_atomically(store.folder / BANK, image)
             if self._spec.own_baseline:
                 self._settle(
                     store, self._answer(store, [self.task([self._baseline()], is_baseline=True)], steering, stop)
@@ -149,7 +155,7 @@ class SearchLoop:
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
             self._drafts.rank(asked, outcomes)
-            search.tell([Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)])
+            search.tell(self._ranking.feedback(proposals, outcomes))
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 VERSION = 1
 DATABASE = "run.sqlite"
+BANK = "bank.png"
+"""The best picture that a steering made while it prepared, where it was asked for."""
 SCHEMA = """
 create table run(
     id text not null, spec text not null, versions text not null, created text not null,

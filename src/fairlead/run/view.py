@@ -11,7 +11,7 @@ from typing import Any
 from fairlead.core.cost import Cost
 from fairlead.run.records import BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
-from fairlead.run.store import Store
+from fairlead.run.store import BANK, Store
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,16 @@ class View:
     def picture(self, candidate: Candidate) -> Path:
         """The candidate's PNG."""
         return self.folder / candidate.image
+
+    @property
+    def bank(self) -> tuple[float, Path] | None:
+        """Reward and picture of the best of a bank that a steering drew, where it was asked for."""
+        path = self.folder / BANK
+        if not path.is_file():
+            return None
+        from fairlead.run.png import read
+
+        return float(read(path.read_bytes())[1]["reward"]), path
 
     def named_picture(self, name: str, candidate: Candidate) -> Path:
         """`best.png` or `baseline.png` where it was written, else the picture in the record."""

@@ -75,7 +75,7 @@ class Worker:
             return prepared.recorded(Path(run), self.spec, self.model.device)
 
         with self._paid_for(), torch.no_grad(), self.meter.grant(grant):
-            ready = self.steering.prepare(Scene(key, render, score, self.spec.batch, recorded))
+            ready = self.steering.prepare(Scene(key, render, score, self.spec.batch, self.model.decode, recorded))
             machine.synchronise(self._device)
         return ready, self.meter.spent - before
 

@@ -67,7 +67,8 @@ class BayesOpt(Generations):
 
     The process has a Matern-5/2 kernel with one length per seed, on normal scores of the rewards. Failed pictures
     are left out of it. If it cannot be fitted, the batch is random. Below about four times `seeds` pictures this is
-    random search. All proposals share one rollout key.
+    random search. All proposals share one rollout key. Only ranks matter: the trust region grows after rounds with
+    a new best picture, where TuRBO asks for a margin.
 
     Settings:
         seeds (whole number >= 2, default 16): noises that are mixed, K.
@@ -99,7 +100,7 @@ class BayesOpt(Generations):
     def _begin(self, keys: Sequence[Key]) -> None:
         self._seeds = torch.stack([self._space.draw(k) for k in keys])
         self._w = torch.empty(0, self._k, dtype=torch.float64)
-        self._y = torch.empty(0, dtype=torch.float64)
+        self._answers: list[Feedback] = []
         self._length, self._wins, self._losses, self._fitted = START, 0, 0, (0, {})
 
     def propose(self) -> list[Proposal]:
@@ -119,12 +120,13 @@ class BayesOpt(Generations):
         return torch.nn.functional.normalize(w, dim=0)
 
     def _choose(self, key: Key) -> Tensor:
-        known = self._y.isfinite()
-        y = self._y[known]
+        values = self._values(self._answers)
+        known = values.isfinite()
+        y = values[known]
         if len(y) >= 2 and float(y.max()) > float(y.min()):
             newest = known.nonzero()[:, 0][-MOST:]
             try:
-                return self._acquire(self._w[newest], normal_scores(self._y[newest]), key)
+                return self._acquire(self._w[newest], normal_scores(values[newest]), key)
             except (RuntimeError, ValueError, ArithmeticError):
                 pass
         return torch.stack([self._random(key.fold(i)) for i in range(self._q)])
@@ -185,15 +187,20 @@ class BayesOpt(Generations):
         out: Tensor = w[((w @ self._w.T).amax(1) < 1 - 1e-6) & (w.norm(dim=1) > 0.5)]
         return out
 
+    @staticmethod
+    def _values(answers: Sequence[Feedback]) -> Tensor:
+        """The present rewards [n] float64."""
+        return torch.tensor([f.reward for f in answers], dtype=torch.float64)
+
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Add the answers; grow, shrink or restart the trust region."""
-        new = torch.tensor([f.reward for f in generation], dtype=torch.float64)
-        first, old = len(self._y) == 0, self._y[self._y.isfinite()]
-        self._w, self._y = torch.cat([self._w, self._asked]), torch.cat([self._y, new])
+        new, old = self._values(generation), self._values(self._answers)
+        new, old = new[new.isfinite()], old[old.isfinite()]
+        first = not self._answers
+        self._w, self._answers = torch.cat([self._w, self._asked]), [*self._answers, *generation]
         if first:
             return
-        top = max((v for v in new.tolist() if math.isfinite(v)), default=-math.inf)
-        won = len(old) > 0 and top > float(old.max()) + 1e-3 * float(old.std(correction=0))
+        won = len(new) > 0 and len(old) > 0 and float(new.max()) > float(old.max())
         self._wins, self._losses = (self._wins + 1, 0) if won else (0, self._losses + 1)
         if self._wins == 3:
             self._length, self._wins = min(2 * self._length, LONGEST), 0

@@ -36,6 +36,8 @@ from fairlead.searches._population import Population, draws, ranked
 RULES = ("auto", "tpa", "csa")
 TPA_FROM = 300
 """Dimensions from which `auto` means TPA."""
+LEAST_WITH_TPA = 4
+"""Two samples for the step size, and two to compare."""
 
 
 def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Tensor, int, float]:
@@ -64,7 +66,7 @@ class SepCma(Population):
 
     Settings:
         sigma (number > 0, default 0.5): initial step size, in units of the space.
-        population (whole number >= 2, default 20): samples in a generation (lambda).
+        population (whole number >= 2, default 20): samples in a generation (lambda); >= 4 with tpa.
         step (auto, tpa or csa, default 'auto'): rule for the step size; `auto` is tpa from 300 dimensions on and
             csa below.
         active (true or false, default True): also update the scales with the worse half of a generation, with
@@ -95,6 +97,8 @@ class SepCma(Population):
         n = len(self._start)
         self._n = n
         self._tpa = step == "tpa" or (step == "auto" and n >= TPA_FROM)
+        if self._tpa:
+            _enough_for_tpa(population)
         self._device = _device(device)
         # Learning rates of the paths and the scales.
         _, _, mu_eff = weights(population, 0, 0, False)
@@ -179,6 +183,15 @@ class SepCma(Population):
         n = self._n
         expected = math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
         return min(1.0, self._c_sigma / self._damping * (float(self._p_sigma.norm()) / expected - 1))
+
+
+def _enough_for_tpa(population: int) -> None:
+    """Under TPA two samples of a generation only set the step size: the others are what is compared."""
+    if population < LEAST_WITH_TPA:
+        raise FairleadError(
+            f"sep_cma.population is {population}, and two samples of a generation only set the step size (tpa): must "
+            f"be a whole number >= {LEAST_WITH_TPA}. With fewer samples, use step='csa'."
+        )
 
 
 def _device(name: str) -> torch.device:

@@ -94,7 +94,8 @@ class ZeroOrder(Generations):
 
     def _begin(self, rollout: Key) -> None:
         self._rollout, self._pivot = rollout, self._space.draw(rollout)
-        self._score: float | None = None
+        self._answer: Feedback | None = None
+        """The pivot's, whose reward is the present one."""
         if self._kind == "angular" and not bool(self._pivot.any()):
             raise FairleadError(
                 "The plain point of this space is zero and has no direction: set zero_order.neighbourhood=ball."
@@ -108,24 +109,24 @@ class ZeroOrder(Generations):
 
     def propose(self) -> list[Proposal]:
         """N neighbours, and the pivot before them while its reward is not known."""
-        points: list[Tensor] = [self._pivot] if self._score is None else []
+        points: list[Tensor] = [self._pivot] if self._answer is None else []
         if self._iterations is None or self._round < self._iterations:
             points += [self._neighbour(self._key.fold("round", self._round, j)) for j in range(self._n)]
-        elif self._score is not None:
+        elif self._answer is not None:
             return []
         return [Proposal(x, self._rollout) for x in points]
 
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Move to the best neighbour, or do what `stall` says."""
         around = list(generation)
-        if self._score is None:
-            self._score = around.pop(0).value
+        if self._answer is None:
+            self._answer = around.pop(0)
         if not around:
             return
         self._round += 1
         best = best_first(around)[0]
-        if best.value > self._score or (self._accept == "always" and best.value > float("-inf")):
-            self._pivot, self._score = best.proposal.x, best.value
+        if best.value > self._answer.value or (self._accept == "always" and best.value > float("-inf")):
+            self._pivot, self._answer = best.proposal.x, best
         elif self._stall == "restart":
             self._restarts += 1
             self._begin(self._key.fold("restart", self._restarts))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
+from fairlead.core.samplers import PreviousStep, Sampler
 
 DOSE = 1.2
 HIGHEST_DOSE = 1.7
@@ -30,7 +31,17 @@ def displacement(x: Tensor, at: Level, bank: Tensor, half: Tensor, tilted: Tenso
         matmul.allow_tf32 = fast
 
 
-def dose(at: Level, to: Level, stochastic: bool) -> float:
-    """How far one step moves x/alpha for a unit shift of the clean prediction."""
-    kept = 0.0 if at.alpha == 0 or to.alpha == 0 else (to.sigma / to.alpha) / (at.sigma / at.alpha)
-    return 1 - kept**2 if stochastic else 1 - kept
+def doses(at: Level, to: Level, sampler: Sampler, before: Level | None = None) -> tuple[float, float]:
+    """How far a step moves x/alpha for a unit shift of its own clean predictions, and of those of the step `before`.
+
+    With s = sigma/alpha before and s' after the step, the first is 1 - s'/s for Euler, 1 - (s'/s)^2 for the ancestral
+    sampler. The second is 0 unless the sampler is a multistep one.
+    """
+    zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
+
+    def moved(own: float, earlier: float) -> float:
+        previous = None if before is None else PreviousStep(zero + earlier, before)
+        x = sampler(lambda y, level: zero + own, zero, zero + own, at, to, zero, previous)
+        return float((x / to.alpha).max())
+
+    return moved(1.0, 0.0), moved(0.0, 1.0)

@@ -39,6 +39,7 @@ class AdaptiveEmbedding(Steering):
 
     switched_off = {"rho": 0.0}
     differentiates = True
+    adapts = True
 
     def __post_init__(self) -> None:
         """Reject settings outside their range."""

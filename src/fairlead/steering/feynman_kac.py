@@ -40,15 +40,15 @@ class FeynmanKac(Steering):
             Singhal et al. 2025: 10 with ImageReward.
         potential (difference, max, add or current, default 'difference'): how rewards become weights. Singhal et
             al. 2025.
-        at (numbers in (0, 1], default (0.2, 0.4, 0.6, 0.8)): shares of the run's steps after which particles are
-            weighed; 1 is the finished picture.
+        at (numbers in (0, 1], default (0.2, 0.4, 0.6, 0.8, 1.0)): shares of the run's steps after which particles
+            are weighed; 1 is the finished picture, without which `max`, `add` and `current` miss their target.
         threshold (number in (0, 1], default 0.5): particles are drawn again when the effective sample size is at
             most this share of them; 1 always.
     """
 
     tilt: float = 10.0
     potential: str = "difference"
-    at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
+    at: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     threshold: float = 0.5
 
     switched_off = {"tilt": 0.0}

@@ -5,14 +5,16 @@ With the bank x_i, rewards r_i and the kernel's logits l_i(x) = -|x - alpha x_i|
 moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (Theorem 3.3): the gradient of the expected
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
-Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is
-asked for; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not
-released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+Ours: the dose, and a scale for every step that keeps it constant unless one is set; rewards standardised unless a
+published preset is set; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its
+code is not released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -26,7 +28,7 @@ from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
 from fairlead.core.sibling import ModelRef
 from fairlead.core.steering import Scene, Steering, Step
-from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, dose
+from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
 from fairlead.steering._presets import PRESETS, USUAL
 
 SAMPLERS: dict[str, Sampler] = {
@@ -49,10 +51,10 @@ class Lidar(Steering):
         n (whole number >= 1 or None, default None): samples in the bank; None is 16.
         steps (whole number >= 1 or None, default None): steps of a bank sample; None is 4.
         scale (number >= 0 or None, default None): strength of the guidance; 1 is the exact tilt, larger values
-            extrapolate, 0 switches the method off; None gives the strongest step the dose 1.2. Ours: None.
+            extrapolate, 0 switches the method off; None gives every guided step the dose 1.2. Ours: None.
         tilt (number >= 0 or None, default None): inverse temperature of the reward; None is 5000. Kim et al. 2026.
-        until (number in (0, 1] or None, default None): flow time down to which steps are guided; None is 0.364, the
-            range of the paper.
+        until (number in (0, 1] or None, default None): steps that start above this flow time are guided; None is
+            0.364, the range of the paper.
         standardise (true, false or None, default None): `tilt` is per standard deviation of the bank's rewards;
             None is true. Ours.
         model (name of a model or None, default None): distilled sibling that draws the bank with its own schedule
@@ -62,6 +64,8 @@ class Lidar(Steering):
         preset (sd15, sdxl, flux or None, default None): published values for what is not set. Kim et al. 2026.
         run (folder or None, default None): an earlier run of the same prompt and model, whose bank is scored again
             and not drawn.
+        bank (also or None, default None): `also` writes the best picture of the bank and its reward beside the
+            run's pictures, as bank.png; it costs one more decode. Ours.
     """
 
     n: int | None = None
@@ -74,10 +78,12 @@ class Lidar(Steering):
     sampler: str | None = None
     preset: str | None = None
     run: str | None = None
-    bank: Tensor | None = None
-    """[n, C, h, w], set by `prepare`"""
+    bank: str | Tensor | None = None
+    """A setting, until `prepare` puts the bank here, [n, C, h, w]"""
     rewards: Tensor | None = None
     """[n], as the reward gave them"""
+    picture: Tensor | None = None
+    """[3, H, W], the best of the bank where it is wanted"""
 
     switched_off = {"scale": 0.0}
 
@@ -90,6 +96,8 @@ class Lidar(Steering):
         number_in_range("lidar.scale", self._usual("scale"), "[0, inf)", optional=True)
         number_in_range("lidar.tilt", self._usual("tilt"), "[0, inf)")
         number_in_range("lidar.until", self._usual("until"), "(0, 1]")
+        if not isinstance(self.bank, Tensor):
+            one_of("lidar.bank", self.bank, ("also",), optional=True)
 
     def _usual(self, name: str) -> Any:
         """The setting as given, or the preset's value, or the usual one."""
@@ -130,7 +138,18 @@ class Lidar(Steering):
                 z = kept[piece]
             parts.append(z)
             values.append(scene.score(z))
-        return self.with_bank(torch.cat(parts), torch.cat(values))
+        ready = self.with_bank(torch.cat(parts), torch.cat(values))
+        if self.bank != "also" or scene.decode is None:
+            return ready
+        assert isinstance(ready.bank, Tensor)
+        assert ready.rewards is not None
+        best = int(ready.rewards.argmax())
+        return replace(ready, picture=scene.decode(ready.bank[best : best + 1])[0].float())
+
+    @property
+    def beside(self) -> tuple[Tensor, float] | None:
+        """The best picture of the bank, where it is wanted."""
+        return None if self.picture is None or self.rewards is None else (self.picture, float(self.rewards.max()))
 
     def with_bank(self, bank: Tensor, rewards: Tensor) -> Lidar:
         """Ready to guide by bank [n, C, h, w] with rewards [n]. What got no finite number is left out."""
@@ -158,19 +177,20 @@ class Lidar(Steering):
         """The same step with every clean prediction moved."""
         if self._off:
             return step
-        assert self.bank is not None
+        assert isinstance(self.bank, Tensor)
         own = f"lidar {id(self)}"
         if own not in step.memory:
             flat = self.bank.flatten(1)
-            step.memory[own] = self._strength(step), flat, 0.5 * flat.square().sum(1), self.tilting()
-        strength, bank, half, tilted = step.memory[own]
+            step.memory[own] = self._scales(step), flat, 0.5 * flat.square().sum(1), self.tilting()
+        scales, bank, half, tilted = step.memory[own]
         if step.at.time <= self._usual("until"):
             return step
 
         def shift(x: Tensor, at: Level, rows: Tensor) -> Tensor:
-            if at.time <= self._usual("until"):
+            inside = step.to.time <= at.time <= step.at.time  # Heun's second evaluation belongs to its step
+            if not inside and at.time <= self._usual("until"):
                 return torch.zeros_like(x)
-            scale: float = strength * at.alpha / at.sigma if self._usual("per") == "velocity" else strength
+            scale = scale_at(scales, step.at if inside else at) * self._per(at)
             return displacement(x.float().flatten(1), at, bank, half, tilted).view_as(x) * scale
 
         return step.guide(shift)
@@ -185,28 +205,48 @@ class Lidar(Steering):
             r = torch.where(spread > noise, r / spread.clamp(min=1e-30), 0 * r)
         return float(self._usual("tilt")) * r
 
-    def _strength(self, step: Step) -> float:
-        """The scale, with a warning where the strongest step overshoots the best of the bank."""
-        grid = [(at, to) for at, to in pairwise(step.schedule(step.steps)) if at.time > self._usual("until")]
-        doses = [
-            dose(at, to, step.sampler.stochastic) * (at.alpha / at.sigma if self._usual("per") == "velocity" else 1.0)
-            for at, to in grid
-        ]
-        most, scale = max(doses, default=0.0), self._usual("scale")
+    def _per(self, at: Level) -> float:
+        """What the scale is multiplied by at a level: published for FLUX as a factor in the velocity."""
+        return at.alpha / at.sigma if self._usual("per") == "velocity" else 1.0
+
+    def _scales(self, step: Step) -> list[tuple[float, float]]:
+        """(flow time, scale) of every guided step: the one that is set, or the one that gives the step its dose."""
+        until, scale = self._usual("until"), self._usual("scale")
+        out: list[tuple[float, float]] = []
+        most, before, last = 0.0, None, 0.0
+        for at, to in pairwise(step.levels or (step.at, step.to)):
+            if at.time <= until:
+                continue
+            own, earlier = doses(at, to, step.sampler, before)
+            own, earlier = own * self._per(at), earlier * (0.0 if before is None else self._per(before))
+            if scale is None:
+                last = (DOSE - earlier * last) / own if own > 0 else 0.0
+            most, before = max(most, own + earlier), at
+            out.append((at.time, last if scale is None else float(scale)))
+        self._warn(step, most)
+        return out
+
+    def _warn(self, step: Step, most: float) -> None:
+        """Of a window without a step, and of a scale that overshoots the best of the bank."""
+        scale = self._usual("scale")
         if most == 0:
             warnings.warn(
                 f"lidar guides none of {step.steps} steps: none with a signal to guide is above lidar.until "
                 f"{self._usual('until'):g}; give a lower one, or more steps.",
                 stacklevel=2,
             )
-            return 0.0
-        if scale is None:
-            return DOSE / most
-        if scale * most > HIGHEST_DOSE:
+        elif scale is not None and scale * most > HIGHEST_DOSE:
             warnings.warn(
                 f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g}, "
                 f"and pictures "
                 f"break near {HIGHEST_DOSE}: give a scale of at most {HIGHEST_DOSE / most:.2g}.",
                 stacklevel=2,
             )
-        return float(scale)
+
+
+def scale_at(scales: Sequence[tuple[float, float]], at: Level) -> float:
+    """The scale of the step that passes this level; below the last and above the first step, theirs."""
+    above = [scale for time, scale in scales if time >= at.time or math.isclose(time, at.time)]
+    if above:
+        return above[-1]
+    return scales[0][1] if scales else 0.0

@@ -12,18 +12,23 @@ from torch import Tensor
 from fairlead.core.check import number_in_range
 from fairlead.core.model import Level
 from fairlead.core.sampling import replicas
+from fairlead.core.sde import ratio
 from fairlead.core.steering import Steering, Step
+
+HIGHEST = 14.6
+"""The largest sigma/alpha of Stable Diffusion, for which `scale` was published."""
 
 
 @dataclass(frozen=True)
 class ParticleGuidance(Steering):
     """Pushes the latents of a group apart while there is more noise than signal.
 
-    noise_i <- noise_i - scale sigma phi_i, with phi_i = sum_j 2 k_ij (z_i - z_j) / h_i and k_ij = exp(-d_ij^2 /
-    h_i). h_i is the squared median distance over log(n + 1). Published is n - 1, which makes a pair of samples no
-    pair. Inferred: z is the latent itself in every family. The move of the noise reaches the clean prediction over
-    alpha + sigma and not alpha, which may be 0, so the prediction moves by scale sigma^2 / (alpha + sigma) phi_i. A
-    group of one is left alone. The published image features are not offered. Costs nothing.
+    noise_i <- noise_i - scale s phi_i with s = sigma/alpha, phi_i = sum_j 2 k_ij (z_i - z_j) / h_i and k_ij =
+    exp(-d_ij^2 / h_i). The clean prediction then moves by scale s^2 phi_i, as in the released code with DDIM, its
+    default. h_i is the squared median distance over log(n + 1). Published is n - 1, which makes a pair of samples no
+    pair. z is the latent scaled to alpha^2 + sigma^2 = 1, as Stable Diffusion has it. Inferred for families that
+    start noisier, such as rectified flow: s is at most 14.6, the largest of Stable Diffusion. A group of one is left
+    alone. The published image features are not offered. Costs nothing.
 
     Settings:
         scale (number >= 0, default 30.0): strength of the force; 0 switches the method off. Corso et al. 2024.
@@ -49,9 +54,9 @@ class ParticleGuidance(Steering):
             return step
 
         def shift(x: Tensor, at: Level, rows: Tensor) -> Tensor:
-            """time = sigma / (alpha + sigma)"""
             label = torch.stack([step.groups[rows], replicas(rows)], 1).tolist()
-            return self.scale * at.sigma * at.time * force(x, label)
+            s = min(ratio(at), HIGHEST)
+            return self.scale * s**2 * force(x / math.hypot(at.alpha, at.sigma), label)
 
         return step.guide(shift)
 

@@ -124,7 +124,7 @@ class Paths(Steering):
 
     def _choose(self, step: Step, children: Tensor, x0: Tensor) -> Tensor:
         """children, x0 [B, M, C, h, w] -> the survivors [B, C, h, w]: a group keeps as many as it has."""
-        out = children[:, 0].clone()
+        out, parents = children[:, 0].clone(), step.rows.clone()
         sets = step.groups if self.keep == "group" else step.rows
         for g in sorted(set(sets.tolist())):
             own = (sets == g).nonzero()[:, 0]
@@ -132,4 +132,7 @@ class Paths(Steering):
             value = step.score(x0[here].flatten(0, 1), rows).nan_to_num(nan=-torch.inf)
             best = value.sort(descending=True, stable=True).indices[: len(own)].to(x0.device)
             out[here] = children[here].flatten(0, 1)[best]
+            parents[own] = rows[best.to(rows.device)]
+        if "conditioning" in step.memory:
+            step.memory["conditioning"] = step.conditioning.take(parents)
         return out

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
+from fairlead.core.model import Level
 from fairlead.core.steering import Steering, Step
 
 
@@ -23,8 +24,9 @@ from fairlead.core.steering import Steering, Step
 class RewardGradient(Steering):
     """Moves the clean prediction up the gradient of the reward.
 
-    A guided step costs one backward pass and the forward pass that it repeats, one decode and one score. A search
-    with gradients takes the shift as given and pays for the prediction once more.
+    The gradient is taken wherever a prediction is asked for, also by a look ahead (Heun, demon, svdd). Each costs one
+    backward pass and the forward pass that it repeats, one decode and one score. A search with gradients takes the
+    shift as given and pays for the prediction once more.
 
     Settings:
         scale (number >= 0, default 0.1): strength; with `normalise` the shift has root mean square scale * sigma,
@@ -59,31 +61,48 @@ class RewardGradient(Steering):
             )
 
     def __call__(self, step: Step) -> Step:
-        """The same step, its prediction solved on the way, moved up the gradient."""
-        at = step.at
-        due = step.index % self.every == 0 and self.stop < at.time <= self.start and at.alpha >= 0.01
-        if self.scale == 0 or not due:
+        """The same step, every prediction moved up the gradient at the place where it is made."""
+        if self.scale == 0:
             return step
-        if self.jacobian:
-            seen: list[Tensor] = []
 
-            def value(x: Tensor) -> Tensor:
-                x0 = step.denoise(x, at, step.rows)
-                seen.append(x0.detach())
-                return step.score(x0, step.rows)
+        def guided(x: Tensor, at: Level, rows: Tensor) -> Tensor:
+            if not self._due(step, at):
+                return step.denoise(x, at, rows)
+            x0, g = self._slope(step, x, at, rows)
+            return x0 + self._shift(g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0), at)
 
-            _, g = step.gradient(value, step.x)
-            if not step.x.requires_grad:  # else a search differentiates this step, and what was seen is cut off from it
-                step = replace(step, x0=seen[0])
-        else:
-            step = step.solved()
-            assert step.x0 is not None
-            _, g = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
-            g = g / at.alpha
-        g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        if self.normalise:
-            size = g.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
-            shift = torch.where(size > 0, self.scale * at.sigma * g / size.clamp(min=1e-30), 0 * g)
-        else:
-            shift = self.scale * at.sigma**2 / at.alpha * g
-        return step.guide(lambda x, level, rows: shift[rows.to(shift.device)])
+        return replace(step, denoise=guided, x0=None if self._due(step, step.at) else step.x0)
+
+    def _due(self, step: Step, at: Level) -> bool:
+        """True if a prediction at this level is moved: the step that passes it is due, and it lies in the stretch."""
+        above = sum(level.time >= at.time for level in step.levels[:-1])
+        index = max(0, above - 1) if step.levels else step.index
+        return index % self.every == 0 and self.stop < at.time <= self.start and at.alpha >= 0.01
+
+    def _slope(self, step: Step, x: Tensor, at: Level, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The clean prediction at x and the gradient of its reward in x, [R, C, h, w] each."""
+        if not self.jacobian:
+            known = step.x0 if x is step.x and at == step.at else None
+            x0 = step.denoise(x, at, rows) if known is None else known
+            _, g = step.gradient(lambda z: step.score(z, rows), x0)
+            return x0, g / at.alpha
+        seen: list[Tensor] = []
+
+        def value(y: Tensor) -> Tensor:
+            x0 = step.denoise(y, at, rows)
+            seen.append(x0.detach())
+            return step.score(x0, rows)
+
+        _, g = step.gradient(value, x)
+        conditioning = step.memory.get("conditioning")
+        outside = x.requires_grad or (conditioning is not None and conditioning.requires_grad)
+        if outside and torch.is_grad_enabled():  # a search or `date` differentiates this prediction too
+            return step.denoise(x, at, rows), g
+        return seen[0], g
+
+    def _shift(self, g: Tensor, at: Level) -> Tensor:
+        """Gradient -> what is added to the clean prediction, [R, C, h, w] both."""
+        if not self.normalise:
+            return self.scale * at.sigma**2 / at.alpha * g
+        size = g.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+        return torch.where(size > 0, self.scale * at.sigma * g / size.clamp(min=1e-30), 0 * g)
