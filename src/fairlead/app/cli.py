@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE, RunStatus, StopReason
 from fairlead.run.registry import LISTED
 from fairlead.run.spec import Spec, parse_budget
-from fairlead.run.store import DATABASE, Store, write_atomically
+from fairlead.run.store import DATABASE, Store, discard, refuse_taken, write_atomically
 from fairlead.run.view import View
 
 INTERRUPTED = 130
@@ -248,14 +247,7 @@ def _root(
 
 def _refuse_existing(folder: Path) -> None:
     """Before anything is loaded: the engine would refuse too, but a minute later."""
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        resumable = (folder / DATABASE).exists()
-    except OSError as error:
-        raise FairleadError(f"{folder} cannot be used ({error.strerror}): give another --out.") from error
-    if taken:
-        hint = f", or continue the run in it with '{command('resume', folder)}'" if resumable else ""
-        raise FairleadError(f"{folder} exists already: give another --out{hint}.")
+    refuse_taken(folder)
 
 
 def _warn(spec: Spec) -> None:
@@ -268,18 +260,14 @@ def _warn(spec: Spec) -> None:
 @contextlib.contextmanager
 def _reported(folder: Path) -> Iterator[None]:
     """Whatever ends a run, its folder gets a report of what there is, and no folder stays where nothing was found."""
-    new = not folder.exists()
     try:
         yield
     except BaseException as error:
         kept = (folder / DATABASE).is_file()
         if kept:
             with contextlib.suppress(FairleadError):
-                view = View.read(folder)
                 refused = isinstance(error, FairleadError) and not isinstance(error, StoreError)
-                if new and refused and not view.candidates and view.baseline is None:
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
+                if not (refused and discard(folder)):
                     write_report(folder)
         if isinstance(error, KeyboardInterrupt):
             onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."

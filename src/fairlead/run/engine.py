@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fairlead.core.errors import FairleadError, StoreError
+from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.run import machine, models
@@ -19,10 +19,10 @@ from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus
 from fairlead.run.replay import compared
-from fairlead.run.search_loop import SearchLoop, Stop
+from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
-from fairlead.run.store import Store, as_json
+from fairlead.run.store import Store, as_json, refuse_taken
 
 
 def _silent(progress: Progress) -> None:
@@ -48,10 +48,7 @@ def start(
     `reward`, `model` and `siblings` are live objects in place of what the Spec names.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(
-            f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
-        )
+    refuse_taken(out)
     clock = Clock(spec, on_progress)
     models.check(spec)
     clock.say(Phase.LOADING)
@@ -89,6 +86,7 @@ def resume(
     with store.lock():
         spec = store.spec
         if budget is None and store.status == RunStatus.FINISHED:
+            write_pictures(store)
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         if budget is not None:

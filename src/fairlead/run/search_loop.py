@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
@@ -287,12 +288,19 @@ class SearchLoop:
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
         with contextlib.suppress(Pending):
             self._ranking.settle([], store, QuestionStore(store.folder).peek)
+        write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
         store.set_status(status, reason)
-        for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
-            if candidate is not None:
-                write_atomically(store.folder / f"{name}.png", (store.folder / candidate.image).read_bytes())
         self._clock.say(Phase.DONE)
         if status == RunStatus.FINISHED and store.candidates() and store.best() is None:
             raise RewardError(
                 f"Every one of the {len(store.candidates())} candidates got NaN from the reward: see its terms in the report."
             )
+
+
+def write_pictures(store: Store) -> None:
+    """The winner and the plain sample as files beside the record, unless they are there."""
+    for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+        if candidate is not None:
+            path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
+            if not path.is_file() or path.read_bytes() != data:
+                write_atomically(path, data)
