@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fairlead.app.console import print_json, say
-from fairlead.app.options import AsJson, Folder
+from fairlead.app.options import AsJson, Folder, Trust
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Pending, Question
@@ -32,6 +32,7 @@ def answer(
         ),
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list the questions.")] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
     """Answer what a run asks, then let it go on; an empty line stops, and nothing that was answered is lost."""
@@ -52,7 +53,7 @@ def answer(
     from fairlead.app import cli
     from fairlead.run import engine
 
-    engine.resume(run, person=_nobody if finish else terminal(run)).close()
+    engine.resume(run, person=_nobody if finish else terminal(run), trust=trust).close()
     return cli._finish(run, as_json)
 
 

@@ -19,7 +19,7 @@ from fairlead.app import answering, bench, calibrate, catalogue, checking, compa
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.listing import price as show_price
-from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, with_run_options
+from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, Trust, with_run_options
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.run_object import run_object
@@ -95,14 +95,14 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: LargerBudget = None, as_json: AsJson = False) -> int:
+def resume(run: Folder, budget: LargerBudget = None, trust: Trust = False, as_json: AsJson = False) -> int:
     """Continue a run where it ended, with a larger --budget if one is given."""
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()
     from fairlead.run import engine
 
     with _computing(as_json) as (watch, stop), _reported(run):
-        engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
+        engine.resume(run, budget=limits, on_progress=watch, stop=stop, trust=trust).close()
     if watch.idle:
         say("Nothing was left to do: a larger --budget goes on from here.")
     return _finish(run, as_json)
@@ -116,6 +116,7 @@ def replay(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the picture to this new file.")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
     """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
@@ -125,7 +126,7 @@ def replay(
     from fairlead.run import engine
 
     with quiet(as_json):
-        again = engine.replay(run, index, alone=alone)
+        again = engine.replay(run, index, alone=alone, trust=trust)
     if out is not None:
         write_atomically(out, again.image)
     if as_json:

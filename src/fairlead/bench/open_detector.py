@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.weights import pretrained
 from fairlead.run import machine
 
 DETECTOR = "google/owlv2-base-patch16-ensemble"
@@ -33,7 +34,7 @@ class Owl:
 
         self._threshold, self._device = threshold, device or machine.device()
         try:
-            self._model = Owlv2ForObjectDetection.from_pretrained(name).to(self._device).eval()
+            self._model = pretrained("t2i-compbench", Owlv2ForObjectDetection, name).to(self._device).eval()
             self._processor = AutoProcessor.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
             raise _missing(name, error) from error
@@ -68,7 +69,7 @@ class Depth:
 
         self._device = device or machine.device()
         try:
-            self._model = AutoModelForDepthEstimation.from_pretrained(name).to(self._device).eval()
+            self._model = pretrained("t2i-compbench", AutoModelForDepthEstimation, name).to(self._device).eval()
             self._processor = AutoImageProcessor.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
             raise _missing(name, error) from error

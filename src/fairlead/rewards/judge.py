@@ -43,7 +43,9 @@ class Judge(PaidReward):
     `pairwise`: against the picture `reference`, in both orders; 1 won, 0 lost, ties and contradictions between.
 
     `base_url` is the server (left out: OpenAI's, with OPENAI_API_KEY). `price_in` and `price_out` are dollars per million
-    tokens: spending is charged to the run's budget entry `dollars`, and `cap` limits this reward by itself. Replies are
+    tokens: spending is charged to the run's budget entry `dollars`, and `cap` limits this reward by itself.
+    `picture_tokens` (2000) is what a picture is taken to cost before a reply has shown more; with a price, a cap can be
+    passed by one reply at most, whose whole cost is recorded. Requests that time out are not seen in any usage. Replies are
     kept in `cache` (a file; False for none) by picture, question and model. Even at temperature 0 servers repeat
     themselves only to about 1e-3.
     """
@@ -67,6 +69,7 @@ class Judge(PaidReward):
         pause: float = 1.0,
         price_in: float = 0.0,
         price_out: float = 0.0,
+        picture_tokens: int = 2000,
         cap: float | None = None,
         cache: str | bool | None = None,
     ) -> None:
@@ -91,7 +94,8 @@ class Judge(PaidReward):
             retries=retries,
             pause=pause,
             concurrency=concurrency,
-            prices=(float(price_in), float(price_out)),
+            prices=(price_in, price_out),
+            picture_tokens=picture_tokens,
             cap=cap,
             cache=cache,
         )
@@ -183,7 +187,7 @@ class Judge(PaidReward):
         return sum(values) / len(values)
 
     def _yes_no(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
-        body = _messages(self._question.format(prompt), [shot])
+        body = _messages(self._question.replace("{}", prompt), [shot])
         return {**body, "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 
     def _pair(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
@@ -203,6 +207,11 @@ def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
 def _probability(reply: Reply) -> float:
     if not reply.logprobs:
         raise ValueError("no log-probabilities (reasoning models give none)")
+    every = [math.exp(min(logprob, 1.0)) for _, logprob in reply.logprobs]
+    if not all(p <= 1 + 1e-6 for p in every) or sum(every) > 1 + 1e-3:
+        raise ValueError("its log-probabilities are none: they add up to more than 1")
+    if len(every) == 1 and every[0] < 0.5:
+        raise ValueError("one alternative, and the others are more probable")
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in reply.logprobs:
         word = token.strip().lower()
@@ -210,7 +219,7 @@ def _probability(reply: Reply) -> float:
             mass[word] += math.exp(logprob)
     if not any(mass.values()):
         raise ValueError(f"neither yes nor no among {len(reply.logprobs)} alternatives")
-    least = math.exp(min(logprob for _, logprob in reply.logprobs)) if len(reply.logprobs) > 1 else 0.0
+    least = min(every) if len(every) > 1 else 1 - every[0]  # the most that a missing answer can have
     yes, no = (m or least for m in (mass["yes"], mass["no"]))
     return yes / (yes + no)
 
@@ -223,12 +232,20 @@ def outcome(reply: Reply) -> float:
     return {"first": 1.0, "second": 0.0, "tie": 0.5}[str(winner)]
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys occur once: of two, nobody knows which one is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
 def _object(text: str) -> Mapping[str, Any]:
     """The JSON object in a reply, also between code fences."""
     start, end = text.find("{"), text.rfind("}")
     try:
-        data = json.loads(text[start : end + 1])
-    except ValueError:
+        data = json.loads(text[start : end + 1], object_pairs_hook=_once)
+    except (ValueError, RecursionError):
         raise ValueError(f"no JSON object in {text[:60]!r}") from None
     if not isinstance(data, dict):
         raise ValueError(f"no JSON object in {text[:60]!r}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.reward import Reward
+from fairlead.core.weights import pretrained
 from fairlead.rewards._load import missing
 
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
@@ -84,7 +85,7 @@ class VqaScore(Reward):
         self._question, self._reading = question, reading
         try:
             self._processor: Any = processor(checkpoint)
-            net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+            net: Any = pretrained(self.name, AutoModelForImageTextToText, checkpoint, dtype=dtype)
         except (OSError, ValueError, ImportError) as error:
             raise missing(self.name, checkpoint, error) from error
         self._net = net.eval().requires_grad_(False).to(device)

@@ -11,6 +11,7 @@ from pathlib import Path
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
+from fairlead.core.trust import stored_run
 from fairlead.run import machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -80,8 +81,12 @@ def resume(
     on_progress: Watch = _silent,
     stop: Stop = _never,
     person: Person | None = None,
+    trust: bool = False,
 ) -> Store:
-    """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing."""
+    """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing.
+
+    `trust`: execute the reward file that the record names, and send a key to the server that it names.
+    """
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
@@ -97,7 +102,8 @@ def resume(
             store.extend(spec)
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
-        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        with stored_run(folder, trust):
+            executor = Local(spec, reward=reward, model=model, siblings=siblings)
         store.set_status(RunStatus.RUNNING)
         SearchLoop(spec, executor, clock, person).run(store, stop)
     return store
@@ -111,8 +117,9 @@ def replay(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
+    trust: bool = False,
 ) -> Replay:
-    """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
+    """Render one recorded candidate again, with its companions or alone, and compare bit for bit; `trust` as in `resume`.
 
     Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
     the shape it had and the result is identical on the same machine and versions.
@@ -122,7 +129,8 @@ def replay(
     check_present(spec, reward, model, folder, "replay it with that object as {}=")
     companions = store.task_of(index)
     recorded = store.get(index)
-    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    with stored_run(folder, trust):
+        executor = Local(spec, reward=reward, model=model, siblings=siblings)
     loop = SearchLoop(spec, executor, Clock(spec, _silent))
     asked, steering = loop.questions(store, companions)
     chosen = [index] if alone else companions
