@@ -46,8 +46,8 @@ FILES = {name_of(p): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(tree: ast.AST, top: bool) -> Iterator[str]:
-    """Modules of ours that a tree imports, without `fairlead.`; `top`: only where the module loads, not inside functions
-    and not for type checkers.
+    """Modules of ours that a tree imports, without `fairlead.`; `top`: only where the module loads, not inside
+    functions and not for type checkers.
     """
     for node in ast.iter_child_nodes(tree):
         if top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):

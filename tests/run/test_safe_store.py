@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.app import cli
+from fairlead.app import cli, running
 from fairlead.app.report import write_report
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import engine, rows, store
@@ -42,10 +42,10 @@ def test_a_refused_run_leaves_the_folder_of_another_process(tmp_path: Path, monk
     made = Store.create(folder, small_spec(), {}, "now")  # the first process, a moment ago
     made.close()
     (folder / store.LOCK).write_text("another process")
-    monkeypatch.setattr(cli, "_refuse_existing", lambda folder: None)
+    monkeypatch.setattr(cli, "refuse_existing", lambda folder: None)
     line = ["run", "a dog", "--model", "mixture", "--reward", "brightness", "--budget", "nfe=1", "--out", str(folder)]
     assert cli.main(line) in (2, 3)
-    with pytest.raises(FairleadError), cli._reported(folder):
+    with pytest.raises(FairleadError), running.reported(folder):
         raise FairleadError("refused")
     assert Store.open(folder).spec == small_spec()
 

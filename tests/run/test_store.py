@@ -21,7 +21,7 @@ import pytest
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.reward import Function
-from fairlead.run import engine, rows, store
+from fairlead.run import engine, files, rows, store
 from fairlead.run.executor import Local
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.spec import Spec
@@ -362,7 +362,7 @@ def test_atomic_writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
             full()
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "open", lambda *a: Half(real(*a)), raising=False)
+        patch.setattr(files, "open", lambda *a: Half(real(*a)), raising=False)
         with pytest.raises(StoreError, match="is full"):
             write_atomically(path, b"newer data")
     assert path.read_bytes() == b"old"

@@ -1,4 +1,6 @@
-"""LiDAR: golden vectors, the identities and distributions of its specification (section 7), cost, bad input (section 8)."""
+"""LiDAR: golden vectors, the identities and distributions of its specification (section 7), cost, bad input (section
+8).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Search over paths and its depth-first relative: levels, kernel, marginals, selection, cost; specification, section 7."""
+"""Search over paths and its depth-first relative: levels, kernel, marginals, selection, cost; specification, section
+7.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_stretch_follows_the_schedule(curve: Sequence[Level]) -> None:
 
 @pytest.mark.parametrize("curve", [FLOW, VP, VE])
 def test_forward_kernel_keeps_the_marginals(curve: Sequence[Level]) -> None:
-    """From exact samples at a: mean alpha m, variance alpha^2 s^2 + sigma^2 at b; twice equals once; nowhere is identity."""
+    """From exact samples at a: mean alpha m, variance alpha^2 s^2 + sigma^2 at b; twice equals once; nowhere is
+    identity.
+    """
     n = 40_000
     z, e, f, g = (ROOT.fold(i).normal(n).double() for i in range(4))
     a, b, c = (level_at(curve, t) for t in (0.2, 0.5, 0.8))

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fairlead.app import running
 from fairlead.app.console import print_json, say
 from fairlead.app.options import AsJson, Folder, Trust
 from fairlead.app.words import command, shown
@@ -50,11 +51,10 @@ def answer(
     if finished:
         say(f"Nothing waits: {shown(run)} is finished.")
         return 0
-    from fairlead.app import cli
     from fairlead.run import engine
 
     engine.resume(run, person=_nobody if finish else terminal(run), trust=trust).close()
-    return cli._finish(run, as_json)
+    return running.finish(run, as_json)
 
 
 def _nobody(question: Question) -> str:

@@ -32,9 +32,9 @@ def doctor(
         raise FairleadError("--pictures and --reference are for --rewards: add it.")
     with quiet(as_json):
         if rewards:
-            from fairlead.run import proof
+            from fairlead.run import check_rewards
 
-            found = proof.checks(pictures, reference)
+            found = check_rewards.checks(pictures, reference)
         else:
             found = list(checks())
     if as_json:

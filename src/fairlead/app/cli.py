@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,28 +14,24 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fairlead.app import answering, bench, calibrate, catalogue, checking, compare, held_out, kept, repelling, scoring
-from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stderr, stdout
+from fairlead.app import answering, bench, calibrate, calibrate_repulsion, catalogue, checking, compare, scoring
+from fairlead.app import keep as keeping
+from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
-from fairlead.app.listing import price as show_price
 from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, Trust, with_run_options
-from fairlead.app.progress import Interrupt, Watch
+from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
-from fairlead.app.run_object import run_object
+from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
-from fairlead.app.summary import summary
 from fairlead.app.words import command, shown
-from fairlead.core.errors import FairleadError, StoreError, unknown
+from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
-from fairlead.run.records import BASELINE, RunStatus, StopReason
+from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
 from fairlead.run.spec import Spec, parse_budget
-from fairlead.run.store import DATABASE, Store, discard, refuse_taken, write_atomically
+from fairlead.run.store import Store, write_atomically
 from fairlead.run.view import View
-
-INTERRUPTED = 130
-"""Exit code of a run that was stopped by Ctrl-C, and of one that was aborted."""
 
 app = typer.Typer(
     help="Search for better pictures with a frozen text-to-image model, at a budget.",
@@ -45,14 +40,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-@contextlib.contextmanager
-def _computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
-    """Progress on stderr, Ctrl-C as a request, and no foreign line on stdout before the JSON object."""
-    console = stderr()
-    with quiet(as_json), Interrupt(announce=not console.is_terminal) as stop, Watch(console, stop) as watch:
-        yield watch, stop
 
 
 def _spec(options: RunOptions) -> Spec:
@@ -70,7 +57,7 @@ def _spec(options: RunOptions) -> Spec:
 @with_run_options()
 def run_command(
     options: RunOptions,
-    keep: kept.Keep = None,
+    keep: keeping.Keep = None,
     out: Out = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
@@ -78,20 +65,20 @@ def run_command(
     """Search for a better picture; write it, the other candidates and a report into a new folder."""
     spec = _spec(options)
     if dry_run:
-        _warn(spec)
+        warn(spec)
         return show_price(spec, as_json)
     folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC))
-    _refuse_existing(folder)
-    _warn(spec)
+    refuse_existing(folder)
+    warn(spec)
     from fairlead.run import engine
 
-    with _computing(as_json) as (watch, stop), _reported(folder):
+    with computing(as_json) as (watch, stop), reported(folder):
         engine.start(spec, folder, on_progress=watch, stop=stop).close()
         if keep is not None:
-            from fairlead.run.keeping import keep as choose
+            from fairlead.run.diverse_subset import keep as choose
 
             choose(folder, keep)
-    return _finish(folder, as_json)
+    return finish(folder, as_json)
 
 
 @app.command(short_help="Continue a run where it ended.")
@@ -101,11 +88,11 @@ def resume(run: Folder, budget: LargerBudget = None, trust: Trust = False, as_js
     Store.open(run).close()
     from fairlead.run import engine
 
-    with _computing(as_json) as (watch, stop), _reported(run):
+    with computing(as_json) as (watch, stop), reported(run):
         engine.resume(run, budget=limits, on_progress=watch, stop=stop, trust=trust).close()
     if watch.idle:
         say("Nothing was left to do: a larger --budget goes on from here.")
-    return _finish(run, as_json)
+    return finish(run, as_json)
 
 
 @app.command(short_help="Render one candidate again and compare.")
@@ -209,17 +196,17 @@ def list_command(
 def price(options: RunOptions, as_json: AsJson = False) -> int:
     """What a run would cost, counted without running it."""
     spec = _spec(options)
-    _warn(spec)
+    warn(spec)
     return show_price(spec, as_json)
 
 
 app.command(short_help="Methods at one budget, side by side.")(compare.compare)
 app.command(short_help="A model or a method on a benchmark's prompts.")(bench.bench)
 app.command(short_help="Score and rank pictures that exist.")(scoring.score)
-app.command(short_help="Choose good and different pictures of a run.")(kept.keep)
+app.command(short_help="Choose good and different pictures of a run.")(keeping.keep)
 app.command(short_help="Answer what a run asks, then let it go on.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
-app.command(short_help="How strong repulsion may be for a model.")(repelling.calibrate_repulsion)
+app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 
@@ -241,60 +228,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-# around a run
-
-
-def _refuse_existing(folder: Path) -> None:
-    """Before anything is loaded: the engine would refuse too, but a minute later."""
-    refuse_taken(folder)
-
-
-def _warn(spec: Spec) -> None:
-    from fairlead.run import models
-
-    for sentence in models.warnings(spec):
-        say(f"warning: {sentence}")
-
-
-@contextlib.contextmanager
-def _reported(folder: Path) -> Iterator[None]:
-    """Whatever ends a run, its folder gets a report of what there is, and no folder stays where nothing was found."""
-    try:
-        yield
-    except BaseException as error:
-        kept = (folder / DATABASE).is_file()
-        if kept:
-            with contextlib.suppress(FairleadError):
-                refused = isinstance(error, FairleadError) and not isinstance(error, StoreError)
-                if not (refused and discard(folder)):
-                    write_report(folder)
-        if isinstance(error, KeyboardInterrupt):
-            onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."
-            say(f"fairlead: aborted{onward}")
-        raise
-
-
-def _finish(folder: Path, as_json: bool) -> int:
-    """Write the report and say what came out."""
-    page = write_report(folder)
-    view = View.read(folder)
-    console = stderr() if as_json else stdout()
-    console.print(summary(view, page))
-    kept.told(folder)
-    if as_json:
-        print_json(run_object(view))
-    if told := held_out.warning(view):
-        say(f"warning: {told}")
-    if view.status == RunStatus.STOPPED:
-        word = "answer" if view.stopped == StopReason.WAITING else "resume"
-        say(f"Stopped early. Continue with: {command(word, shown(folder))}")
-        return INTERRUPTED
-    return 0
-
-
-# around the other commands
 
 
 def _index(run: Path, word: str) -> int:

@@ -1,8 +1,7 @@
-"""What `list` and `price` print."""
+"""What `list` prints."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import pairs, plain_table, print_json, quiet, say, stdout
+from fairlead.app.console import pairs, plain_table, print_json, say, stdout
 from fairlead.app.run_object import run_object
-from fairlead.app.words import count, duration, number, reason, shown
-from fairlead.core.cost import UNITS
+from fairlead.app.words import count, number, reason, shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
-from fairlead.run.spec import Spec
 from fairlead.run.view import View
-
-
-def price(spec: Spec, as_json: bool) -> int:
-    """What a run would cost, as a table or JSON."""
-    from fairlead.run.price import price
-
-    with quiet(as_json):
-        found = price(spec)
-    parts = {
-        "candidate": found.cost_per_candidate,
-        "baseline": found.baseline,
-        "once": found.setup_cost,
-        "finals": found.finals,
-        "total": found.total,
-    }
-    if as_json:
-        print_json(
-            {
-                "candidates": found.candidates,
-                **{name: cost.as_dict() for name, cost in parts.items()},
-                "budget": dict(spec.budget),
-                "questions_expected": found.queries.expected,
-                "questions_at_most": found.queries.most,
-                "dollars_at_most": found.dollars,
-                "seconds": found.seconds,
-                "memory_bytes": found.memory,
-                "batch": found.batch,
-            }
-        )
-        return 0
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    shownparts = {
-        name: cost for name, cost in parts.items() if name in ("candidate", "total") or any(asdict(cost).values())
-    }
-    table.add_column("")
-    for name in shownparts:
-        table.add_column(
-            {
-                "candidate": "one candidate",
-                "baseline": "its own baseline",
-                "once": "once, to prepare",
-                "finals": "drafts again",
-            }.get(name, name),
-            justify="right",
-        )
-    table.add_column("budget", justify="right")
-    limits = spec.limit.limits()
-    for name in UNITS:
-        values = [getattr(cost, name) for cost in shownparts.values()]
-        if any(values) or name in limits:
-            limit = limits.get(name)
-            cells = [duration(v) if name == "seconds" else count(v) for v in values]
-            budget = "" if limit is None else duration(limit) if name == "seconds" else count(limit)
-            table.add_row(name, *(cells if name != "seconds" or any(values) else ["?"] * len(cells)), budget)
-    console = stdout()
-    console.print(table)
-    time = "" if found.seconds is None else f", about {duration(found.seconds)}"
-    money = f", at most ${found.dollars:.2f}" if found.dollars else ""
-    few, many = (round(n) for n in (found.queries.expected, found.queries.most))
-    asked = f", {f'about {few} questions to the judge ({many} at most)' if few < many else f'{many} questions to the judge'}"
-    room = "" if found.memory is None else f", about {_bytes(found.memory)} of memory for {found.batch} at once"
-    console.print(
-        Text(f"{found.candidates} candidates{time}{asked if many else ''}{money}{room}. Nothing was run or written.")
-    )
-    need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
-    if not found.candidates and (lacking := need.over(spec.limit)):
-        wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
-        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))
-    return 0
-
-
-def _bytes(n: int) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(1, round(n / 1e6))} MB"
 
 
 def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import held_out, kept_section
+from fairlead.app import diverse_subset, held_out
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
@@ -64,7 +64,7 @@ def _values(view: View) -> dict[str, Any]:
         "state": state(view),
         "notes": _notes(view),
         "charts": _charts(view),
-        "kept": kept_section.section(view),
+        "kept": diverse_subset.section(view),
         "gallery": [_card(view, candidate, rank) for rank, candidate in enumerate(view.ranked[:GALLERY], 1)],
         "gallery_small": _gallery_words(len(view.ranked)),
         "watched": held_out.section(view),

@@ -100,7 +100,7 @@ class Result:
         `weight` is that of the reward in its deviations: 0 keeps the most different, a large one the best. `likeness` is
         clip, pixels, or an image encoder's folder or hub name.
         """
-        from fairlead.run.keeping import keep
+        from fairlead.run.diverse_subset import keep
 
         chosen, view = keep(self.folder, k, weight=weight, likeness=likeness), self._view()
         by_index = {c.index: c for c in view.candidates}

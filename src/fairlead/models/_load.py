@@ -1,4 +1,6 @@
-"""A diffusers pipeline from a hub name, a folder, a checkpoint file or a live object, and how a live one is given back."""
+"""A diffusers pipeline from a hub name, a folder, a checkpoint file or a live object, and how a live one is given
+back.
+"""
 
 from __future__ import annotations
 

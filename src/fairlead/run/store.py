@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import math
 import os
 import re
 import shutil
@@ -21,15 +20,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.run import rows
+from fairlead.run.files import as_json as as_json
+from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
 from fairlead.run.spec import Spec
-from fairlead.run.sqlite_errors import file_error, sqlite_errors
+from fairlead.run.sqlite_errors import sqlite_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -388,25 +389,6 @@ def _tensor(data: bytes | None) -> Tensor | None:
     return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
-def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
-    """The whole file or none of it, also when the disk is full or the process dies.
-
-    `durable` waits for the disk, for files that must survive a power cut; a candidate's picture is checked by its
-    digest when it is read instead, because waiting would cost more than rendering small ones.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as handle:
-            handle.write(data)
-            if durable:
-                handle.flush()
-                os.fsync(handle.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise file_error(path.parent, error) from error
-
-
 def is_vacant(folder: Path) -> bool:
     """True if a run may be made here: nothing is there, or only what a process left that was killed before its first row."""
     if not folder.is_dir():
@@ -528,16 +510,3 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
 
 def _stamps(*paths: Path) -> list[tuple[int, int] | None]:
     return [(p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else None for p in paths]
-
-
-def as_json(value: Any) -> str:
-    """One line of JSON without NaN and infinity, which JSON does not have."""
-
-    def clean(v: Any) -> Any:
-        if isinstance(v, float) and not math.isfinite(v):
-            return None
-        if isinstance(v, Mapping):
-            return {k: clean(x) for k, x in v.items()}
-        return [clean(x) for x in v] if isinstance(v, list | tuple) else v
-
-    return json.dumps(clean(value), ensure_ascii=False, allow_nan=False)

@@ -43,7 +43,8 @@ class Anchor:
     """A penalty on leaving the start: weight * mean((x - start)^2), taken off the reward a search sees."""
 
     def __init__(self, start: Tensor, weight: float) -> None:
-        self._start, self._weight = start, weight
+        self._start = start
+        self._weight = weight
 
     def value(self, told: Feedback) -> float:
         """The reward less the penalty, minus infinity where it failed."""
@@ -79,7 +80,8 @@ class Population(Generations):
         if not self._size:
             raise FairleadError(f"{name}.population is {population!r}: give a whole number of at least 2.")
         self._last = whole(f"{name}.generations", generations)
-        self._key, self._rollout = key, key.fold("candidate", 0)
+        self._key = key
+        self._rollout = key.fold("candidate", 0)
         self._start = space.draw(self._rollout)
         if len(self._start) < 2:
             raise FairleadError(
@@ -121,7 +123,8 @@ class Population(Generations):
             self.shrink()
             return
         self.update([f.proposal.x for f in told], values)
-        self._age, self._failed = self._age + 1, 0
+        self._age = self._age + 1
+        self._failed = 0
 
 
 def ranked(values: Sequence[float]) -> list[int]:

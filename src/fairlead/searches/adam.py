@@ -20,11 +20,24 @@ from fairlead.searches._population import PATIENCE, Anchor, not_negative, positi
 
 
 class Adam(Generations):
-    """One point a round from the plain one, by at most about `rate` per coordinate, in the space's units.
+    """Moves one point up the gradient of the reward, once per round, starting from the plain sample.
 
-    `clip` bounds the norm of the gradient, `decay` shrinks the point (the shift, in `embedding`), `penalty` * mean square of
-    the shift is taken off the reward. A reward or gradient that is not finite sends it back to the last good point with
-    half the rate; three in a row end the search. Needs a differentiable reward. A picture costs its evaluations twice.
+    Needs a differentiable reward. A picture costs its evaluations twice, because steps are computed again on the
+    way back. If a reward or gradient is not finite, the search returns to the last good point with half the rate;
+    after three failures in a row it ends.
+
+    Settings:
+        rate (number > 0, default 0.01): step size per coordinate, in units of the space.
+        beta1 (number in [0, 1), default 0.9): decay of the mean of gradients. Kingma and Ba 2015.
+        beta2 (number in [0, 1), default 0.999): decay of the mean of squared gradients. Kingma and Ba 2015.
+        eps (number >= 0, default 1e-08): added to the root of the second moment. Kingma and Ba 2015.
+        decay (number >= 0, default 0.0): decoupled weight decay; shrinks the point, in the space `embedding` the
+            shift. Loshchilov and Hutter 2019.
+        clip (number > 0 or None, default None): largest norm of the gradient; None does not clip.
+        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
+            the reward.
+        iterations (whole number >= 1 or None, default None): how many rounds to run; None runs until the budget
+            ends.
     """
 
     wants_gradient = True
@@ -43,11 +56,13 @@ class Adam(Generations):
         iterations: int | None = None,
     ) -> None:
         super().__init__()
-        self._rate, self._eps = positive("adam.rate", rate), not_negative("adam.eps", eps)
+        self._rate = positive("adam.rate", rate)
+        self._eps = not_negative("adam.eps", eps)
         for name, beta in (("beta1", beta1), ("beta2", beta2)):
             if not 0 <= beta < 1:
                 raise FairleadError(f"adam.{name} is {beta!r}: give a number from 0 up to but not 1.")
-        self._betas, self._decay = (beta1, beta2), not_negative("adam.decay", decay)
+        self._betas = (beta1, beta2)
+        self._decay = not_negative("adam.decay", decay)
         self._clip = None if clip is None else positive("adam.clip", clip)
         self._last = whole("adam.iterations", iterations)
         self._rollout = key.fold("candidate", 0)
@@ -69,10 +84,12 @@ class Adam(Generations):
         self._age += 1
         gradient = self._anchor.gradient(generation[0])
         if gradient is None:
-            self._failed, self._rate = self._failed + 1, self._rate / 2
+            self._failed = self._failed + 1
+            self._rate = self._rate / 2
             self._x = self._good if self._slope is None else self._stepped(self._good)
             return
-        self._failed, self._good = 0, self._x
+        self._failed = 0
+        self._good = self._x
         if self._clip is not None:
             gradient = gradient * min(1.0, self._clip / max(float(gradient.norm()), 1e-30))
         b1, b2 = self._betas

@@ -34,7 +34,9 @@ def angular_chart(u: Tensor) -> Tensor:
 
 
 def mix(weights: Tensor, seeds: Tensor) -> Tensor:
-    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without looking."""
+    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without
+    looking.
+    """
     out: Tensor = weights.double() @ seeds.double()
     return out.float()
 
@@ -60,12 +62,19 @@ def _promise(model: Any, w: Tensor, y: Tensor, choices: Tensor) -> Tensor:
 
 
 class BayesOpt(Generations):
-    """A Gaussian process over unit weight vectors of `seeds` noises proposes `batch` points at a time.
+    """A Gaussian process over mixtures of a few noises proposes `batch` points at a time.
 
-    `weights` "signed" searches the whole sphere, "positive" its non-negative part. The first `init` pictures (left
-    out: twice the seeds) are the seeds themselves and random mixtures; below about four times `seeds` pictures this
-    is random search. All proposals share one rollout key. The process has a Matern-5/2 kernel with one length per
-    seed on normal scores of the rewards; failed pictures are left out of it. If it cannot be fitted, the batch is random.
+    The process has a Matern-5/2 kernel with one length per seed, on normal scores of the rewards. Failed pictures
+    are left out of it. If it cannot be fitted, the batch is random. Below about four times `seeds` pictures this is
+    random search. All proposals share one rollout key.
+
+    Settings:
+        seeds (whole number >= 2, default 16): noises that are mixed, K.
+        batch (whole number >= 1, default 4): points proposed at a time.
+        init (whole number >= seeds or None, default None): first pictures, the seeds themselves and random
+            mixtures; None is twice the seeds.
+        weights (signed or positive, default 'signed'): searches the whole sphere of weights or its non-negative
+            part.
     """
 
     def __init__(

@@ -19,11 +19,17 @@ from fairlead.core.search import Feedback, Generations, Proposal, Space, best_fi
 
 
 class Evolution(Generations):
-    """Elites survive with their cached reward, the rest of the population is children of tournament winners.
+    """Elites keep their place and their reward; the rest of a population are children of tournament winners.
 
-    A child is sqrt(1 - mutation^2) parent + mutation noise, standard normal again if the parent is. Costs
-    `population` pictures for the first generation, which is best_of's first candidates, and `population - elites`
-    for every other. `mutation` in (0, 1], `tournament` at least 1. All proposals share one rollout key.
+    A child is sqrt(1 - mutation^2) * parent + mutation * noise, which is standard normal if the parent is. The
+    first generation costs `population` pictures and is best_of's first candidates. Every later one costs
+    `population - elites` pictures. All proposals share one rollout key.
+
+    Settings:
+        population (whole number >= 2, default 10): pictures in a generation. He et al. 2025.
+        elites (whole number in [1, population), default 3): how many of the best survive unchanged. He et al. 2025.
+        mutation (number in (0, 1], default 0.2): share of fresh noise in a child. He et al. 2025.
+        tournament (whole number >= 1, default 2): how many are drawn to choose a parent from. Our choice.
     """
 
     def __init__(
@@ -38,8 +44,13 @@ class Evolution(Generations):
             raise FairleadError(f"evolution.mutation is {mutation!r}: give a number above 0, at most 1.")
         if not isinstance(tournament, int) or tournament < 1:
             raise FairleadError(f"evolution.tournament is {tournament!r}: give a whole number of at least 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._size, self._elites, self._beta, self._tournament = population, elites, mutation, tournament
+        self._space = space
+        self._key = key
+        self._rollout = key.fold("candidate", 0)
+        self._size = population
+        self._elites = elites
+        self._beta = mutation
+        self._tournament = tournament
         self._people: list[Feedback] = []
         self._age = 0
 

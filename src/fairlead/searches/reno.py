@@ -1,7 +1,8 @@
 """ReNO: reward-based noise optimisation for one-step models (Eyring et al. 2024, arXiv 2406.04312).
 
-Gradient ascent with Nesterov momentum on the initial noise, gradient clipped hard, and a regulariser that keeps the norm where
-that of normal noise is: the negative logarithm of the density of its norm, |z|^2/2 - (d-1) ln |z|, least at sqrt(d-1).
+Gradient ascent with Nesterov momentum on the initial noise, gradient clipped hard, and a regulariser that keeps the
+norm where that of normal noise is: the negative logarithm of the density of its norm, |z|^2/2 - (d-1) ln |z|, least
+at sqrt(d-1).
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from fairlead.searches._population import Anchor, not_negative, positive, whole
 
 
 class Reno(Generations):
-    """Steps of at most `rate` * `clip` each, before momentum, on the noise of the plain sample; 50 of them in the paper.
+    """Gradient ascent with Nesterov momentum on the noise of the plain sample, with its norm regularised.
 
-    The paper's constants are for 16,384 numbers and its own sum of rewards, of which it takes the best picture by the
-    reward alone, as any run here does. In `product` the shift of the embedding moves too, without the regulariser. Needs
-    a differentiable reward. After a reward or gradient that is not finite it ends. A picture costs its evaluations twice.
+    The constants of the paper are for 16,384 numbers and its own sum of rewards. As in the paper, the best picture
+    is chosen by the reward alone. In the space `product` the shift of the embedding moves too, without the
+    regulariser. Needs a differentiable reward. The search ends after a reward or gradient that is not finite. A
+    picture costs its evaluations twice.
+
+    Settings:
+        rate (number > 0, default 5.0): step size; a step is at most rate * clip before momentum. Eyring et al.
+            2024.
+        momentum (number in [0, 1), default 0.9): Nesterov momentum. Eyring et al. 2024.
+        clip (number > 0, default 0.1): largest norm of the gradient. Eyring et al. 2024.
+        regularisation (number >= 0, default 0.01): weight of the negative log density of the norm of the noise.
+            Eyring et al. 2024.
+        iterations (whole number >= 1 or None, default 50): how many steps to take; None runs until the budget ends.
+            Eyring et al. 2024.
     """
 
     wants_gradient = True
@@ -37,10 +49,12 @@ class Reno(Generations):
         iterations: int | None = 50,
     ) -> None:
         super().__init__()
-        self._rate, self._clip = positive("reno.rate", rate), positive("reno.clip", clip)
+        self._rate = positive("reno.rate", rate)
+        self._clip = positive("reno.clip", clip)
         if not 0 <= momentum < 1:
             raise FairleadError(f"reno.momentum is {momentum!r}: give a number from 0 up to but not 1.")
-        self._momentum, self._weight = momentum, not_negative("reno.regularisation", regularisation)
+        self._momentum = momentum
+        self._weight = not_negative("reno.regularisation", regularisation)
         self._left = whole("reno.iterations", iterations)
         self._rollout = key.fold("candidate", 0)
         start = space.draw(self._rollout)

@@ -27,14 +27,27 @@ class _Region:
 
 
 class TrustRegion(Generations):
-    """Boxes around the best points seen, grown after successes and shrunk after failures.
+    """Samples boxes around the best points so far; a box grows after successes and shrinks after failures.
 
-    `warmup` draws from the prior, then rounds of `batch` points shared by `regions` boxes. A box moves a random subset
-    of the coordinates (each with one probability drawn from 0.1 to 0.9 per point) by a uniform offset in a cube of
-    side `length`, in standard deviations of the noise; three rounds without a new best of its own divide the side by
-    `factor`, three with one multiply it, within `shortest` and `longest`. After every round all boxes are put on the
-    best points of the whole history. Accepted moves let the norm grow by 1 + p length^2 / 12; `renorm` keeps the
-    centre's norm. Without a fixed noise-to-picture map it is no better than random search.
+    First come `warmup` draws from the prior, then rounds of `batch` points shared by the boxes. A point moves a
+    random subset of the coordinates (each with one probability, drawn from [0.1, 0.9] per point) by a uniform
+    offset in a cube of side `length`. After every round the boxes are put on the best points of the whole history.
+    Accepted moves let the norm grow by 1 + p length^2 / 12. Without a fixed map from noise to picture the search is
+    no better than random search.
+
+    Settings:
+        warmup (whole number >= 1, default 20): draws from the prior before the first box. Published: a fifth of the
+            evaluations.
+        batch (whole number >= 1, default 20): points in a round, over all boxes.
+        regions (whole number >= 1, default 15): boxes; at most `batch` of them are used.
+        length (number in [shortest, longest], default 0.8): first side of a box, in standard deviations of the
+            noise.
+        shortest (number > 0, default 0.05): smallest side of a box; a box that shrinks below it starts again at
+            `length`.
+        longest (number >= length, default 2.4): largest side of a box.
+        factor (number > 1, default 1.5): a side is multiplied or divided by this.
+        patience (whole number >= 1, default 3): successes or failures in a row after which a side changes.
+        renorm (true or false, default False): a point keeps the norm of the centre of its box. Ours.
     """
 
     def __init__(
@@ -62,9 +75,16 @@ class TrustRegion(Generations):
             )
         if not factor > 1:
             raise FairleadError(f"trust_region.factor is {factor!r}: give a number above 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._warmup, self._batch, self._renorm, self._factor = warmup, batch, renorm, factor
-        self._start, self._range, self._patience = length, (shortest, longest), patience
+        self._space = space
+        self._key = key
+        self._rollout = key.fold("candidate", 0)
+        self._warmup = warmup
+        self._batch = batch
+        self._renorm = renorm
+        self._factor = factor
+        self._start = length
+        self._range = (shortest, longest)
+        self._patience = patience
         self._regions = [_Region(length) for _ in range(min(regions, batch))]
         self._best: list[Feedback] = []
         self._round = 0
@@ -111,7 +131,8 @@ class TrustRegion(Generations):
         shortest, longest = self._range
         region.wins, region.losses = (region.wins + 1, 0) if success else (0, region.losses + 1)
         if region.wins == self._patience:
-            region.length, region.wins = min(region.length * self._factor, longest), 0
+            region.length = min(region.length * self._factor, longest)
+            region.wins = 0
         elif region.losses == self._patience:
             tight = region.length <= shortest
             region.length = self._start if tight else max(region.length / self._factor, shortest)

@@ -1,9 +1,10 @@
-"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the reward.
+"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the
+reward.
 
-At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the best
-first-order move within a ball of radius rho around the original (its constraint). Between updates the last one is kept.
-Inferred from the abstract, summaries and the rho and frequency others quote: its text was not at hand; that the gradient
-is taken at the original embedding, and that pooled vectors and the negative prompt stay, is ours.
+At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the
+best first-order move within a ball of radius rho around the original (its constraint). Between updates the last one
+is kept. Inferred from the abstract, summaries and the rho and frequency others quote: its text was not at hand; that
+the gradient is taken at the original embedding, and that pooled vectors and the negative prompt stay, is ours.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from fairlead.core.steering import Steering, Step
 
 @dataclass(frozen=True)
 class AdaptiveEmbedding(Steering):
-    """At every `every`-th step the tokens of every sample move by `rho` up the reward's gradient, from where they began.
+    """Moves the prompt embedding of every sample up the gradient of the reward, along the trajectory.
 
-    `rho` is a Frobenius norm over all tokens (0.1 for SD 1.5, 2 for SDXL); left out, 2 % of the norm of the prompt's own
-    embedding. An update costs one backward pass, the two forward passes of which one is repeated for it, one decode and
-    one score. `rho=0` switches it off.
+    An update costs one backward pass, two forward passes (one of them repeats the other for the gradient), one
+    decode and one score.
+
+    Settings:
+        rho (number >= 0 or None, default None): radius of the move, a Frobenius norm over all tokens; None is 2 %
+            of the norm of the prompt's embedding, 0 switches the method off. Published: 0.1 for SD 1.5, 2 for SDXL.
+        every (whole number >= 1, default 2): an update happens at every `every`-th step; between updates the last
+            embedding is kept.
     """
 
     rho: float | None = None

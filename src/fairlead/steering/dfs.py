@@ -1,4 +1,5 @@
-"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and retries.
+"""Depth-first search over paths (Zhang et al. 2025, arXiv 2505.23614): a sample that scores badly goes back and
+retries.
 
 Chosen among the follow-ups because it generalises search over paths, whose fixed rounds cost the same for easy and
 hard prompts: here re-noising happens only where the score asks for it. From the paper, as summarised by others (its
@@ -25,13 +26,20 @@ CURVE = 100
 
 @dataclass(frozen=True)
 class DepthFirst(Steering):
-    """Backtracking by the score of the clean prediction, each sample for itself.
+    """Goes back and tries again where the score of the clean prediction is too low, each sample for itself.
 
-    At the first grid level at or below each of `at` (flow times in (0, 1)) the prediction is scored. While it is not
-    above `threshold`, the sample is re-noised by `jump` in flow time and solved back in `moves` evaluations (left out:
-    the run's steps times `jump`), at most `retries` times over the whole trajectory; what one level does not use, the
-    next may. At most steps + retries*(moves + 1) evaluations and len(at) + retries scores a sample: the price; what
-    is not needed stays in the budget. `retries=0` switches it off.
+    At the first level of the grid at or below each of `at` the prediction is scored. Retries that one level does
+    not use are left for the next. The price is the most that can happen: steps + retries * (moves + 1) evaluations
+    and len(at) + retries scores of one sample. What is not needed stays in the budget.
+
+    Settings:
+        at (numbers in (0, 1), default (0.5, 0.25)): flow times at which the prediction is scored.
+        jump (number in (0, 1), default 0.25): how far a sample is noised again, in flow time.
+        retries (whole number >= 0, default 4): retries over the whole trajectory; 0 switches the method off.
+        threshold (number or None, default None): score that must be exceeded, on the scale of the reward; None is
+            the first score at that level. Ours: None.
+        moves (whole number >= 1 or None, default None): evaluations of the way back; None is the run's steps times
+            `jump`.
     """
 
     at: tuple[float, ...] = (0.5, 0.25)

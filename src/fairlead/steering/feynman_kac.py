@@ -1,10 +1,11 @@
 """Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848): particles resampled by potentials of their rewards.
 
-The clean prediction of every particle is scored at some steps; log-weights grow by the potential and particles are drawn
-again by them when their effective number falls. `difference`: tilt*(r_t - r_before); `max`: tilt times the best so far;
-`add`: tilt times the sum so far; `current`: tilt*r_t. With the last step among `at` the product of all potentials is
-corrected to exp(tilt*r(x0)), so that the tilted distribution is the target of each. Weights are kept between resamplings
-and drawn systematically. In a chain after lidar the prediction scored is the guided one, not corrected for, as published.
+The clean prediction of every particle is scored at some steps; log-weights grow by the potential and particles are
+drawn again by them when their effective number falls. `difference`: tilt*(r_t - r_before); `max`: tilt times the best
+so far; `add`: tilt times the sum so far; `current`: tilt*r_t. With the last step among `at` the product of all
+potentials is corrected to exp(tilt*r(x0)), so that the tilted distribution is the target of each. Weights are kept
+between resamplings and drawn systematically. In a chain after lidar the prediction scored is the guided one, not
+corrected for, as published.
 """
 
 from __future__ import annotations
@@ -24,12 +25,20 @@ LEAST = -1e30
 
 @dataclass(frozen=True)
 class FeynmanKac(Steering):
-    """The particles are the run's --group. `tilt` is the inverse temperature (10 with ImageReward).
+    """Resamples the particles of a group by potentials of their rewards; the particles are the run's --group.
 
-    `at` are shares of the run's steps at whose end is weighed (0.2 of 100 steps: after the 20th; 1 is the finished
-    picture). Resampled where the effective sample size is at most `threshold` times the particles: 1 always. Its smallest
-    value is recorded with every candidate as `feynman_kac ess`. Needs a sampler with noise, or copies stay copies. Costs
-    no evaluation, len(at) decodes and scores a particle. `tilt=0` switches it off.
+    The smallest effective sample size is recorded with every candidate as `feynman_kac ess`. Needs a sampler with
+    noise, or copies stay copies. Costs no evaluation, but len(at) decodes and scores of every particle.
+
+    Settings:
+        tilt (number >= 0, default 10.0): inverse temperature of the reward, lambda; 0 switches the method off.
+            Singhal et al. 2025: 10 with ImageReward.
+        potential (difference, max, add or current, default 'difference'): how rewards become weights. Singhal et
+            al. 2025.
+        at (numbers in (0, 1], default (0.2, 0.4, 0.6, 0.8)): shares of the run's steps after which particles are
+            weighed; 1 is the finished picture.
+        threshold (number in (0, 1], default 0.5): particles are drawn again when the effective sample size is at
+            most this share of them; 1 always.
     """
 
     tilt: float = 10.0

@@ -1,12 +1,13 @@
-"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no backpropagation.
+"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no
+backpropagation.
 
 With the bank x_i, rewards r_i and the kernel's logits l_i(x) = -|x - alpha x_i|^2 / (2 sigma^2), every clean prediction
 moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (Theorem 3.3): the gradient of the expected
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
-Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is asked for;
-the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not released: FLUX's
-published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is
+asked for; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not
+released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations
@@ -38,16 +39,28 @@ SAMPLERS: dict[str, Sampler] = {
 
 @dataclass(frozen=True)
 class Lidar(Steering):
-    """A bank of `n` samples of `steps` steps is drawn and scored once per prompt; all pictures are guided by it.
+    """Draws and scores a bank of samples once per prompt, and guides all pictures by it.
 
-    Left out: n 16, steps 4, tilt 5000, until 0.364 (the paper's range), standardise on. `model` draws the bank: a distilled
-    sibling, its schedule and sampler its own; left out, the run's model by DPM-Solver++ (`sampler`). `tilt` is the
-    reward's inverse temperature, per standard deviation of the bank's rewards if `standardise`; `scale` 1 is the exact
-    tilt, larger ones extrapolate; left out, it is chosen so that the strongest step has dose 1.2. Guided while the flow
-    time sigma/(alpha + sigma) is above `until`. `preset` "sd15", "sdxl" or "flux" fills in the published values. `run` is
-    the directory of an earlier run of the same prompt and model, whose bank is scored again and not drawn. Costs n*steps
-    evaluations, n decodes and n scores per prompt, and no evaluation per picture. `scale=0`, `tilt=0` or `n=1` is the
-    plain sampler.
+    A bank costs n * steps evaluations, n decodes and n scores per prompt; guidance costs no evaluation per picture.
+    `n=1` and `tilt=0` are the plain sampler.
+
+    Settings:
+        n (whole number >= 1 or None, default None): samples in the bank; None is 16.
+        steps (whole number >= 1 or None, default None): steps of a bank sample; None is 4.
+        scale (number >= 0 or None, default None): strength of the guidance; 1 is the exact tilt, larger values
+            extrapolate, 0 switches the method off; None gives the strongest step the dose 1.2. Ours: None.
+        tilt (number >= 0 or None, default None): inverse temperature of the reward; None is 5000. Kim et al. 2026.
+        until (number in (0, 1] or None, default None): flow time down to which steps are guided; None is 0.364, the
+            range of the paper.
+        standardise (true, false or None, default None): `tilt` is per standard deviation of the bank's rewards;
+            None is true. Ours.
+        model (name of a model or None, default None): distilled sibling that draws the bank with its own schedule
+            and sampler; None is the run's model.
+        sampler (euler, heun, dpmpp_2m, ancestral, consistency or None, default None): sampler of the bank; None is
+            dpmpp_2m, or the sibling's own.
+        preset (sd15, sdxl, flux or None, default None): published values for what is not set. Kim et al. 2026.
+        run (folder or None, default None): an earlier run of the same prompt and model, whose bank is scored again
+            and not drawn.
     """
 
     n: int | None = None

@@ -38,14 +38,24 @@ def levels(sigma: float, delta_f: float, delta_b: float, highest: float = 1.0) -
 
 @dataclass(frozen=True)
 class Paths(Steering):
-    """N samples of a group, each re-noised `children` times a round, the best N survive; N is the run's --group.
+    """Noises every sample of a group again in several ways per round; the best of all survive.
 
-    0 < delta_f < delta_b, 0 < sigma, sigma + delta_f < 1, all in flow time. `moves` is the number of evaluations of
-    one way down; left out, the share of the run's steps that its interval has in the model's schedule. `keep` "group"
-    takes the best of the whole group, "parent" the best child of each sample. Per group it costs
-    N n0 + R N M L + (R - 1) N M evaluations (n0 down to sigma, R rounds, L moves) and R N M scores: predictions are
-    scored, except in the last round, which ends at 0. Children are made one of each sample at a time, which needs no
-    more memory than sampling. Moves are first order whatever the sampler; `children=0` switches it off.
+    N is the run's --group. Per group it costs N n0 + R N M L + (R - 1) N M evaluations (n0 steps down to sigma, R
+    rounds, M children, L moves) and R N M scores. Predictions are scored, except in the last round, which ends at
+    0. Children are made one of each sample at a time, which needs no more memory than sampling. Moves are of first
+    order whatever the sampler is.
+
+    Settings:
+        sigma (number in (0, 1 - delta_f), default 0.11): flow time at which the rounds begin. Ma et al. 2025.
+        delta_f (number in (0, delta_b), default 0.78): how far a sample is noised again, in flow time. Ma et al.
+            2025.
+        delta_b (number > delta_f, default 0.81): how far it is solved back, in flow time. Ma et al. 2025.
+        children (whole number >= 0, default 4): ways in which each sample is continued, M; 0 switches the method
+            off. A setting of ours; the paper derives it from a budget.
+        moves (whole number >= 1 or None, default None): evaluations of one way down; None is the share of the run's
+            steps that lie in its interval.
+        keep (group or parent, default 'group'): `group` keeps the best of the whole group, `parent` the best child
+            of each sample.
     """
 
     sigma: float = 0.11

@@ -1,8 +1,10 @@
-"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al. 2023).
+"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al.
+2023).
 
 The score moves by scale * d r(D(x)) / dx, so the clean prediction by scale * sigma^2/alpha of it. Biased: D(x) is the
-mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number fit all
-rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is done.
+mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number
+fit all rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is
+done.
 """
 
 from __future__ import annotations
@@ -18,13 +20,21 @@ from fairlead.core.steering import Steering, Step
 
 @dataclass(frozen=True)
 class RewardGradient(Steering):
-    """At every `every`-th step while the flow time is in (`stop`, `start`], the prediction moves up the reward's gradient.
+    """Moves the clean prediction up the gradient of the reward.
 
-    `scale` is the published one (15 for SD 1.5, 3 for SDXL with ImageReward) unless `normalise`: then the shift has root
-    mean square scale*sigma whatever the reward's scale. `jacobian=False` leaves the network out of the gradient, as if
-    dD/dx were 1/alpha, at no backward pass. Costs one backward pass and the forward pass that it repeats, one decode and
-    one score per guided step. `scale=0` switches it off. A search with gradients takes the shift as given and pays the
-    prediction once more.
+    A guided step costs one backward pass and the forward pass that it repeats, one decode and one score. A search
+    with gradients takes the shift as given and pays for the prediction once more.
+
+    Settings:
+        scale (number >= 0, default 0.1): strength; with `normalise` the shift has root mean square scale * sigma,
+            without it the published formula holds (15 for SD 1.5, 3 for SDXL with ImageReward); 0 switches the
+            method off.
+        normalise (true or false, default True): makes one scale fit all rewards. Ours.
+        every (whole number >= 1, default 1): every n-th step is guided.
+        start (number in (stop, 1], default 1.0): flow time from which steps are guided.
+        stop (number in [0, start), default 0.0): flow time down to which steps are guided.
+        jacobian (true or false, default True): `false` leaves the network out of the gradient, as if dD/dx were
+            1/alpha, and costs no backward pass through it.
     """
 
     scale: float = 0.1

@@ -1,4 +1,5 @@
-"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025, 2502.00968).
+"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025,
+2502.00968).
 
 Every `block` steps each sample is continued in `children` ways with fresh noise; the one whose clean prediction scores
 best goes on. block=1 is SVDD with the posterior mean as its value; block=the number of steps would be best-of. The
@@ -24,10 +25,16 @@ LEAST = -1e30
 
 @dataclass(frozen=True)
 class ValueDecoding(Steering):
-    """`children` continuations over `block` steps, the best by the reward is kept; `temperature` > 0 draws by softmax.
+    """Continues every sample in several ways over a block of steps and keeps the best one.
 
-    Needs a sampler with noise. Costs children*steps evaluations a sample, less what the last step needs not, and
-    ceil(steps/block)*children decodes and scores. Blocks walk the model's own levels. `children=1` switches it off.
+    Needs a sampler with noise. Costs children * steps evaluations of one sample, less what the last step does not
+    need, and ceil(steps / block) * children decodes and scores. Blocks walk the model's own levels.
+
+    Settings:
+        children (whole number >= 1, default 4): ways in which a sample is continued; 1 switches the method off.
+        block (whole number >= 1, default 1): steps between choices; 1 is SVDD, larger values are CoDe.
+        temperature (number >= 0, default 0.0): 0 keeps the best child; above 0 a child is drawn by the softmax of
+            score / temperature.
     """
 
     children: int = 4

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fairlead.app.console import say
-from fairlead.app.kept_section import mean_reward, read, stale
+from fairlead.app.diverse_subset import mean_reward, read, stale
 from fairlead.app.report import write_report
 from fairlead.app.words import number
 from fairlead.run.view import View
@@ -30,17 +30,17 @@ def keep(
     ] = None,
 ) -> int:
     """Choose K pictures of a run that are good and different. Nothing is rendered."""
-    from fairlead.run.keeping import keep as choose
+    from fairlead.run.diverse_subset import keep as choose
 
     chosen = choose(run, k, weight=weight, likeness=likeness)
     print(" ".join(map(str, chosen)))
-    told(run)
+    say_what_was_kept(run)
     say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
     return 0
 
 
-def told(folder: Path) -> None:
-    """One line on stderr."""
+def say_what_was_kept(folder: Path) -> None:
+    """One line on stderr about the pictures that were kept, if any were."""
     if (found := read(folder)) is not None:
         if old := stale(View.read(folder), found):
             say(old)

@@ -13,7 +13,7 @@ from fairlead.app.report import write_report
 from fairlead.app.result import Result
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine
-from fairlead.run.keeping import keep
+from fairlead.run.diverse_subset import keep
 from fairlead.testing.runs import small_spec
 
 

@@ -1,0 +1,110 @@
+"""What `price` and `run --dry-run` print."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from fairlead.app.console import print_json, quiet, stdout
+from fairlead.app.words import count, duration
+from fairlead.core.cost import UNITS, Cost
+from fairlead.run.spec import Spec
+
+if TYPE_CHECKING:
+    from fairlead.run.price import Price
+
+TITLES = {
+    "candidate": "one candidate",
+    "baseline": "its own baseline",
+    "once": "once, to prepare",
+    "finals": "drafts again",
+}
+
+
+def show_price(spec: Spec, as_json: bool) -> int:
+    """What a run would cost, as a table or as JSON."""
+    from fairlead.run.price import price
+
+    with quiet(as_json):
+        found = price(spec)
+    parts = {
+        "candidate": found.cost_per_candidate,
+        "baseline": found.baseline,
+        "once": found.setup_cost,
+        "finals": found.finals,
+        "total": found.total,
+    }
+    if as_json:
+        _print_object(spec, found, parts)
+        return 0
+    console = stdout()
+    console.print(_table(spec, parts))
+    console.print(Text(_sentence(found)))
+    need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
+    if not found.candidates and (lacking := need.over(spec.limit)):
+        wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
+        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))
+    return 0
+
+
+def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
+    print_json(
+        {
+            "candidates": found.candidates,
+            **{name: cost.as_dict() for name, cost in parts.items()},
+            "budget": dict(spec.budget),
+            "questions_expected": found.queries.expected,
+            "questions_at_most": found.queries.most,
+            "dollars_at_most": found.dollars,
+            "seconds": found.seconds,
+            "memory_bytes": found.memory,
+            "batch": found.batch,
+        }
+    )
+
+
+def _table(spec: Spec, parts: dict[str, Cost]) -> Table:
+    """A row for each resource that is spent or limited; a column for each part that costs something."""
+    always = ("candidate", "total")
+    shown = {name: cost for name, cost in parts.items() if name in always or any(asdict(cost).values())}
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("")
+    for name in shown:
+        table.add_column(TITLES.get(name, name), justify="right")
+    table.add_column("budget", justify="right")
+    limits = spec.limit.limits()
+    for name in UNITS:
+        values = [getattr(cost, name) for cost in shown.values()]
+        if not any(values) and name not in limits:
+            continue
+        known = name != "seconds" or any(values)
+        cells = [_amount(name, value) if known else "?" for value in values]
+        table.add_row(name, *cells, _amount(name, limits[name]) if name in limits else "")
+    return table
+
+
+def _sentence(found: Price) -> str:
+    clauses = [f"{found.candidates} candidates"]
+    if found.seconds is not None:
+        clauses.append(f"about {duration(found.seconds)}")
+    expected, most = round(found.queries.expected), round(found.queries.most)
+    if most and expected < most:
+        clauses.append(f"about {expected} questions to the judge ({most} at most)")
+    elif most:
+        clauses.append(f"{most} questions to the judge")
+    if found.dollars:
+        clauses.append(f"at most ${found.dollars:.2f}")
+    if found.memory is not None:
+        clauses.append(f"about {_bytes(found.memory)} of memory for {found.batch} at once")
+    return f"{', '.join(clauses)}. Nothing was run or written."
+
+
+def _amount(name: str, value: float) -> str:
+    return duration(value) if name == "seconds" else count(value)
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{max(1, round(n / 1e6))} MB"
