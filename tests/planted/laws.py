@@ -73,3 +73,8 @@ def price_of_a_full_rollout() -> None:
     from test_demon import scoring_moves, test_cost_is_the_formula_and_the_price
 
     test_cost_is_the_formula_and_the_price({}, lambda beta: 2 * scoring_moves(beta, 20))
+
+
+def a_budget_without_an_end() -> None:
+    with pytest.raises(FairleadError, match="would never end"):
+        Local(small_spec(budget={"backwards": 1.0})).check_budget()

@@ -36,17 +36,17 @@ def stopped(tmp_path: Path) -> Path:
 # two processes
 
 
-def test_a_refused_run_leaves_the_folder_of_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_run_leaves_the_folder_of_another_process(tmp_path: Path) -> None:
     """Two processes choose one folder; the second is refused at its start, when the first has recorded nothing yet."""
     folder = tmp_path / "run"
-    made = Store.create(folder, small_spec(), {}, "now")  # the first process, a moment ago
-    made.close()
-    (folder / store.LOCK).write_text("another process")
-    monkeypatch.setattr(cli, "refuse_existing", lambda folder: None)
-    line = ["run", "a dog", "--model", "mixture", "--reward", "brightness", "--budget", "nfe=1", "--out", str(folder)]
-    assert cli.main(line) in (2, 3)
-    with pytest.raises(FairleadError), running.reported(folder):
+
+    def refused() -> None:
+        Store.create(folder, small_spec(), {}, "now").close()  # the first process, a moment before
+        (folder / store.LOCK).write_text("another process")
         raise FairleadError("refused")
+
+    with pytest.raises(FairleadError), running.reported(folder):
+        refused()
     assert Store.open(folder).spec == small_spec()
 
 

@@ -26,6 +26,7 @@ from fairlead.app.runs_page import write_runs_page
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
+from fairlead.run.formula import is_text
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
@@ -264,6 +265,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
+        for word in argv:
+            if not is_text(word):
+                raise FairleadError(f"{word!a:.80} is not valid text: type it again.")
         code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:

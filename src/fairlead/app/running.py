@@ -48,6 +48,7 @@ def warn(spec: Spec) -> None:
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
     """Whatever ends a run, its folder gets a report of what there is, and no folder stays where nothing was found."""
+    new = not folder.exists()
     try:
         yield
     except BaseException as error:
@@ -55,7 +56,7 @@ def reported(folder: Path) -> Iterator[None]:
         if kept:
             with contextlib.suppress(FairleadError):
                 refused = isinstance(error, FairleadError) and not isinstance(error, StoreError)
-                if not (refused and discard(folder)):
+                if not (new and refused and discard(folder)):
                     write_report(folder)
         if isinstance(error, KeyboardInterrupt):
             onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."

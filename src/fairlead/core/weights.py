@@ -8,12 +8,12 @@ from fairlead.core.errors import FairleadError
 
 
 def pretrained(what: str, kind: Any, source: Any, **words: Any) -> Any:
-    """`kind.from_pretrained(source)`. Transformers fills what is missing with random numbers; scores would be random too."""
+    """`kind.from_pretrained(source)`. Transformers fills what is missing with random numbers."""
     network, found = kind.from_pretrained(source, output_loading_info=True, **words)
     lost = sorted(str(name) for name in found.get("missing_keys", ()))
     if lost:
         raise FairleadError(
-            f"{what}: {str(source)!r} is a checkpoint of another model or a part of one: {len(lost)} tensors are missing, "
-            f"for example {lost[0]!r}. Use a complete one."
+            f"{what}: {str(source)!r} is a checkpoint of another model or a part of one: {len(lost)} tensors are "
+            f"missing, for example {lost[0]!r}. Use a complete one."
         )
     return network

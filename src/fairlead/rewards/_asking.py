@@ -215,8 +215,8 @@ class Client:
             raise RewardError(f"{self._where} does not accept the question ({why}): check judge.model and mode.")
         if 300 <= answer.status < 400:
             raise RewardError(
-                f"{self._where} redirects to another address ({answer.headers.get('Location', '')!r:.80}), and pictures "
-                "go only where you say: set judge.base_url to the right one."
+                f"{self._where} redirects to another address ({answer.headers.get('Location', '')!r:.80}), and "
+                "pictures go only where you say: set judge.base_url to the right one."
             )
         kept = "" if self._sends_key else " (the key was not sent to a server that a stored run names: see --trust)"
         raise RewardError(f"{self._where} answers {why}{kept}: check judge.model, base_url and OPENAI_API_KEY.")

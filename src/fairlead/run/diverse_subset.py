@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fairlead.core.diverse import kernel, pick, standard, vendi
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import models, registry, scoring
 from fairlead.run.records import Candidate
 from fairlead.run.store import Store, write_atomically
@@ -86,8 +87,15 @@ def _features(folder: Path, chosen: Sequence[Candidate], likeness: str) -> Tenso
     out = []
     for start in range(0, len(chosen), scoring.BATCH):
         some = chosen[start : start + scoring.BATCH]
-        out.append(encode(torch.stack([scoring.load(folder / c.image)[0] for c in some])))
+        out.append(encode(torch.stack([_pixels(folder / c.image) for c in some])))
     return torch.cat(out)
+
+
+def _pixels(path: Path) -> Tensor:
+    try:
+        return scoring.load(path)[0]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise StoreError(f"{path} cannot be read ({str(error):.80}): restore it, or start the run again.") from error
 
 
 def _point(weight: float | None, chosen: Sequence[int], rewards: Tensor, likes: Tensor) -> dict[str, Any]:

@@ -60,6 +60,7 @@ def start(
         if isinstance(leaf, PaidReward):
             leaf.ready()
     loop = SearchLoop(spec, executor, clock)
+    executor.check_budget()
     loop.check_affordable()
     make_search(spec, executor.space)  # wrong settings are refused before anything is written
     versions = machine.versions()
@@ -99,11 +100,13 @@ def resume(
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
                 asked = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
                 raise FairleadError(f"Budget {asked} is below what {folder} has spent: give a larger one.")
-            store.extend(spec)
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
             executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        if budget is not None:
+            executor.check_budget()
+            store.extend(spec)
         store.set_status(RunStatus.RUNNING)
         SearchLoop(spec, executor, clock, person).run(store, stop)
     return store

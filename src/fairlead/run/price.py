@@ -50,10 +50,12 @@ class Price:
 def price(spec: Spec) -> Price:
     """What `spec` will spend. Loads the model for its sizes and its text encoder, and runs no network.
 
-    The search is asked, and told nothing but zeros, until it or the budget ends, for at most `LOOKAHEAD` candidates.
+    The search is asked, and told nothing but zeros, until it or the budget ends, for at most `LOOKAHEAD` candidates;
+    a search that still asks then is taken to go on to the end of the budget.
     """
     models.check(spec)
     executor = Local(spec)
+    executor.check_budget()
     setup = executor.setup
     spec = setup.spec
     need = footprint(setup)
@@ -64,6 +66,11 @@ def price(spec: Spec) -> Price:
     ledger.settle(Cost(), setup_cost + baseline)
     groups = _affordable_groups(setup, ledger, each)
     candidates = sum(groups)
+    if candidates >= LOOKAHEAD:  # the search goes on as long as the budget does
+        further = ledger.affordable(each)
+        further -= further % spec.group
+        ledger.settle(Cost(), each * further)
+        candidates += further
     again = sum(sorted(groups)[-spec.finals :]) if spec.draft else 0
     finals = full * again
     ledger.settle(Cost(), finals)

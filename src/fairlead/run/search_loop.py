@@ -291,7 +291,11 @@ class SearchLoop:
         write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
         store.set_status(status, reason)
         self._clock.say(Phase.DONE)
-        if status == RunStatus.FINISHED and store.candidates() and store.best() is None:
+        if status == RunStatus.FINISHED and not store.candidates():
+            raise FairleadError(
+                f"The run ended before its first candidate ({reason}): give a larger budget, then resume {store.folder}."
+            )
+        if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(
                 f"Every one of the {len(store.candidates())} candidates got NaN from the reward: see its terms in the report."
             )

@@ -119,9 +119,9 @@ class Store:
                 )
             if version < 1 or db.execute("select count(*) from run").fetchone()[0] != 1:
                 raise StoreError(
-                    f"{path} is not a finished run record (format {version}): the process that made it was stopped before "
-                    f"its first row, or a file beside it is missing. Look for {DATABASE}-wal, or start the run again in "
-                    "another folder."
+                    f"{path} is not a finished run record (format {version}): the process that made it was stopped "
+                    f"before its first row, or a file beside it is missing. Look for {DATABASE}-wal, or start the run "
+                    "again in another folder."
                 )
             if version > 1:
                 rows.verify(db)
@@ -390,7 +390,7 @@ def _tensor(data: bytes | None) -> Tensor | None:
 
 
 def is_vacant(folder: Path) -> bool:
-    """True if a run may be made here: nothing is there, or only what a process left that was killed before its first row."""
+    """True if a run may be made here: nothing is there, or only what a process left that was killed too early."""
     if not folder.is_dir():
         return not folder.exists()
     names = {path.name for path in folder.iterdir() if not LEFTOVER.fullmatch(path.name)} - {LOCK}
