@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import items
+from fairlead.core.errors import FairleadError
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import registry
+from fairlead.run.executor import Local
 from fairlead.run.store import Store
 from fairlead.testing import (
     intervention_laws,

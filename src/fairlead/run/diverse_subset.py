@@ -8,6 +8,7 @@ most different.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ from fairlead.run.store import Store, write_atomically
 KEPT = "kept.json"
 FOLDER = "kept"
 WEIGHT = 0.5
+POOL = 800
+"""Pictures compared with each other at most, unless many are kept."""
 FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of quality whose choices the report shows."""
 
@@ -48,7 +51,7 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
         why = f"{folder} has no pictures yet, so there is nothing to keep"
         raise FairleadError(f"{why}: continue it with 'fairlead resume {folder}'.")
     models.quiet()
-    full = [c for c in every if c.refines is not None] or every
+    full = _pool([c for c in every if c.refines is not None] or every, k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
     if likeness not in (known := registry.table("features")) and "/" not in likeness and not Path(likeness).is_dir():
         raise unknown("likeness", likeness, known)
@@ -74,6 +77,21 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
         shutil.copyfile(folder / full[i].image, folder / FOLDER / f"{place:02d}-candidate-{full[i].index}.png")
     write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
     return [full[i].index for i in chosen]
+
+
+def _pool(full: Sequence[Candidate], k: int) -> list[Candidate]:
+    """Those that are compared with each other: all, or of very many the first k, the best, and an even sample of the rest.
+
+    Comparing all pairs of n pictures takes n^2 numbers, which are 3.2 GB at 20,000.
+    """
+    size = max(POOL, 4 * k)
+    if len(full) <= size:
+        return list(full)
+    ranked = sorted(range(len(full)), key=lambda i: (math.isnan(full[i].reward), -full[i].reward, i))
+    best = ranked[: size // 2]
+    rest = ranked[size // 2 :]
+    spread = [rest[len(rest) * i // (size // 2)] for i in range(size // 2)]
+    return [full[i] for i in sorted({*range(k), *best, *spread})]
 
 
 def _speaks(name: str) -> bool:

@@ -24,6 +24,8 @@ class Ranking:
         labelled = zip(reward.labels(), reward.leaves(), strict=True)
         self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]
+        self._written = 0
+        """Totals in the record: of thousands, it is written over only when the set has grown, and at the end."""
 
     @property
     def deferred(self) -> bool:
@@ -61,6 +63,9 @@ class Ranking:
                 for (index, _), score in zip(own, scores, strict=True):
                     self._terms[index] = {**self._terms[index], label: score}
         totals = self.totals()
-        if store is not None:
+        if store is not None and (
+            not outcomes or self._people or len(totals) >= 1.05 * self._written or len(totals) < 2000
+        ):
             store.set_rewards(totals, self._terms if self._people else {})
+            self._written = len(totals)
         return [replace(o, reward=totals[o.index], terms=self._terms[o.index]) for o in outcomes]

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import Candidate
+from fairlead.run.records import Candidate, RunStatus
 
 SEALED = {
     "run": "id, spec, versions, created, status, stopped, message",
@@ -106,6 +106,26 @@ def candidate(row: Sequence[Any]) -> Candidate:
         _whole(steps, "steps"),
         None if refines is None else _whole(refines, "refines"),
     )
+
+
+def status(text: Any) -> RunStatus:
+    """How the run stands."""
+    if text not in list(RunStatus):
+        raise BadRow(f"the status is {text!r:.60}")
+    return RunStatus(text)
+
+
+def texts(text: Any) -> dict[str, str]:
+    """Texts by name, from their JSON."""
+    data = _object(text)
+    if not all(isinstance(value, str) for value in data.values()):
+        raise BadRow(f"{text!r:.60} does not hold texts by name")
+    return data
+
+
+def extended_after(text: Any) -> int:
+    """The last candidate of an earlier budget, from the note about it; -1 without one."""
+    return _whole(_object(text or "{}").get("extended_after", -1), "extended_after")
 
 
 def _object(text: Any) -> dict[str, Any]:

@@ -31,6 +31,10 @@ Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
 
 
+FEW = 64
+"""Answers of a round after each of which ranks are shown again; of more, once a round."""
+
+
 class _Stopped(Exception):
     """The run ends here."""
 
@@ -197,7 +201,7 @@ class SearchLoop:
                 self._clock.spent = self._ledger.spent
                 self._clock.answered(cost)
                 self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
-                if self._ranking.deferred:
+                if self._ranking.deferred and len(answers) < FEW:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
         return [answers[i] for task in tasks for i in task.indices]

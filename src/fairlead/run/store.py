@@ -164,7 +164,8 @@ class Store:
     @property
     def versions(self) -> dict[str, str]:
         """Package versions, model fingerprint and machine the run was started on."""
-        return dict(json.loads(self._one("versions")))
+        with sqlite_errors(self.folder):
+            return rows.texts(self._one("versions"))
 
     @property
     def created(self) -> str:
@@ -174,7 +175,8 @@ class Store:
     @property
     def status(self) -> RunStatus:
         """`running`, `stopped` or `finished`."""
-        return RunStatus(self._one("status"))
+        with sqlite_errors(self.folder):
+            return rows.status(self._one("status"))
 
     @property
     def stopped(self) -> str:
@@ -204,7 +206,8 @@ class Store:
     @property
     def extended_after(self) -> int:
         """The last candidate made under an earlier budget; -1 if the budget was never changed."""
-        return int(json.loads(self._one("message") or "{}").get("extended_after", -1))
+        with sqlite_errors(self.folder):
+            return rows.extended_after(self._one("message"))
 
     # what was answered
 
