@@ -26,6 +26,7 @@ APP_READS = {
     "run.options",
     "core.cost",
     "core.errors",
+    "core.check",
     "core.people",
 }
 """What the application may import as a module loads; what computes is imported inside the command that computes."""

@@ -61,7 +61,7 @@ def test_best_drafts_are_rendered_again_and_both_scores_kept(reward: str, tmp_pa
 @pytest.mark.parametrize("search", ["best_of", "zero_order", "evolution"])
 def test_the_reserve_keeps_the_budget(nfe: float, search: str, tmp_path: Path) -> None:
     """Baseline 8, one full rendering 8, drafts 2 each: all that fits, nothing more, as priced."""
-    spec = small_spec(**{**DRAFT, "search": search, "budget": {"nfe": nfe}})
+    spec = small_spec(**{**DRAFT, "search": search, "finals": 1, "budget": {"nfe": nfe}})
     store = engine.start(spec, tmp_path / "run")
     drafts, finals = parts(store)
     assert len(drafts) == (nfe - 16) // 2
@@ -122,9 +122,7 @@ def test_every_noise_search_resumes_bit_for_bit(search: str, tmp_path: Path) -> 
 
 
 def test_an_ensemble_of_ranks_chooses_among_the_children(tmp_path: Path) -> None:
-    """Specification 3.7: the comparison set of a round is its children; a steering that scores one by one is
-    refused.
-    """
+    """Specification 3.7: a round compares its children; a steering that scores one by one is refused."""
     words: dict[str, Any] = {
         "reward": "rank_mean(brightness, jpeg_size)",
         "group": 2,

@@ -201,7 +201,7 @@ def test_paths_of_other_groups_do_not_matter() -> None:
         (Paths, {"delta_f": 0.5, "delta_b": 0.5}, "delta_f < delta_b"),
         (Paths, {"delta_f": 0.0}, "delta_f"),
         (Paths, {"sigma": 0.0}, "sigma"),
-        (Paths, {"sigma": 0.3}, "below 1"),
+        (Paths, {"sigma": 0.3}, "delta_f < 1"),
         (Paths, {"children": -1}, "children"),
         (Paths, {"moves": 0}, "moves"),
         (Paths, {"keep": "all"}, "keep"),

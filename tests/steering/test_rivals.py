@@ -1,4 +1,4 @@
-"""Rivals of LiDAR on the exact mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
+"""Competitors of LiDAR on the mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
 
 from __future__ import annotations
 
@@ -283,7 +283,7 @@ def test_what_cannot_work_is_refused_before_the_run(words: dict[str, Any], said:
         (AdaptiveEmbedding, {"rho": -1}, "rho"),
         (FeynmanKac, {"potential": "mean"}, "max"),
         (FeynmanKac, {"at": ()}, "at"),
-        (FeynmanKac, {"at": (20,)}, "shares"),
+        (FeynmanKac, {"at": (20,)}, "(0, 1]"),
         (FeynmanKac, {"tilt": -1}, "tilt"),
         (FeynmanKac, {"threshold": 0}, "threshold"),
         (ValueDecoding, {"children": 0}, "children"),

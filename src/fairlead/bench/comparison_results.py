@@ -1,4 +1,4 @@
-"""How a comparison stands: every cell read once, and what methods give on the prompts that all of them have done."""
+"""The results of a comparison: every cell is read once, and methods are compared on the prompts that all have done."""
 
 from __future__ import annotations
 
@@ -108,15 +108,15 @@ class ComparisonResults:
                 if view.status != RunStatus.FINISHED or dict(view.spec.budget) != dict(cell.spec.budget):
                     continue
                 if view.best is None:
-                    why = f"its {plan.resource} ended before the first picture: give more, or a smaller batch."
+                    why = f"its {plan.resource} ended before the first picture. Use more, or a smaller batch."
                     errors.setdefault(cell.method, []).append(why)
                     continue
                 where = (cell.method, cell.prompt, cell.seed)
                 found.done[where] = Done(cell, view, tuple(view.trace()), note.get("wall"), note.get("peak_mb"))
-        for method, told in errors.items():
+        for method, sentences in errors.items():
             every = sum(c.method == method for c in cells)
-            more = "" if len(told) == every else f"{len(told)} of {every} runs failed, the first: "
-            found.refused[method] = more + told[0]
+            more = "" if len(sentences) == every else f"{len(sentences)} of {every} runs failed, the first: "
+            found.refused[method] = more + sentences[0]
         found.done = {k: d for k, d in found.done.items() if k[0] not in found.refused}
         return found
 
@@ -146,7 +146,10 @@ class ComparisonResults:
 
     def over_prompts(self, value: Callable[[str, int], float]) -> list[float]:
         """value(prompt, seed) averaged over the shared seeds of each shared prompt, [P]; NaN if one of them is."""
-        return [_average(value(p, s) for q, s in self.shared if q == p) for p in self.prompts]
+        return [self._over_seeds(p, value) for p in self.prompts]
+
+    def _over_seeds(self, prompt: str, value: Callable[[str, int], float]) -> float:
+        return _average(value(prompt, s) for p, s in self.shared if p == prompt)
 
     def final(self, method: str, metric: str) -> Callable[[str, int], float]:
         """What a method's winner has for a prompt and seed; `BASELINE_ROW` is the plain sample."""
@@ -176,7 +179,9 @@ class ComparisonResults:
     def _line(self, method: str) -> Line:
         reference = self.plan.reference
         rows = [self.done[method, *k] for k in self.shared] if method != BASELINE_ROW else []
-        values, over, won = {}, {}, {}
+        values = {}
+        over = {}
+        won = {}
         for metric in self.metrics:
             mine = self.final(method, metric)
             values[metric] = statistics.mean(self.over_prompts(mine))
@@ -231,32 +236,35 @@ class ComparisonResults:
         grid = self.grid(axis)
         if not self.shared or not grid:
             return []
-        rows = [
-            [_average(self.done[method, q, s].at(x, axis, metric) for q, s in self.shared if q == p) for x in grid]
-            for p in self.prompts
-        ]
-        return [(x, m) for x, m in zip(grid, statistics.band(rows), strict=True) if m.value == m.value]
+
+        def at(x: float) -> Callable[[str, int], float]:
+            return lambda prompt, seed: self.done[method, prompt, seed].at(x, axis, metric)
+
+        columns = [self.over_prompts(at(x)) for x in grid]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        band = statistics.band(rows)
+        return [(x, mean) for x, mean in zip(grid, band, strict=True) if not math.isnan(mean.value)]
 
     def table(self) -> list[dict[str, Any]]:
         """One flat record per finished cell."""
-        return [
-            {
-                "method": d.cell.method,
-                "prompt": d.cell.prompt,
-                "tag": d.cell.tag,
-                "seed": d.cell.seed,
-                **{m: d.final(m) for m in self.metrics},
-                **{f"{m}, {BASELINE_ROW}": self.plain(*d.key, m) for m in self.metrics},
-                "candidates": len(d.view.candidates),
-                **d.view.spent.as_dict(),
-                "wall": d.wall,
-                "peak_mb": d.peak_mb,
-                "stopped": d.view.stopped,
-                "run_seed": d.cell.spec.seed,
-                "folder": d.cell.folder,
-            }
-            for d in self.done.values()
-        ]
+        return [self._record(d) for d in self.done.values()]
+
+    def _record(self, d: Done) -> dict[str, Any]:
+        return {
+            "method": d.cell.method,
+            "prompt": d.cell.prompt,
+            "tag": d.cell.tag,
+            "seed": d.cell.seed,
+            **{m: d.final(m) for m in self.metrics},
+            **{f"{m}, {BASELINE_ROW}": self.plain(*d.key, m) for m in self.metrics},
+            "candidates": len(d.view.candidates),
+            **d.view.spent.as_dict(),
+            "wall": d.wall,
+            "peak_mb": d.peak_mb,
+            "stopped": d.view.stopped,
+            "run_seed": d.cell.spec.seed,
+            "folder": d.cell.folder,
+        }
 
     def curves(self) -> list[dict[str, Any]]:
         """Every point of every curve against the resource held equal."""

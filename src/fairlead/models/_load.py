@@ -181,3 +181,16 @@ def borrow(pipe: Any) -> Callable[[], None]:
             weight.requires_grad_(grad)
 
     return give_back
+
+
+def guidance_interval(given: Any) -> tuple[float, float]:
+    """The shares of noise between which guidance acts, checked."""
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0  # rejected below
+    if not 0 <= low <= high <= 1:
+        raise FairleadError(
+            f"guidance_interval is {given!r}: must be two shares of noise 0 <= low <= high <= 1, such as [0.2, 0.8]."
+        )
+    return low, high

@@ -83,7 +83,7 @@ class Pipeline(Sites, ABC):
         """
         loading = dict(loading)
         compiled = bool(loading.pop("compile", False))
-        self._interval = _interval(loading.pop("guidance_interval", (0.0, 1.0)))
+        self._interval = _load.guidance_interval(loading.pop("guidance_interval", (0.0, 1.0)))
         self._give_back: list[Callable[[], None]] = []
         self._take(source, loading, pipeline or self.family)
         self.guidance_scale = float(cfg)
@@ -392,15 +392,3 @@ class Pipeline(Sites, ABC):
         while self._give_back:
             self._give_back.pop()()
         self._meter = None
-
-
-def _interval(given: Any) -> tuple[float, float]:
-    try:
-        low, high = map(float, given)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0  # rejected below
-    if not 0 <= low <= high <= 1:
-        raise FairleadError(
-            f"guidance_interval is {given!r}: must be two shares of noise 0 <= low <= high <= 1, such as [0.2, 0.8]."
-        )
-    return low, high

@@ -1,7 +1,7 @@
 """Which parts of a run cannot be used together: one function per pair, each with its sentence.
 
-Every function returns the sentence if the run has the pair it is named after, else None. To add a pair, write a function
-and put it into the list below. Imports no torch.
+Every function returns the sentence if the run has the pair it is named after, else None.
+To add a pair, write a function and put it into the list below. Imports no torch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import FairleadError
-from fairlead.run import registry
+from fairlead.run import registry, rungs
 from fairlead.run.capabilities import JOINT_ONLY, Capabilities
 from fairlead.run.spec import Spec
 
@@ -73,7 +73,8 @@ def intervention_without_sites(spec: Spec, able: Capabilities | None) -> str | N
     """An intervention edits joint attention; some networks have none."""
     if able is None or able.sites != 0 or not spec.interventions:
         return None
-    name, family = spec.interventions[0].name, able.pipeline.removesuffix("Pipeline")
+    name = spec.interventions[0].name
+    family = able.pipeline.removesuffix("Pipeline")
     return (
         f"{name} edits joint attention and {spec.model.name!r} ({family}) has none: {JOINT_ONLY}. "
         "Use a model with joint attention, such as pocket, SD3 or FLUX."
@@ -117,8 +118,8 @@ def ranking_reward_with_steering_that_scores_alone(parts: Parts) -> str | None:
     if not parts.reward.relative or parts.scores_alone is None:
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, but the steering {parts.scores_alone} needs the reward of a "
-        "single picture. Use zscore(...) of its parts instead."
+        f"{parts.reward.name} ranks the candidates of a run, but the steering {parts.scores_alone} needs the reward of "
+        "a single picture. Use zscore(...) of its parts instead."
     )
 
 
@@ -127,8 +128,9 @@ def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
     if not parts.reward.relative or not parts.wants_gradient:
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the gradient of "
-        "a single picture's reward. Use zscore(...) of its parts instead."
+        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the "
+        "gradient "
+        "of a single picture's reward. Use zscore(...) of its parts instead."
     )
 
 
@@ -165,6 +167,40 @@ def person_with_drafts(parts: Parts) -> str | None:
     )
 
 
+def sibling_drafts_with_control(parts: Parts) -> str | None:
+    """A sibling's part of a draft would not be steered or edited as the final is."""
+    sibling = rungs.sibling(parts.spec.draft)
+    control = [part.name for part in (*parts.spec.steering, *parts.spec.interventions)]
+    if sibling is None or not control:
+        return None
+    return (
+        f"Drafts by {sibling} would not be controlled by {control[0]} as the finished pictures are. Draft with a "
+        "number of evaluations of the run's own model, or leave one of them out."
+    )
+
+
+def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
+    """The noise that the sampler adds on the way would not be the sibling's."""
+    sibling = rungs.sibling(parts.spec.draft)
+    if sibling is None or not parts.sampler.stochastic:
+        return None
+    return (
+        f"Drafts by {sibling} share only the first noise with the finished picture, but {parts.spec.sampler} adds "
+        "noise at every step. Use --sampler euler, or draft with a number of evaluations."
+    )
+
+
+def sibling_drafts_with_early_prediction(parts: Parts) -> str | None:
+    """A reward that compares a picture with its early prediction has none of the sibling's."""
+    sibling = rungs.sibling(parts.spec.draft)
+    if sibling is None or not parts.early_levels:
+        return None
+    return (
+        f"{parts.reward.name} compares a picture with its own early prediction, which drafts by {sibling} lack. Draft "
+        "with a number of evaluations."
+    )
+
+
 def person_with_steering_that_cannot_ask(parts: Parts) -> str | None:
     """While a picture is sampled, only some steerings can wait for an answer."""
     names = zip(parts.spec.steering, parts.steering.parts, strict=True)
@@ -195,8 +231,9 @@ def gradient_steering_with_reward_without_gradient(parts: Parts) -> str | None:
     if not followers or parts.reward.optimised.differentiable:
         return None
     return (
-        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another reward, or a "
-        "steering that needs only values, such as lidar or feynman_kac."
+        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another "
+        "reward, or "
+        "a steering that needs only values, such as lidar or feynman_kac."
     )
 
 
@@ -222,8 +259,9 @@ def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
     if not parts.early_levels or not parts.couples:
         return None
     return (
-        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of this run "
-        "couples pictures. Leave one of them out."
+        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of "
+        "this "
+        "run couples pictures. Leave one of them out."
     )
 
 
@@ -235,6 +273,9 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     ordering_reward_with_steering_that_scores_alone,
     ranking_reward_with_drafts,
     person_with_drafts,
+    sibling_drafts_with_control,
+    sibling_drafts_with_stochastic_sampler,
+    sibling_drafts_with_early_prediction,
     person_with_steering_that_cannot_ask,
     stochastic_steering_with_deterministic_sampler,
     gradient_steering_with_reward_without_gradient,

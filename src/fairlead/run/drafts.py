@@ -1,4 +1,4 @@
-"""Draft, then commit: which drafts are rendered again at full effort, and what is set aside for that."""
+"""Drafts: which of them are rendered again with all steps, and the budget that is reserved for that."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from dataclasses import replace
 from itertools import count
 
 from fairlead.core.cost import Cost, Ledger
+from fairlead.run import planner
 from fairlead.run.clock import Clock
 from fairlead.run.records import Candidate, IndexedProposal, Outcome
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
+
+PLANNED_AT_MOST = 4096
+"""Full pictures that the planner reckons with at most; a budget without a limit affords any number."""
+
+
+FINALS_OF_A_CLOCK = 4
+"""Finals under a budget of seconds alone, which does not say how many pictures it affords."""
 
 
 def finals(store: Store) -> dict[int, int]:
@@ -19,24 +27,55 @@ def finals(store: Store) -> dict[int, int]:
     return {c.refines: c.index for c in store.candidates() if c.refines is not None}
 
 
-class Drafts:
-    """The best groups of drafts so far. Without drafts it keeps nothing and costs nothing."""
+def number_of_finals(spec: Spec, before: Cost, draft: Cost, full: Cost) -> int:
+    """Groups of drafts that are finished: the Spec's number, or what the planner advises for the budget.
 
-    def __init__(self, spec: Spec, full: Cost) -> None:
-        self._spec, self._group = spec, full * spec.group
-        self.kept = self._group * spec.finals if spec.draft else Cost()
-        """Set aside for the full renderings until they are made."""
+    `before` is spent before the first draft; `draft` and `full` are the costs of one candidate. The price of a draft is
+    the largest share of a full picture's cost among the entries that the budget limits.
+    """
+    if not spec.draft:
+        return 0
+    if spec.finals:
+        return spec.finals
+    ledger = Ledger(spec.limit)
+    ledger.settle(Cost(), before)
+    pictures = ledger.affordable(full * spec.group, cap=PLANNED_AT_MOST)
+    shares = [draft_units / units for draft_units, units in _limited(spec, draft, full)]
+    if not shares:
+        return FINALS_OF_A_CLOCK
+    if pictures < 2:
+        return 1
+    return planner.plan(pictures, min(1.0, max(shares))).finals
+
+
+def _limited(spec: Spec, draft: Cost, full: Cost) -> list[tuple[float, float]]:
+    """The costs of a draft and of a full picture in every entry that the budget limits and a picture uses."""
+    pairs = [(draft.as_dict()[name], full.as_dict()[name]) for name in spec.budget if name in full.as_dict()]
+    return [(part, whole) for part, whole in pairs if whole > 0]
+
+
+class Drafts:
+    """The best groups of drafts so far. A run without drafts reserves nothing."""
+
+    def __init__(self, spec: Spec, full: Cost, finals: int) -> None:
+        self._spec = spec
+        self._group = full * spec.group
+        self._finals = finals
+        self.kept = self._group * finals
+        """Reserved for the full renderings until they are made."""
         self._top: list[tuple[float, list[IndexedProposal]]] = []
         self._booked: set[int] = set()
         self._ranked: set[int] = set()
 
     def seconds(self, pace: float) -> float:
-        """What to set aside of the clock, at `pace` seconds an evaluation in full batches, as if these were full too."""
-        pictures = self._spec.group * self._spec.finals
+        """The time to reserve, at `pace` seconds per evaluation, as if every batch were full."""
+        pictures = self._spec.group * self._finals
+        if pictures == 0:
+            return 0.0
         return pace * self.kept.nfe * -(-pictures // self._spec.batch) * self._spec.batch / pictures
 
     def rank(self, asked: Sequence[IndexedProposal], answers: Sequence[Outcome | Candidate]) -> None:
-        """Keep the groups with the best drafts of those that are answered; the earlier of equals first, the failed never."""
+        """Keep the groups with the best answered drafts: the earlier of equals, never a failed one."""
         if not self._spec.draft:
             return
         rewards = {o.index: o.reward for o in answers}
@@ -49,12 +88,12 @@ class Drafts:
                 value[a.group] = max(value.get(a.group, -math.inf), reward if reward == reward else -math.inf)
         self._ranked |= groups.keys()
         new = [(value[g], groups[g]) for g in groups if value[g] > -math.inf]
-        self._top = sorted([*self._top, *new], key=lambda entry: -entry[0])[: self._spec.finals]
+        self._top = sorted([*self._top, *new], key=lambda entry: -entry[0])[: self._finals]
 
     def book(self, store: Store, ledger: Ledger, clock: Clock, every: bool = False) -> None:
-        """Account for full renderings that are recorded: those made before later drafts, under a smaller budget, or all.
+        """Charge recorded full renderings: those made before later drafts, under a smaller budget; with `every`, all.
 
-        Those of the same budget are covered by what is kept, so that a resumed run asks what the uninterrupted one did.
+        Those of the same budget are covered by the reserve, so that a resumed run asks what the uninterrupted one did.
         """
         if not self._spec.draft:
             return
@@ -69,13 +108,13 @@ class Drafts:
                 clock.seen([candidate], self._spec.controlled, refined=True)
 
     def release(self, store: Store, ledger: Ledger, clock: Clock) -> None:
-        """The search is over: what was kept may be spent, and has been as far as it is recorded."""
+        """The search is over: the reserve may be spent, and what is recorded has been."""
         ledger.settle(self.kept, Cost())
         self.kept = Cost()
         self.book(store, ledger, clock, every=True)
 
     def again(self, store: Store, ledger: Ledger, groups: Iterator[int]) -> list[IndexedProposal]:
-        """The best drafts not yet rendered fully, each with its whole group, as many as are affordable."""
+        """The best drafts that are not rendered fully yet, each with its whole group, as many as the budget affords."""
         done = finals(store)
         missing = [group for _, group in self._top if any(a.index not in done for a in group)]
         missing = missing[: ledger.affordable(self._group)]

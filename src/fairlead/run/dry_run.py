@@ -18,6 +18,7 @@ from fairlead.core.reward import EarlyReward, PaidReward, PairwiseReward, Reward
 from fairlead.core.search import Proposal
 from fairlead.run import memory
 from fairlead.run.records import Task
+from fairlead.run.rungs import Effort
 from fairlead.run.setup import Setup
 from fairlead.run.worker import Worker
 
@@ -29,10 +30,13 @@ class CountingModel:
     """A model of the same sizes that charges like the real one and computes nothing."""
 
     def __init__(self, model: Model, conditioning: Conditioning | None = None) -> None:
-        self._model, self._conditioning = model, conditioning
+        self._model = model
+        self._conditioning = conditioning
         self._meter = Meter()
-        self.latent, self.device = model.latent, model.device
-        self.sites, self.branches = model.sites, model.branches
+        self.latent = model.latent
+        self.device = model.device
+        self.sites = model.sites
+        self.branches = model.branches
         self.autoencoder = model.autoencoder
         self.forget()
 
@@ -84,7 +88,8 @@ class CountingReward(EarlyReward):
     differentiable = True
 
     def __init__(self, real: Reward) -> None:
-        self.name, self.level = real.name, early_level(real)
+        self.name = real.name
+        self.level = early_level(real)
         self.real = real
         self.seen = Counter[int]()
         """Number of pictures by how many competed at once; 1 for those that stood alone."""
@@ -144,7 +149,7 @@ class DryRun:
     queries: QueryCost
 
 
-def dry_run(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> DryRun:
+def dry_run(setup: Setup, *, steps: Effort = None, baseline: bool = False) -> DryRun:
     """Prepare and sample one group on a counting model; `baseline` samples one picture without controls."""
     spec = replace(setup.spec, watch=(), batch=setup.spec.batch or setup.spec.group)
     model = CountingModel(setup.model, setup.conditioning)
@@ -165,7 +170,7 @@ def dry_run(setup: Setup, *, steps: int | None = None, baseline: bool = False) -
     return DryRun(setup_cost, cost, worker, setup_queries, _queries(worker.reward, spec.prompt))
 
 
-def costs(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+def costs(setup: Setup, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
     """(cost of the preparation, cost per candidate). Seconds are left out: they are not known before work is timed."""
     found = dry_run(setup, steps=steps, baseline=baseline)
     share = 1 / (1 if baseline else setup.spec.group)
@@ -173,7 +178,7 @@ def costs(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> 
 
 
 def footprint(setup: Setup) -> memory.Footprint | None:
-    """Memory of a run: its model and its siblings, each with the most rows that are asked of it at once, and gradients."""
+    """Memory of a run: its model and its siblings, each with the most rows it computes at once, and gradients."""
     worker = dry_run(setup).worker
     pairs = [(setup.model, worker.model)]
     pairs += [(sibling.model, worker.siblings[name].model) for name, sibling in setup.siblings.items()]

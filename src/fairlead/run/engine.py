@@ -12,7 +12,7 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.trust import stored_run
-from fairlead.run import machine, models
+from fairlead.run import fingerprint, machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
 from fairlead.run.live_objects import Siblings, check_present
@@ -44,7 +44,7 @@ def start(
     on_progress: Watch = _silent,
     stop: Stop = _never,
 ) -> Store:
-    """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible.
+    """Run `spec` into the new folder `out`. Nothing is written before it is clear that the run is possible.
 
     `reward`, `model` and `siblings` are live objects in place of what the Spec names.
     """
@@ -63,7 +63,7 @@ def start(
     executor.check_budget()
     loop.check_affordable()
     make_search(spec, executor.space)  # wrong settings are refused before anything is written
-    versions = machine.versions()
+    versions = machine.versions() | fingerprint.of(spec)
     if warnings := executor.setup.warnings:
         versions["warnings"] = as_json(warnings)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
@@ -95,11 +95,12 @@ def resume(
             write_pictures(store)
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
+        fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
         if budget is not None:
             spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
                 asked = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
-                raise FairleadError(f"Budget {asked} is below what {folder} has spent: give a larger one.")
+                raise FairleadError(f"Budget {asked} is less than {folder} has spent already. Choose a larger one.")
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
@@ -130,6 +131,7 @@ def replay(
     store = Store.open(folder)
     spec = store.spec
     check_present(spec, reward, model, folder, "replay it with that object as {}=")
+    fingerprint.check(spec, store.versions, "a replay would draw another picture")
     companions = store.task_of(index)
     recorded = store.get(index)
     with stored_run(folder, trust):

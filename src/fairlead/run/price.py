@@ -10,6 +10,7 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.drafts import number_of_finals
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local
 from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
@@ -29,7 +30,7 @@ class Price:
     setup_cost: Cost
     """Preparation before the first candidate."""
     finals: Cost
-    """Rendering the best drafts again; zero without drafts. Where the search leaves smaller groups, of the largest ones."""
+    """Rendering the best drafts again; zero without drafts. Of groups that differ in size, the largest."""
     candidates: int
     """How many the budget affords, drafts included."""
     total: Cost
@@ -50,8 +51,8 @@ class Price:
 def price(spec: Spec) -> Price:
     """What `spec` will spend. Loads the model for its sizes and its text encoder, and runs no network.
 
-    The search is asked, and told nothing but zeros, until it or the budget ends, for at most `LOOKAHEAD` candidates;
-    a search that still asks then is taken to go on to the end of the budget.
+    The search is asked for candidates, whose rewards are all zero, until it or the budget ends or `LOOKAHEAD` is
+    reached; a search that still asks then is taken to go on to the end of the budget.
     """
     models.check(spec)
     executor = Local(spec)
@@ -62,7 +63,8 @@ def price(spec: Spec) -> Price:
     setup_cost, each = executor.price(steps=spec.draft)
     full = executor.price()[1] if spec.draft else Cost()
     baseline = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
-    ledger = Ledger(spec.limit - full * (spec.group * spec.finals))
+    kept = number_of_finals(spec, setup_cost + baseline, each, full)
+    ledger = Ledger(spec.limit - full * (spec.group * kept))
     ledger.settle(Cost(), setup_cost + baseline)
     groups = _affordable_groups(setup, ledger, each)
     candidates = sum(groups)
@@ -71,7 +73,7 @@ def price(spec: Spec) -> Price:
         further -= further % spec.group
         ledger.settle(Cost(), each * further)
         candidates += further
-    again = sum(sorted(groups)[-spec.finals :]) if spec.draft else 0
+    again = sum(sorted(groups)[-kept:]) if kept else 0
     finals = full * again
     ledger.settle(Cost(), finals)
     return Price(

@@ -13,7 +13,7 @@ from typing import Any
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import registry
+from fairlead.run import registry, rungs
 from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
@@ -28,7 +28,7 @@ MOST = {"steps": 10_000, "group": 4096, "batch": 4096, "finals": 4096, "height":
 
 @dataclass(frozen=True)
 class Spec:
-    """A run as data. Everything that can change a pixel or a number is in here, except the budget, which is beside it."""
+    """A run as data: everything that can change a pixel or a number, and the budget, which `id` leaves out."""
 
     prompt: str
     model: Part = field(default_factory=lambda: Part("pocket"))
@@ -48,10 +48,11 @@ class Spec:
     """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
     differently for other sizes."""
     seed: int = 0
-    draft: int | None = None
-    """Steps while searching, fewer than `steps`; the best drafts are rendered again at full effort. None: no drafts."""
+    draft: int | str | None = None
+    """How candidates are drafted while searching, a rung of `run/rungs.py`; the best are rendered again at full effort.
+    A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
-    """How many of the best drafts are rendered again, counted in groups."""
+    """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
     baseline: bool = True
     """Render the plain sample of the seed too where it is no candidate. Off where many runs share one: a comparison."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
@@ -72,7 +73,7 @@ class Spec:
 
     @property
     def limit(self) -> Cost:
-        """The budget, infinite where nothing was said."""
+        """The budget, infinite where there is no limit."""
         return Cost.budget(self.budget)
 
     @property
@@ -133,10 +134,12 @@ def _check_types(spec: Spec) -> None:
     _a(str, spec.sampler)
     _a(bool, spec.baseline)
     whole_number("seed", spec.seed, -(2**63), 2**63 - 1)
-    for name in ("steps", "group", "finals"):
+    for name in ("steps", "group"):
         whole_number(name, getattr(spec, name), 1, MOST[name])
+    whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
-    whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
+    if not isinstance(spec.draft, str):
+        whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
     for name, value in _a(dict, spec.budget).items():
         number_in_range(f"budget.{name}", value, "(0, inf)")
     Cost.budget(spec.budget)
@@ -157,9 +160,9 @@ def parse_budget(text: str) -> dict[str, float]:
         try:
             out[name.strip()] = float(value)
         except ValueError:
-            raise FairleadError(f"Budget {item!r} is not name=number: write for example nfe=640,seconds=60.") from None
+            raise FairleadError(f"Budget {item!r} is not name=number. Write for example nfe=640,seconds=60.") from None
     if not out:
-        raise FairleadError(f"Budget {text!r} is empty: write for example nfe=640.")
+        raise FairleadError(f"Budget {text!r} is empty. Write for example nfe=640.")
     Cost.budget(out)
     return out
 
@@ -171,7 +174,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
         path, equals, value = item.partition("=")
         owner, dot, setting = path.strip().rpartition(".")
         if not (equals and dot and owner and setting):
-            raise FairleadError(f"Setting {item!r} is not part.setting=value: write for example best_of.n=16.")
+            raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
         try:
             parsed = ast.literal_eval(value.strip())
         except UNREADABLE:
@@ -197,7 +200,7 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
         chosen = parse_budget(budget) if isinstance(budget, str) else budget
     limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
-        raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
+        raise FairleadError(f"Budget {limits} is not finite. Leave out what has no limit.")
     Cost.budget(limits)
     return limits
 
@@ -207,9 +210,6 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("steps", steps, 1, MOST["steps"])
     whole_number("group", options.group, 1, MOST["group"])
     whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
-    if options.draft is not None and steps == 1:
-        raise FairleadError(f"draft is {options.draft} but steps is 1: a draft needs fewer steps than the picture.")
-    whole_number("draft", options.draft, 1, steps - 1, optional=True)
     if options.finals is not None and options.draft is None:
         raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
 
@@ -227,7 +227,8 @@ class _Settings:
     """The settings of parts by name; remembers which of them found their part."""
 
     def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings, self._defaults = settings, defaults
+        self._settings = settings
+        self._defaults = defaults
         self._used: set[str] = set()
 
     def applied(self, part: Part) -> Part:
@@ -261,7 +262,10 @@ class _Settings:
         if isinstance(node, Part):
             return self.applied(node)
         if isinstance(node, Mapping):
-            return {operation: [self.formula(part) for part in parts] for operation, parts in node.items()}
+            made = {}
+            for operation, parts in node.items():
+                made[operation] = [self.formula(part) for part in parts]
+            return made
         return node
 
     def check_all_used(self) -> None:
@@ -281,6 +285,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
+    draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     chosen = options.settings or {}
     settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
@@ -299,8 +304,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         group=options.group,
         batch=_chosen_batch(options, defaults),
         seed=options.seed,
-        draft=options.draft,
-        finals=options.finals or 1,
+        draft=draft,
+        finals=options.finals or (1 if draft is None else 0),
         budget=_limits(options.budget),
     )
     settings.check_all_used()

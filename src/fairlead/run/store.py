@@ -25,7 +25,7 @@ from uuid import uuid4
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import rows
+from fairlead.run import rows, rungs
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
@@ -82,7 +82,7 @@ class Store:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{folder} cannot be written ({error.strerror}): give another --out.") from error
+            raise StoreError(f"{folder} cannot be written ({error.strerror}). Choose another --out.") from error
         with _locked(folder) as handle, sqlite_errors(folder):
             refuse_taken(folder)  # another process may have been faster
             os.ftruncate(handle, 0)
@@ -109,7 +109,7 @@ class Store:
         folder = Path(folder)
         path = folder / DATABASE
         if not path.is_file():
-            raise StoreError(f"{folder} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
+            raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
             db = _connect_to_read(path)
             version = db.execute("pragma user_version").fetchone()[0]
@@ -216,7 +216,8 @@ class Store:
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
-                f"select idx, question, reward, terms, cost, image, gradient from outcome where idx in ({marks}) order by idx",
+                "select idx, question, reward, terms, cost, image, gradient from outcome "
+                f"where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
         if len(found) != len(task.indices):
@@ -255,10 +256,8 @@ class Store:
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
-                asked, drafts = (
-                    [question(task, i) for i in range(len(outcomes))],
-                    task.refines or [None] * len(outcomes),
-                )
+                asked = [question(task, i) for i in range(len(outcomes))]
+                drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
                     "insert into task values(?,?,?,null)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
@@ -274,7 +273,7 @@ class Store:
                             json.dumps(dict(o.terms)),
                             json.dumps(o.cost.as_dict()),
                             name,
-                            p.steps or steps,
+                            rungs.evaluations(p.steps, steps),
                             None if o.gradient is None else o.gradient.float().numpy().tobytes(),
                             draft,
                         )
@@ -292,7 +291,7 @@ class Store:
             rows.seal(self._db, "task", "number=?", [number])
 
     def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
-        """Write totals over where a reward ranks (they change when candidates join), and terms where people gave them."""
+        """Replace totals, which change as candidates join where a reward ranks, and terms that a person gave."""
         new = [(None if v != v else v, i) for i, v in totals.items()]
         with sqlite_errors(self.folder), self._db:
             self._db.executemany("update outcome set reward=? where idx=?", new)
@@ -326,7 +325,9 @@ class Store:
         return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
 
     def best(self) -> Candidate | None:
-        """The highest reward; the earliest of equals. Failed candidates never rank, nor drafts once one is rendered fully."""
+        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor a draft once a full
+        rendering exists.
+        """
         ranked = [c for c in self.candidates() if c.reward == c.reward]
         return max(
             [c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None
@@ -415,11 +416,11 @@ def refuse_taken(folder: Path) -> None:
     try:
         vacant = is_vacant(folder)
     except OSError as error:
-        raise StoreError(f"{folder} cannot be used ({error.strerror}): give another --out.") from error
+        raise StoreError(f"{folder} cannot be used ({error.strerror}). Choose another --out.") from error
     if not vacant:
         resumable = folder.is_dir() and (folder / DATABASE).is_file()
         hint = f", or continue the run in it with 'fairlead resume {folder}'" if resumable else ""
-        raise StoreError(f"{folder} exists already: give another --out{hint}.")
+        raise StoreError(f"{folder} exists already. Choose another --out{hint}.")
 
 
 def discard(folder: Path) -> bool:
@@ -465,12 +466,12 @@ def _locked(folder: Path) -> Iterator[int]:
     try:
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}): check its permissions.") from error
+        raise StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions.") from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
-        raise StoreError(f"{folder} is being written by another process: wait for it, or stop it first.") from None
+        raise StoreError(f"{folder} is being written by another process. Wait for it, or stop it first.") from None
     try:
         yield handle
     finally:

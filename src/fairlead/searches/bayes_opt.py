@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlead.core.check import one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -81,11 +82,10 @@ class BayesOpt(Generations):
         self, space: Space, key: Key, seeds: int = 16, batch: int = 4, init: int | None = None, weights: str = "signed"
     ) -> None:
         super().__init__()
-        for name, value, least in (("seeds", seeds, 2), ("batch", batch, 1), ("init", init, seeds)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise FairleadError(f"bayes_opt.{name} is {value!r}: give a whole number of at least {least}.")
-        if weights not in ("signed", "positive"):
-            raise FairleadError(f"bayes_opt.weights is {weights!r}: known are signed, positive.")
+        whole_number("bayes_opt.seeds", seeds, least=2)
+        whole_number("bayes_opt.batch", batch, least=1)
+        whole_number("bayes_opt.init", init, least=seeds, optional=True)
+        one_of("bayes_opt.weights", weights, ("signed", "positive"))
         try:
             import botorch  # noqa: F401
         except ImportError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import whole_number
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Proposal, Space
 
@@ -22,11 +22,8 @@ class BestOf:
     wants_gradient = False
 
     def __init__(self, space: Space, key: Key, n: int | None = None) -> None:
-        if n is not None and (not isinstance(n, int) or n < 1):
-            raise FairleadError(f"best_of.n is {n!r}: give a whole number of at least 1, or leave it out.")
-        self._space = space
-        self._key = key
-        self._n = n
+        self._n: int | None = whole_number("best_of.n", n, least=1, optional=True)
+        self._space, self._key = space, key
         self._asked = 0
 
     def ask(self, n: int) -> list[Proposal]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -20,8 +21,7 @@ def tangent(x: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
     A gradient that is not finite, or has no such part, leaves x as it is.
     """
-    p = x.double()
-    g = gradient.double()
+    p, g = x.double(), gradient.double()
     g = g - (g @ p) * p / (p @ p)
     size = float(g.norm())
     if not 0 < size < float("inf"):
@@ -49,21 +49,16 @@ class FirstOrder(Generations):
 
     def __init__(self, space: Space, key: Key, rate: float = 0.1, chains: int = 1, halve: bool = True) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise FairleadError(f"first_order.rate is {rate!r}: give a number above 0, at most 1.")
-        if not isinstance(chains, int) or chains < 1:
-            raise FairleadError(f"first_order.chains is {chains!r}: give a whole number of at least 1.")
-        self._space = space
-        self._key = key
-        self._restarts = 0
+        number_in_range("first_order.rate", rate, "(0, 1]")
+        whole_number("first_order.chains", chains, least=1)
+        self._space, self._key, self._restarts = space, key, 0
         keys = [key.fold("candidate", i) for i in range(chains)]
         self._next = [Proposal(space.draw(k), k) for k in keys]
         if not all(bool(p.x.any()) for p in self._next):
             raise FairleadError(
-                "The plain point of this space is zero, and first_order keeps the norm: use another search."
+                "first_order keeps the norm of a point, but the plain point of this space is zero: use another search."
             )
-        self._rates = [rate] * chains
-        self._halve = halve
+        self._rates, self._halve = [rate] * chains, halve
         self._best: list[Feedback | None] = [None] * chains
 
     def propose(self) -> list[Proposal]:
@@ -78,7 +73,7 @@ class FirstOrder(Generations):
                 best = self._best[i] = f
             elif self._halve:
                 f = best
-                self._rates[i] = self._rates[i] / 2
+                self._rates[i] /= 2
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
             self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range
 from fairlead.core.key import Key
 from fairlead.core.search import Space
-from fairlead.searches._population import Population, draws, not_negative, positive, ranked
+from fairlead.searches._population import Population, draws, ranked
 
 
 class Snes(Population):
@@ -50,8 +51,9 @@ class Snes(Population):
         super().__init__(space, key, sigma, population, generations, penalty)
         n = len(self._start)
         usual = (3 + math.log(n)) / (5 * math.sqrt(n))
-        self._rate = positive("snes.rate", rate)
-        self._slow = usual if spread_rate is None else not_negative("snes.spread_rate", spread_rate)
+        self._rate = float(number_in_range("snes.rate", rate, "(0, inf)"))
+        given = number_in_range("snes.spread_rate", spread_rate, "[0, inf)", optional=True)
+        self._spread_rate: float = usual if given is None else float(given)
         raw = (math.log(population / 2 + 1) - torch.arange(1, population + 1, dtype=torch.float64).log()).clamp(min=0)
         self._utility = raw / raw.sum() - 1 / population
         self._mean = self._start.double()
@@ -75,4 +77,4 @@ class Snes(Population):
             shift += float(self._utility[rank]) * z
             squares += float(self._utility[rank]) * (z.square() - 1)
         self._mean = self._mean + self._rate * self._spread * shift
-        self._spread = self._spread * (0.5 * self._slow * squares).exp()
+        self._spread = self._spread * (0.5 * self._spread_rate * squares).exp()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
@@ -66,25 +67,19 @@ class TrustRegion(Generations):
     ) -> None:
         super().__init__()
         for name, value in (("warmup", warmup), ("batch", batch), ("regions", regions), ("patience", patience)):
-            if not isinstance(value, int) or value < 1:
-                raise FairleadError(f"trust_region.{name} is {value!r}: give a whole number of at least 1.")
+            whole_number(f"trust_region.{name}", value, least=1)
         if not 0 < shortest <= length <= longest:
             raise FairleadError(
-                f"trust_region has shortest {shortest!r}, length {length!r}, longest {longest!r}: give positive numbers "
-                "in rising order."
+                f"trust_region.shortest is {shortest!r}, length is {length!r} and longest is {longest!r}: "
+                "must be 0 < shortest <= length <= longest."
             )
-        if not factor > 1:
-            raise FairleadError(f"trust_region.factor is {factor!r}: give a number above 1.")
-        self._space = space
-        self._key = key
+        self._factor: float = number_in_range("trust_region.factor", factor, "(1, inf]")
+        self._space, self._key = space, key
         self._rollout = key.fold("candidate", 0)
-        self._warmup = warmup
-        self._batch = batch
-        self._renorm = renorm
-        self._factor = factor
-        self._start = length
-        self._range = (shortest, longest)
+        self._warmup, self._batch = warmup, batch
+        self._start, self._range = length, (shortest, longest)
         self._patience = patience
+        self._renorm = renorm
         self._regions = [_Region(length) for _ in range(min(regions, batch))]
         self._best: list[Feedback] = []
         self._round = 0
@@ -120,9 +115,9 @@ class TrustRegion(Generations):
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Resize every region by its own success, then put all of them on the best of everything."""
         if self._best:
-            told = list(generation)
+            rest = list(generation)
             for j, region in enumerate(self._regions):
-                own, told = told[: self._share(j)], told[self._share(j) :]
+                own, rest = rest[: self._share(j)], rest[self._share(j) :]
                 self._resize(region, max(f.value for f in own) > self._centre(j).value)
             self._round += 1
         self._best = best_first([*self._best, *generation])[: len(self._regions)]
@@ -131,8 +126,7 @@ class TrustRegion(Generations):
         shortest, longest = self._range
         region.wins, region.losses = (region.wins + 1, 0) if success else (0, region.losses + 1)
         if region.wins == self._patience:
-            region.length = min(region.length * self._factor, longest)
-            region.wins = 0
+            region.length, region.wins = min(region.length * self._factor, longest), 0
         elif region.losses == self._patience:
             tight = region.length <= shortest
             region.length = self._start if tight else max(region.length / self._factor, shortest)

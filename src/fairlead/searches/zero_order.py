@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
@@ -78,26 +79,17 @@ class ZeroOrder(Generations):
         iterations: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(neighbours, int) or neighbours < 1:
-            raise FairleadError(f"zero_order.neighbours is {neighbours!r}: give a whole number of at least 1.")
-        if not 0 <= cosine < 1:
-            raise FairleadError(f"zero_order.cosine is {cosine!r}: give a number from 0 to below 1; 1 would not move.")
-        if not radius > 0:
-            raise FairleadError(f"zero_order.radius is {radius!r}: give a positive number.")
-        if iterations is not None and (not isinstance(iterations, int) or iterations < 0):
-            raise FairleadError(f"zero_order.iterations is {iterations!r}: give a whole number, or leave it out.")
-        for name, value, known in (
-            ("neighbourhood", neighbourhood, ("angular", "vp", "ball")),
-            ("accept", accept, ("better", "always")),
-            ("stall", stall, ("resample", "restart", "shrink")),
-        ):
-            if value not in known:
-                raise FairleadError(f"zero_order.{name} is {value!r}: known are {', '.join(known)}.")
+        self._n: int = whole_number("zero_order.neighbours", neighbours, least=1)
+        self._cosine: float = number_in_range("zero_order.cosine", cosine, "[0, 1)")
+        self._radius: float = number_in_range("zero_order.radius", radius, "(0, inf]")
+        self._iterations: int | None = whole_number("zero_order.iterations", iterations, least=0, optional=True)
+        self._kind: str = one_of("zero_order.neighbourhood", neighbourhood, ("angular", "vp", "ball"))
+        self._accept: str = one_of("zero_order.accept", accept, ("better", "always"))
+        self._stall: str = one_of("zero_order.stall", stall, ("resample", "restart", "shrink"))
         if neighbourhood == "angular" and space.dim < 2:
             raise FairleadError("A space of one dimension has no angles: set zero_order.neighbourhood=vp.")
-        self._space, self._key, self._n, self._cosine, self._radius = space, key, neighbours, cosine, radius
-        self._kind, self._accept, self._stall, self._iterations = neighbourhood, accept, stall, iterations
-        self._round, self._restarts = 0, 0
+        self._space, self._key = space, key
+        self._round = self._restarts = 0
         self._begin(key.fold("candidate", 0))
 
     def _begin(self, rollout: Key) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range
 from fairlead.core.model import Level
 from fairlead.core.sampling import replicas
 from fairlead.core.steering import Steering, Step
@@ -39,11 +39,9 @@ class ParticleGuidance(Steering):
     needs_company = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no strength and no share."""
-        if not (math.isfinite(self.scale) and self.scale >= 0 and 0 <= self.until <= 1):
-            raise FairleadError(
-                f"particle_guidance has scale={self.scale!r} and until={self.until!r}: give at least 0, and a share from 0 to 1."
-            )
+        """Reject settings outside their range."""
+        number_in_range("particle_guidance.scale", self.scale, "[0, inf)")
+        number_in_range("particle_guidance.until", self.until, "[0, 1]")
 
     def __call__(self, step: Step) -> Step:
         """The same step, its clean predictions pushed apart."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.steering import Steering, Step
 
@@ -48,14 +49,13 @@ class RewardGradient(Steering):
     differentiates = True
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none and an empty stretch."""
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise FairleadError(f"reward_gradient.every is {self.every!r}: give a whole number of at least 1.")
-        if not (isinstance(self.scale, int | float) and 0 <= self.scale < float("inf")):
-            raise FairleadError(f"reward_gradient.scale is {self.scale!r}: give a number of at least 0.")
+        """Reject settings outside their range."""
+        whole_number("reward_gradient.every", self.every, least=1)
+        number_in_range("reward_gradient.scale", self.scale, "[0, inf)")
         if not 0 <= self.stop < self.start <= 1:
             raise FairleadError(
-                f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start <= 1."
+                f"reward_gradient.stop is {self.stop!r} and reward_gradient.start is {self.start!r}: "
+                "must be flow times 0 <= stop < start <= 1."
             )
 
     def __call__(self, step: Step) -> Step:
@@ -72,18 +72,18 @@ class RewardGradient(Steering):
                 seen.append(x0.detach())
                 return step.score(x0, step.rows)
 
-            _, slope = step.gradient(value, step.x)
+            _, g = step.gradient(value, step.x)
             if not step.x.requires_grad:  # else a search differentiates this step, and what was seen is cut off from it
                 step = replace(step, x0=seen[0])
         else:
             step = step.solved()
             assert step.x0 is not None
-            _, slope = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
-            slope = slope / at.alpha
-        slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            _, g = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
+            g = g / at.alpha
+        g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         if self.normalise:
-            size = slope.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
-            shift = torch.where(size > 0, self.scale * at.sigma * slope / size.clamp(min=1e-30), 0 * slope)
+            size = g.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+            shift = torch.where(size > 0, self.scale * at.sigma * g / size.clamp(min=1e-30), 0 * g)
         else:
-            shift = self.scale * at.sigma**2 / at.alpha * slope
+            shift = self.scale * at.sigma**2 / at.alpha * g
         return step.guide(lambda x, level, rows: shift[rows.to(shift.device)])

@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import Level
@@ -46,15 +47,10 @@ class ValueDecoding(Steering):
     decides = "state"
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none."""
-        for name in ("children", "block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise FairleadError(f"svdd.{name} is {value!r}: give a whole number of at least 1.")
-        if not (isinstance(self.temperature, int | float) and 0 <= self.temperature < float("inf")):
-            raise FairleadError(
-                f"svdd.temperature is {self.temperature!r}: give a number of at least 0, 0 for the best child."
-            )
+        """Reject settings outside their range."""
+        whole_number("svdd.children", self.children, least=1)
+        whole_number("svdd.block", self.block, least=1)
+        number_in_range("svdd.temperature", self.temperature, "[0, inf)")
 
     def __call__(self, step: Step) -> Step:
         """One step along the chosen continuation, which is looked for where a block begins."""
@@ -80,7 +76,7 @@ class ValueDecoding(Steering):
         levels = list(step.schedule(step.steps))[step.index : step.index + self.block + 1]
         if levels[:2] != [step.at, step.to]:
             raise FairleadError(
-                "svdd.block is above 1 and another steering changes the levels: use block=1, or one of them."
+                "svdd.block is above 1, but another steering changes the levels: use block=1, or only one of the two."
             )
         return levels
 
