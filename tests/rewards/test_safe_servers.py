@@ -321,10 +321,11 @@ def test_a_key_that_occurs_twice_is_not_read(judge: Any) -> None:
 
 
 @pytest.mark.parametrize("missing", ["vision_model", "text_model"])
-def test_a_clip_without_a_tower_is_refused(missing: str, clip_folder: Path, tmp_path: Path) -> None:
+def test_a_clip_without_a_tower_is_refused(missing: str, tmp_path: Path) -> None:
     """Its scores would be those of random weights."""
     import shutil
 
+    import tiny
     from safetensors.torch import load_file, save_file
 
     from fairlead.metrics.features import Encoder
@@ -332,7 +333,8 @@ def test_a_clip_without_a_tower_is_refused(missing: str, clip_folder: Path, tmp_
     from fairlead.rewards.pick_score import PickScore
 
     folder = tmp_path / "cut"
-    shutil.copytree(clip_folder, folder)
+    (tmp_path / "whole").mkdir()
+    shutil.copytree(tiny.clip_folder(tmp_path / "whole"), folder)
     kept = {k: v for k, v in load_file(folder / "model.safetensors").items() if not k.startswith(missing)}
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
     for make in (ClipScore, PickScore, *([Encoder] if missing == "vision_model" else [])):

@@ -64,7 +64,7 @@ def test_a_reward_that_exits_is_an_error(tmp_path: Path) -> None:
 def test_the_same_run_from_nothing_has_its_drafts() -> None:
     told = run_command(small_spec(draft=2, finals=3))
     assert told is not None
-    assert "--draft 2" in told
+    assert "--draft 'few(2)'" in told
     assert "--finals 3" in told
 
 
@@ -73,7 +73,9 @@ def test_a_stored_run_does_not_execute_a_file_unasked(tmp_path: Path, monkeypatc
     monkeypatch.setattr(trust, "_executed", set())
     seen = tmp_path / "seen"
     file = tmp_path / "reward.py"
-    file.write_text(f"open({str(seen)!r}, 'a').write('x')\ndef f(images, prompts):\n    return images.mean((1, 2, 3))\n")
+    file.write_text(
+        f"open({str(seen)!r}, 'a').write('x')\ndef f(images, prompts):\n    return images.mean((1, 2, 3))\n"
+    )
     folder = tmp_path / "run"
     Store.create(folder, small_spec(reward=f"{file}:f"), {}, "now").close()
     for word in ("resume", "replay", "answer"):

@@ -6,7 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -96,18 +95,10 @@ Store.create(Path({str(tmp_path / "run")!r}), spec, {{}}, "now").close()
 
 
 def kill_with_a_log(folder: Path) -> None:
-    """A real process records two batches and is killed, so that its rows are in the log beside the database."""
-    code = f"""
-import os, signal
-from pathlib import Path
-from fairlead.run import engine
-from fairlead.testing.runs import small_spec
-def tick(p):
-    if p.done >= 6:
-        os.kill(os.getpid(), signal.SIGKILL)
-engine.start(small_spec(), Path({str(folder)!r}), on_progress=tick)
-"""
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    """A record as a killed process leaves it: copied while it is open, so that its rows are in the log beside it."""
+    alive = engine.start(small_spec(), folder.with_name("alive"), stop=after(2))
+    shutil.copytree(alive.folder, folder)
+    alive.close()
     assert (folder / f"{store.DATABASE}-wal").stat().st_size > 0
 
 

@@ -105,7 +105,10 @@ def _features(folder: Path, chosen: Sequence[Candidate], likeness: str) -> Tenso
     out = []
     for start in range(0, len(chosen), scoring.BATCH):
         some = chosen[start : start + scoring.BATCH]
-        out.append(encode(torch.stack([_pixels(folder / c.image) for c in some])))
+        images = [_pixels(folder / c.image) for c in some]
+        if len({image.shape for image in images}) > 1:
+            raise StoreError(f"Pictures of {folder} have different sizes: restore those that were replaced.")
+        out.append(encode(torch.stack(images)))
     return torch.cat(out)
 
 

@@ -138,7 +138,9 @@ def _check_types(spec: Spec) -> None:
         whole_number(name, getattr(spec, name), 1, MOST[name])
     whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
-    if not isinstance(spec.draft, str):
+    if isinstance(spec.draft, str):
+        rungs.read(spec.draft)
+    else:
         whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
     for name, value in _a(dict, spec.budget).items():
         number_in_range(f"budget.{name}", value, "(0, inf)")
