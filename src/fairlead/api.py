@@ -87,8 +87,11 @@ def resume(
     model: Any = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     siblings: Live = None,
+    trust: bool = False,
 ) -> Result:
     """Continue a run where its record ends. Pass `reward`, `model` and `siblings` again if they were live objects.
+
+    `trust`: execute the reward file that the record names, and send your key to the server that it names.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
     """
@@ -99,7 +102,7 @@ def resume(
     limits = parse_budget(budget) if isinstance(budget, str) else budget
     with _lent(model, (settings or {}).get("model", {})) as lent, _all_lent(siblings) as others:
         own = None if reward is None else _live(reward)
-        engine.resume(Path(folder), budget=limits, reward=own, model=lent, siblings=others).close()
+        engine.resume(Path(folder), budget=limits, reward=own, model=lent, siblings=others, trust=trust).close()
     return Result(Path(folder))
 
 

@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import items
+from fairlead.core.errors import FairleadError
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import registry
+from fairlead.run.executor import Local
 from fairlead.run.store import Store
 from fairlead.testing import (
     intervention_laws,
@@ -73,3 +77,8 @@ def price_of_a_full_rollout() -> None:
     from test_demon import scoring_moves, test_cost_is_the_formula_and_the_price
 
     test_cost_is_the_formula_and_the_price({}, lambda beta: 2 * scoring_moves(beta, 20))
+
+
+def a_budget_without_an_end() -> None:
+    with pytest.raises(FairleadError, match="would never end"):
+        Local(small_spec(budget={"backwards": 1.0})).check_budget()

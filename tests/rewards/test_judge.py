@@ -16,8 +16,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-pytest.importorskip("openai")
-
 from server import Server, serving
 
 import fairlead

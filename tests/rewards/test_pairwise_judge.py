@@ -13,8 +13,6 @@ from typing import Any
 import pytest
 from PIL import Image, ImageStat
 
-pytest.importorskip("openai")
-
 from server import Server, serving
 from test_judge import pictures, reply, shots
 

@@ -21,7 +21,7 @@ import pytest
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.reward import Function
-from fairlead.run import engine, files, store
+from fairlead.run import engine, files, rows, store
 from fairlead.run.executor import Local
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.spec import Spec
@@ -248,14 +248,16 @@ def test_a_newer_record(stopped: Path) -> None:
     db.execute(f"pragma user_version={store.VERSION + 1}")
     db.commit()
     db.close()
-    with pytest.raises(StoreError, match=r"has format 2, this fairlead reads up to 1: update fairlead"):
+    with pytest.raises(StoreError, match=r"has format 3, this fairlead reads up to 2: update fairlead"):
         Store.open(stopped)
 
 
 def test_a_setting_of_a_newer_version(stopped: Path) -> None:
     db = sqlite3.connect(stopped / store.DATABASE)
+    rows.install(db)
     text = db.execute("select spec from run").fetchone()[0]
     db.execute("update run set spec=?", (text.replace('{"batch"', '{"aura":1,"batch"'),))
+    rows.seal(db, "run")
     db.commit()
     db.close()
     with pytest.raises(FairleadError, match="unknown field 'aura'"):
@@ -401,7 +403,9 @@ def test_replay_after_moving_and_extending(stopped: Path) -> None:
 
 def test_replay_notices_a_difference(stopped: Path) -> None:
     db = sqlite3.connect(stopped / store.DATABASE)
+    rows.install(db)
     db.execute("update outcome set reward=reward+0.001 where idx=2")
+    rows.seal(db, "outcome")
     db.commit()
     db.close()
     found = engine.replay(stopped, 2)

@@ -11,7 +11,7 @@ import typer
 
 from fairlead.app import running
 from fairlead.app.console import print_json, say
-from fairlead.app.options import AsJson, Folder
+from fairlead.app.options import AsJson, Folder, Trust
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Pending, Question
@@ -34,6 +34,7 @@ def answer(
         ),
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list the questions.")] = False,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
     """Answer the questions of a run, then continue it. An empty line stops; the answers so far are kept."""
@@ -53,7 +54,7 @@ def answer(
         return 0
     from fairlead.run import engine
 
-    engine.resume(run, person=_no_preference if finish else terminal(run)).close()
+    engine.resume(run, person=_no_preference if finish else terminal(run), trust=trust).close()
     return running.finish(run, as_json)
 
 

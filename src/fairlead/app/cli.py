@@ -18,7 +18,7 @@ from fairlead.app import answering, bench, calibrate, calibrate_repulsion, catal
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
-from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, with_run_options
+from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, Trust, with_run_options
 from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
@@ -26,6 +26,7 @@ from fairlead.app.runs_page import write_runs_page
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
+from fairlead.run.formula import is_text
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
@@ -82,14 +83,14 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: LargerBudget = None, as_json: AsJson = False) -> int:
+def resume(run: Folder, budget: LargerBudget = None, trust: Trust = False, as_json: AsJson = False) -> int:
     """Continue a run where it ended, with a larger --budget if one is given."""
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(run):
-        engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
+        engine.resume(run, budget=limits, on_progress=watch, stop=stop, trust=trust).close()
     if watch.idle:
         say("Nothing was left to do. A larger --budget continues from here.")
     return finish(run, as_json)
@@ -103,6 +104,7 @@ def replay(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write the picture to this new file.")
     ] = None,
+    trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
     """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
@@ -112,7 +114,7 @@ def replay(
     from fairlead.run import engine
 
     with quiet(as_json):
-        again = engine.replay(run, index, alone=alone)
+        again = engine.replay(run, index, alone=alone, trust=trust)
     if out is not None:
         write_atomically(out, again.image)
     if as_json:
@@ -264,6 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
+        for word in argv:
+            if not is_text(word):
+                raise FairleadError(f"{word!a:.80} is not valid text: type it again.")
         code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:

@@ -35,6 +35,13 @@ Token = Annotated[
     ),
 ]
 
+Trust = Annotated[
+    bool,
+    typer.Option(
+        "--trust", help="Execute the reward file that the run names, and send your key to the server that it names."
+    ),
+]
+
 ALL_OPTIONS = tuple(described())
 DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
 

@@ -49,7 +49,7 @@ def picture(path: Path, side: int) -> Picture:
                 small.save(buffer, "JPEG", quality=88)
                 data = buffer.getvalue()
                 kind = "jpeg"
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return Picture("")
     return Picture(f"data:image/{kind};base64,{base64.b64encode(data).decode()}", *size)
 

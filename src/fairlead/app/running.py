@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run.records import RunStatus, StopReason
 from fairlead.run.spec import Spec
-from fairlead.run.store import DATABASE
+from fairlead.run.store import DATABASE, discard, refuse_taken
 from fairlead.run.view import View
 
 INTERRUPTED = 130
@@ -35,14 +34,7 @@ def computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 def refuse_existing(folder: Path) -> None:
     """Refuse a folder that has files before anything is loaded; the engine would refuse it only after loading."""
-    try:
-        taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-        resumable = (folder / DATABASE).exists()
-    except OSError as error:
-        raise FairleadError(f"{folder} cannot be used ({error.strerror}). Choose another --out.") from error
-    if taken:
-        hint = f", or continue the run in it with '{command('resume', folder)}'" if resumable else ""
-        raise FairleadError(f"{folder} exists already. Choose another --out{hint}.")
+    refuse_taken(folder)
 
 
 def warn(spec: Spec) -> None:
@@ -63,11 +55,8 @@ def reported(folder: Path) -> Iterator[None]:
         kept = (folder / DATABASE).is_file()
         if kept:
             with contextlib.suppress(FairleadError):
-                view = View.read(folder)
                 refused = isinstance(error, FairleadError) and not isinstance(error, StoreError)
-                if new and refused and not view.candidates and view.baseline is None:
-                    shutil.rmtree(folder, ignore_errors=True)
-                else:
+                if not (new and refused and discard(folder)):
                     write_report(folder)
         if isinstance(error, KeyboardInterrupt):
             onward = f"; what was recorded is kept. Continue with: {command('resume', shown(folder))}" if kept else "."

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.weights import pretrained
 from fairlead.run import machine
 
 NAME = "Salesforce/blip-vqa-capfilt-large"
@@ -35,7 +36,7 @@ class BlipVqa:
         from transformers import AutoTokenizer, BlipForQuestionAnswering
 
         try:
-            self._model = BlipForQuestionAnswering.from_pretrained(name)
+            self._model = pretrained("t2i-compbench", BlipForQuestionAnswering, name)
             self._tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise FairleadError(

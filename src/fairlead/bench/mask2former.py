@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from fairlead.bench import geneval
 from fairlead.bench.judging import GenEval
 from fairlead.core.errors import FairleadError
+from fairlead.core.weights import pretrained
 from fairlead.run import machine
 
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
@@ -98,7 +99,7 @@ class Colours:
         from transformers import AutoTokenizer, CLIPModel
 
         self.device = device or machine.device()
-        self._model = CLIPModel.from_pretrained(name).to(self.device).eval()
+        self._model = pretrained("geneval", CLIPModel, name).to(self.device).eval()
         self._tokenizer = AutoTokenizer.from_pretrained(name)
         self._weights: dict[str, Tensor] = {}
 
@@ -152,7 +153,7 @@ class Mask2Former:
 
         self.device = device or machine.device()
         self._colours = colours
-        self._model = Mask2FormerForUniversalSegmentation.from_pretrained(name).to(self.device).eval()
+        self._model = pretrained("geneval", Mask2FormerForUniversalSegmentation, name).to(self.device).eval()
         labels = {int(k): str(v) for k, v in self._model.config.id2label.items()}
         self.names = [RENAMED.get(labels[i], labels[i]) for i in range(len(labels))]
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.weights import pretrained
 from fairlead.run import machine
 
 DETECTOR = "google/owlv2-base-patch16-ensemble"
@@ -34,7 +35,7 @@ class Owl:
         self._threshold = threshold
         self._device = device or machine.device()
         try:
-            self._model = Owlv2ForObjectDetection.from_pretrained(name).to(self._device).eval()
+            self._model = pretrained("t2i-compbench", Owlv2ForObjectDetection, name).to(self._device).eval()
             self._processor = AutoProcessor.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
             raise _missing(name, error) from error
@@ -69,7 +70,7 @@ class Depth:
 
         self._device = device or machine.device()
         try:
-            self._model = AutoModelForDepthEstimation.from_pretrained(name).to(self._device).eval()
+            self._model = pretrained("t2i-compbench", AutoModelForDepthEstimation, name).to(self._device).eval()
             self._processor = AutoImageProcessor.from_pretrained(name)
         except (OSError, ValueError, ImportError) as error:
             raise _missing(name, error) from error

@@ -175,7 +175,7 @@ def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool
         folder = out / "runs" / f"{picture.index:05d}-{picture.number:05d}"
         model = bench.model(spec)
         if (folder / DATABASE).is_file():
-            store = engine.resume(folder, model=model, stop=stop)
+            store = engine.resume(folder, model=model, stop=stop, trust=True)
         else:
             store = engine.start(spec, folder, model=model, stop=stop)
         best = store.best()

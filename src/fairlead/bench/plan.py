@@ -249,7 +249,7 @@ def _whole(value: Any, what: str, least: int = 1) -> int:
 def _seeds(value: Any) -> tuple[int, ...]:
     """The first so many, or those listed."""
     if not isinstance(value, list | tuple):
-        return tuple(range(_whole(value, "seeds")))
+        return tuple(range(whole_number("seeds", value, 1, 100_000)))
     many = tuple(_whole(v, "A seed", 0) for v in value)
     if not many or len(set(many)) < len(many):
         raise FairleadError(f"seeds is {value!r}: must be at least one seed, each only once.")

@@ -145,13 +145,25 @@ class Meter:
 
     def charge(self, cost: Cost) -> None:
         """Raises `Unmetered` outside a grant and `BudgetExceeded` when the grant does not cover `cost`."""
-        if self._limit is None:
-            wanted = ", ".join(f"{v:g} {k}" for k, v in cost.as_dict().items() if v)
-            raise Unmetered(f"{wanted} outside a grant: work of a run goes through the worker, which opens one.")
-        left = self._limit - (self._spent - self._before) - Cost(seconds=time.perf_counter() - self._since)
+        limit = self._granted(cost)
+        left = limit - (self._spent - self._before) - Cost(seconds=time.perf_counter() - self._since)
         if not cost.fits(left):
             raise BudgetExceeded(cost, left)
         self._spent = self._spent + cost
+
+    def settle(self, cost: Cost) -> None:
+        """Book what was spent already, whatever it is; then raise as `charge` does if the grant did not cover it."""
+        limit = self._granted(cost)
+        self._spent = self._spent + cost
+        left = limit - (self._spent - self._before) - Cost(seconds=time.perf_counter() - self._since)
+        if left.dollars < -1e-9:
+            raise BudgetExceeded(Cost(dollars=cost.dollars), replace(left, dollars=left.dollars + cost.dollars))
+
+    def _granted(self, cost: Cost) -> Cost:
+        if self._limit is None:
+            wanted = ", ".join(f"{v:g} {k}" for k, v in cost.as_dict().items() if v)
+            raise Unmetered(f"{wanted} outside a grant: work of a run goes through the worker, which opens one.")
+        return self._limit
 
 
 class Ledger:

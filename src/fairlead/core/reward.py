@@ -88,7 +88,7 @@ class Reward(ABC):
             for method in _scoring_methods(leaf):
                 setattr(leaf, method, _metered(getattr(leaf, method), meter.charge))
             if isinstance(leaf, PaidReward):
-                leaf.charge_to(meter.charge)
+                leaf.charge_to(meter.settle)
 
     def __call__(
         self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
@@ -220,7 +220,10 @@ class PaidReward(Reward):
         return 0.0
 
     def charge_to(self, charge: Callable[[Cost], None]) -> None:
-        """Called once when the reward is metered: from now on call `charge` with dollars as they are spent."""
+        """Called once when the reward is metered: from now on call `charge` with dollars as they are spent.
+
+        `charge` books them always, and raises `BudgetExceeded` afterwards if they were too many.
+        """
         return None
 
     def ready(self) -> None:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
+from fairlead.core.weights import pretrained
 from fairlead.pocket import load as pocket
 
 MEAN = (0.485, 0.456, 0.406)
@@ -32,7 +33,7 @@ class Encoder:
 
         source = str(pocket.clip_folder()) if source is None else source
         try:
-            self._net: Any = AutoModel.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False)
+            self._net: Any = pretrained("likeness", AutoModel, source, dtype=torch.float32).eval().requires_grad_(False)
             own: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError) as error:
             why = str(error).partition("\n")[0]

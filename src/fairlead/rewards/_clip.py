@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fairlead.core.weights import pretrained
 from fairlead.rewards import _openclip
 from fairlead.rewards._load import FILES, missing, tensors
 
@@ -65,7 +66,7 @@ class Clip:
                 net: Any = _openclip.network("CLIP", tensors("CLIP", path), activation)
                 what = tokenizer or TOKENIZER
             else:
-                net = CLIPModel.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False)
+                net = pretrained("CLIP", CLIPModel, source, dtype=torch.float32).eval().requires_grad_(False)
                 what = tokenizer or source
                 kind: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
                 shape: Any = kind.from_pretrained(what)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from fairlead.core import source as where
+from fairlead.core import trust
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import EarlyReward, Function, Reward, early_level
 
@@ -38,13 +39,14 @@ class FileReward(EarlyReward):
                 f"{path} has changed since this run was started: its digest was {digest} and is now {found}. Start a "
                 "new run."
             )
+        trust.allow_file(path, found)
         spec = importlib.util.spec_from_file_location(f"fairlead_file_{found}", path)
         assert spec is not None
         assert spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise FairleadError(
                 f"{path} raised {type(error).__name__} while it was imported: {error}. Fix the file."
             ) from error

@@ -7,8 +7,6 @@ import io
 import json
 import math
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,10 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fairlead.core.check import number_in_range
 from fairlead.core.errors import RewardError
 from fairlead.core.reward import Reward
+from fairlead.rewards._post import NoReply, TooLarge, check_address, post
 
 TRIES = 3
+LARGEST_SCORE = 3e38
+"""What a float32 can hold."""
 
 
 def png(image: Tensor) -> bytes:
@@ -34,11 +36,12 @@ class HttpReward(Reward):
     """POST {"images": [base64 PNG, ...], "prompts": [...]} -> {"scores": [...]}, or a bare list; null is no number.
 
     There is one request per batch. A server that is down, busy (429) or broken (5xx) is asked three times with
-    growing pauses. Any other answer is an error at once.
+    growing pauses. Any other answer is an error at once;
+    redirects are not followed.
 
     Settings:
         url (address, required): where the request is sent.
-        timeout (number > 0, default 60.0): seconds to wait for an answer.
+        timeout (number > 0, default 60.0): seconds to wait for the whole answer, which may have 16 MiB.
         pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
     """
 
@@ -48,9 +51,9 @@ class HttpReward(Reward):
     source: ClassVar[str] = "the server"
 
     def __init__(self, url: str, timeout: float = 60.0, pause: float = 1.0) -> None:
-        if not str(url).startswith(("http://", "https://")):
-            raise RewardError(f"http.url is {url!r}: must begin with http:// or https://.")
-        self._url, self._timeout, self._pause = str(url), float(timeout), float(pause)
+        self._url = check_address("http.url", url)
+        self._timeout = number_in_range("http.timeout", timeout, "(0, 86400]")
+        self._pause = number_in_range("http.pause", pause, "[0, 3600]")
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
@@ -65,20 +68,26 @@ class HttpReward(Reward):
         return torch.tensor([math.nan if s is None else float(s) for s in scores])
 
     def _ask(self, body: bytes) -> Any:
-        request = urllib.request.Request(self._url, body, {"Content-Type": "application/json"}, method="POST")
         for attempt in range(TRIES):
             try:
-                with urllib.request.urlopen(request, timeout=self._timeout) as reply:
-                    return json.loads(reply.read())
-            except urllib.error.HTTPError as error:
-                why: object = f"status {error.code}"
-                if error.code < 500 and error.code != 429:
-                    break
-            except ValueError:
-                why = "something that is not JSON"
+                answer = post(self._url, body, {}, seconds=self._timeout)
+            except NoReply as error:
+                why = str(error)
+            except TooLarge:
+                why = "an answer without end"
                 break
-            except OSError as error:
-                why = getattr(error, "reason", None) or error
+            else:
+                if answer.status == 200:
+                    try:
+                        return json.loads(answer.body)
+                    except (ValueError, RecursionError):
+                        why = "something that is not JSON"
+                        break
+                why = f"status {answer.status}"
+                if 300 <= answer.status < 400:
+                    why += f", a redirect to {answer.headers.get('Location', '')!r:.80}; pictures go only where you say"
+                if answer.status < 500 and answer.status != 429:
+                    break
             if attempt + 1 < TRIES:
                 time.sleep(self._pause * 2**attempt)
         raise RewardError(
@@ -87,4 +96,7 @@ class HttpReward(Reward):
 
 
 def _is_score(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    """None, or a finite number: JSON has no infinity, and a number too large to hold is none."""
+    if value is None:
+        return True
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= LARGEST_SCORE

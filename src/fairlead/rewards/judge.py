@@ -55,12 +55,14 @@ class Judge(PaidReward):
         reference (file or None, default None): the picture that mode `pairwise` compares with.
         concurrency (whole number >= 1, default 8): questions that are open at once.
         retries (whole number >= 0, default 4): further attempts after a failed request.
-        timeout (number > 0, default 60.0): seconds to wait for an answer.
+        timeout (number > 0, default 60.0): seconds to wait for the whole answer, which may have 16 MiB.
         pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
         price_in (number >= 0, default 0.0): US dollars per million tokens sent; spending is charged to the run's
             budget entry `dollars`.
         price_out (number >= 0, default 0.0): US dollars per million tokens received.
-        cap (number > 0 or None, default None): most that this reward alone may spend, in US dollars.
+        picture_tokens (whole number >= 1, default 2000): tokens that a picture is taken for until a reply has shown
+            more. With a price, the first question is asked alone to see it; requests that time out are not seen.
+        cap (number >= 0 or None, default None): most that this reward alone may spend, in US dollars.
         cache (file, false or None, default None): where replies are kept by picture, question and model; None is
             the usual place, false keeps none.
     """
@@ -84,6 +86,7 @@ class Judge(PaidReward):
         pause: float = 1.0,
         price_in: float = 0.0,
         price_out: float = 0.0,
+        picture_tokens: int = 2000,
         cap: float | None = None,
         cache: str | bool | None = None,
     ) -> None:
@@ -106,7 +109,8 @@ class Judge(PaidReward):
             retries=retries,
             pause=pause,
             concurrency=concurrency,
-            prices=(float(price_in), float(price_out)),
+            prices=(price_in, price_out),
+            picture_tokens=picture_tokens,
             cap=cap,
             cache=cache,
         )
@@ -199,7 +203,7 @@ class Judge(PaidReward):
         return sum(values) / len(values)
 
     def _yes_no(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
-        body = _messages(self._question.format(prompt), [shot])
+        body = _messages(self._question.replace("{}", prompt), [shot])
         return {**body, "max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
 
     def _pair(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
@@ -220,6 +224,11 @@ def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
 def _probability(reply: Reply) -> float:
     if not reply.logprobs:
         raise ValueError("no log-probabilities (reasoning models give none)")
+    every = [math.exp(min(logprob, 1.0)) for _, logprob in reply.logprobs]
+    if not all(p <= 1 + 1e-6 for p in every) or sum(every) > 1 + 1e-3:
+        raise ValueError("its log-probabilities are none: they add up to more than 1")
+    if len(every) == 1 and every[0] < 0.5:
+        raise ValueError("one alternative, and the others are more probable")
     mass = {"yes": 0.0, "no": 0.0}
     for token, logprob in reply.logprobs:
         word = token.strip().lower()
@@ -227,7 +236,7 @@ def _probability(reply: Reply) -> float:
             mass[word] += math.exp(logprob)
     if not any(mass.values()):
         raise ValueError(f"neither yes nor no among {len(reply.logprobs)} alternatives")
-    least = math.exp(min(logprob for _, logprob in reply.logprobs)) if len(reply.logprobs) > 1 else 0.0
+    least = min(every) if len(every) > 1 else 1 - every[0]  # the most that a missing answer can have
     yes, no = (m or least for m in (mass["yes"], mass["no"]))
     return yes / (yes + no)
 
@@ -240,12 +249,20 @@ def outcome(reply: Reply) -> float:
     return {"first": 1.0, "second": 0.0, "tie": 0.5}[str(winner)]
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys occur once: of two, nobody knows which one is meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
 def _object(text: str) -> Mapping[str, Any]:
     """The JSON object in a reply, also between code fences."""
     start, end = text.find("{"), text.rfind("}")
     try:
-        data = json.loads(text[start : end + 1])
-    except ValueError:
+        data = json.loads(text[start : end + 1], object_pairs_hook=_once)
+    except (ValueError, RecursionError):
         raise ValueError(f"no JSON object in {text[:60]!r}") from None
     if not isinstance(data, dict):
         raise ValueError(f"no JSON object in {text[:60]!r}")

@@ -74,6 +74,7 @@ class PairwiseJudge(Judge, PairwiseReward):
         pause: float = 1.0,
         price_in: float = 0.0,
         price_out: float = 0.0,
+        picture_tokens: int = 2000,
         cap: float | None = None,
         cache: str | bool | None = None,
     ) -> None:
@@ -90,6 +91,7 @@ class PairwiseJudge(Judge, PairwiseReward):
             pause=pause,
             price_in=price_in,
             price_out=price_out,
+            picture_tokens=picture_tokens,
             cap=cap,
             cache=cache,
         )

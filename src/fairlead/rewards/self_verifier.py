@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fairlead.core.check import number_in_range
 from fairlead.core.reward import EarlyReward
+from fairlead.core.weights import pretrained
 from fairlead.rewards._clip import clip, normalise, resize
 from fairlead.rewards._load import missing
 
@@ -62,7 +63,7 @@ class _Tower:
 
         try:
             config = AutoConfig.from_pretrained(source)
-            net: Any = AutoModel.from_pretrained(source, dtype=torch.float32).eval().requires_grad_(False)
+            net: Any = pretrained("self_verifier", AutoModel, source, dtype=torch.float32).eval().requires_grad_(False)
             shape: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError) as error:
             raise missing("self_verifier", source, error) from error

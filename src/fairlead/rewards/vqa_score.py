@@ -12,6 +12,7 @@ from torch import Tensor
 from fairlead.core.check import one_of
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import Reward
+from fairlead.core.weights import pretrained
 from fairlead.rewards._load import missing
 
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
@@ -92,7 +93,7 @@ class VqaScore(Reward):
         self._reading = one_of("vqa_score.reading", reading, READINGS)
         try:
             self._processor: Any = processor(checkpoint)
-            net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
+            net: Any = pretrained(self.name, AutoModelForImageTextToText, checkpoint, dtype=dtype)
         except (OSError, ValueError, ImportError) as error:
             raise missing(self.name, checkpoint, error) from error
         self._net = net.eval().requires_grad_(False).to(device)

@@ -8,17 +8,19 @@ and has one setting between the k best and the k most different.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fairlead.core.check import number_in_range
 from fairlead.core.diverse import kernel, pick, standard, vendi
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import models, registry, scoring
 from fairlead.run.records import Candidate
 from fairlead.run.store import Store, write_atomically
@@ -26,6 +28,8 @@ from fairlead.run.store import Store, write_atomically
 KEPT = "kept.json"
 FOLDER = "kept"
 WEIGHT = 0.5
+POOL = 800
+"""Pictures compared with each other at most, unless many are kept."""
 FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of quality whose choices the report shows."""
 
@@ -47,7 +51,7 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     if not every:
         raise FairleadError(f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'.")
     models.quiet()
-    full = [c for c in every if c.refines is not None] or every
+    full = _pool([c for c in every if c.refines is not None] or every, k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
     if likeness not in (known := registry.table("features")) and "/" not in likeness and not Path(likeness).is_dir():
         raise unknown("likeness", likeness, known)
@@ -75,6 +79,21 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     return [full[i].index for i in chosen]
 
 
+def _pool(full: Sequence[Candidate], k: int) -> list[Candidate]:
+    """Those that are compared with each other: all, or of very many the first k, the best, and an even sample of the rest.
+
+    Comparing all pairs of n pictures takes n^2 numbers, which are 3.2 GB at 20,000.
+    """
+    size = max(POOL, 4 * k)
+    if len(full) <= size:
+        return list(full)
+    ranked = sorted(range(len(full)), key=lambda i: (math.isnan(full[i].reward), -full[i].reward, i))
+    best = ranked[: size // 2]
+    rest = ranked[size // 2 :]
+    spread = [rest[len(rest) * i // (size // 2)] for i in range(size // 2)]
+    return [full[i] for i in sorted({*range(k), *best, *spread})]
+
+
 def _speaks(name: str) -> bool:
     return name != models.LIVE and models.defaults(name).get("vocabulary") == "words"
 
@@ -86,8 +105,18 @@ def _features(folder: Path, chosen: Sequence[Candidate], likeness: str) -> Tenso
     out = []
     for start in range(0, len(chosen), scoring.BATCH):
         some = chosen[start : start + scoring.BATCH]
-        out.append(encode(torch.stack([scoring.load(folder / c.image)[0] for c in some])))
+        images = [_pixels(folder / c.image) for c in some]
+        if len({image.shape for image in images}) > 1:
+            raise StoreError(f"Pictures of {folder} have different sizes: restore those that were replaced.")
+        out.append(encode(torch.stack(images)))
     return torch.cat(out)
+
+
+def _pixels(path: Path) -> Tensor:
+    try:
+        return scoring.load(path)[0]
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise StoreError(f"{path} cannot be read ({str(error):.80}): restore it, or start the run again.") from error
 
 
 def _point(weight: float | None, chosen: Sequence[int], rewards: Tensor, likes: Tensor) -> dict[str, Any]:

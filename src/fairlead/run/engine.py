@@ -8,9 +8,10 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fairlead.core.errors import FairleadError, StoreError
+from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
+from fairlead.core.trust import stored_run
 from fairlead.run import fingerprint, machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -19,10 +20,10 @@ from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus
 from fairlead.run.replay import compared
-from fairlead.run.search_loop import SearchLoop, Stop
+from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
-from fairlead.run.store import Store, as_json
+from fairlead.run.store import Store, as_json, refuse_taken
 
 
 def _silent(progress: Progress) -> None:
@@ -48,10 +49,7 @@ def start(
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
     """
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise StoreError(
-            f"{out} exists already. Choose another --out, or continue the run in it with 'fairlead resume {out}'."
-        )
+    refuse_taken(out)
     clock = Clock(spec, on_progress)
     models.check(spec)
     clock.say(Phase.LOADING)
@@ -62,6 +60,7 @@ def start(
         if isinstance(leaf, PaidReward):
             leaf.ready()
     loop = SearchLoop(spec, executor, clock)
+    executor.check_budget()
     loop.check_affordable()
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
@@ -83,15 +82,18 @@ def resume(
     on_progress: Watch = _silent,
     stop: Stop = _never,
     person: Person | None = None,
+    trust: bool = False,
 ) -> Store:
     """Continue a run after its last recorded candidate, with `budget` in place of the old one if it is given.
 
     A finished run without a new budget is returned as it is.
+    `trust`: execute the reward file that the record names, and send a key to the server that it names.
     """
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
         if budget is None and store.status == RunStatus.FINISHED:
+            write_pictures(store)
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
@@ -102,10 +104,13 @@ def resume(
                 raise FairleadError(
                     f"The budget {text} is less than what the run in {folder} has already spent. Choose a larger one."
                 )
-            store.extend(spec)
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
-        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        with stored_run(folder, trust):
+            executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        if budget is not None:
+            executor.check_budget()
+            store.extend(spec)
         store.set_status(RunStatus.RUNNING)
         SearchLoop(spec, executor, clock, person).run(store, stop)
     return store
@@ -119,8 +124,9 @@ def replay(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
+    trust: bool = False,
 ) -> Replay:
-    """Render one recorded candidate again and compare it with the record, bit for bit.
+    """Render one recorded candidate again and compare it with the record, bit for bit; `trust` as in `resume`.
 
     The whole batch of the candidate is rendered, so its shape is that of the run, and the result is identical on the
     same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
@@ -132,7 +138,8 @@ def replay(
     fingerprint.check(spec, store.versions, "a replay would draw another picture")
     companions = store.task_of(index)
     recorded = store.get(index)
-    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    with stored_run(folder, trust):
+        executor = Local(spec, reward=reward, model=model, siblings=siblings)
     loop = SearchLoop(spec, executor, Clock(spec, _silent))
     proposals, steering = loop.questions(store, companions)
     chosen = [index] if alone else companions

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from fairlead.core.cost import Cost
+from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
-from fairlead.core.reward import Reward
+from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.search import Space
 from fairlead.core.steering import Chain
 from fairlead.run import dry_run
@@ -79,6 +80,19 @@ class Local:
         if (steps, baseline) not in self._prices:
             self._prices[steps, baseline] = dry_run.costs(self.setup, steps=steps, baseline=baseline)
         return self._prices[steps, baseline]
+
+    def check_budget(self) -> None:
+        """Refuse a budget none of whose entries this run spends: it would never end."""
+        spec, limits = self.setup.spec, self.setup.spec.limit.limits()
+        setup_cost, each = self.price(steps=spec.draft)
+        spends = (setup_cost + each).limits()
+        paid = [leaf for leaf in self.worker.reward.leaves() if isinstance(leaf, PaidReward)]
+        spends |= {"seconds": 1.0, "dollars": sum(leaf.dollars(spec.prompt) for leaf in paid)}
+        if not any(spends[name] > 0 for name in limits):
+            given = ", ".join(f"{k}={v:g}" for k, v in limits.items())
+            raise FairleadError(
+                f"The budget {given} limits nothing that this run spends, so it would never end: add an entry like nfe=640."
+            )
 
     def ask_through(self, previews: PreviewQuestions) -> None:
         """The worker asks through them."""

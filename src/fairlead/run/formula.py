@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +31,8 @@ COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<="}
 SIGNS = {"+": 1, "*": 2, "/": 2, **dict.fromkeys(COMPARISONS.values(), 0)}
 """The precedence of each operation; the higher one binds first."""
 CALLS = ("min", "rank_mean", "zscore", "veto")
+UNREADABLE = (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError)
+"""What Python raises for text that is no expression, or one too deep or too large."""
 
 
 def aesthetic_clip(w: float = 0.5) -> str:
@@ -54,8 +55,8 @@ def parse_part(text: str, kind: str) -> Part:
     """`name` or `name(setting=value, ...)` -> Part, its name checked against the registry."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise FairleadError(f"{text!r} must be a name or name(setting=value). Check its spelling.") from None
+    except UNREADABLE:
+        raise FairleadError(f"{text!r:.200} must be a name or name(setting=value). Check its spelling.") from None
     return _part(node, text, kind)
 
 
@@ -70,9 +71,38 @@ def _part(node: ast.expr, text: str, kind: str) -> Part:
 
 def _literal(word: ast.keyword, text: str) -> Any:
     try:
-        return ast.literal_eval(word.value)
-    except ValueError:
-        raise FairleadError(f"{word.arg} in {text!r} is not a plain value. Use a number or a 'string'.") from None
+        value = ast.literal_eval(word.value)
+    except UNREADABLE:
+        raise FairleadError(f"{word.arg} in {text!r:.200} is not a plain value. Use a number or a 'string'.") from None
+    return plain_value(f"{word.arg} in {text!r:.200}", value)
+
+
+def plain_value(name: str, value: Any, depth: int = 0) -> Any:
+    """A value that a record can hold: text, numbers, True, False, None, and lists and tables of these."""
+    if isinstance(value, list | tuple) and depth < 8:
+        for one in value:
+            plain_value(name, one, depth + 1)
+        return value
+    if isinstance(value, Mapping) and depth < 8 and all(isinstance(key, str) for key in value):
+        for one in value.values():
+            plain_value(name, one, depth + 1)
+        return value
+    whole = isinstance(value, int) and abs(value) < 2**63
+    if whole or value is None or isinstance(value, float):
+        return value
+    if isinstance(value, str) and is_text(value):
+        return value
+    kind = "a number too large to hold" if isinstance(value, int) else f"{value!r:.60}"
+    raise FairleadError(f"{name} is {kind}: must be text, a number, True, False, None, or a list or table of these.")
+
+
+def is_text(value: str) -> bool:
+    """False for halves of characters, which no file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
 
 
 def parse_reward(text: str) -> Any:
@@ -81,11 +111,12 @@ def parse_reward(text: str) -> Any:
     code = FILE.sub(lambda m: f"file(source={m.group()!r})", code)
     try:
         node = ast.parse(code.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+        tree = _tree(node, text)
+        reward_text(tree)
+    except UNREADABLE:
         raise FairleadError(
-            f"Reward {text!r} is not a formula. Write for example 'clip_score + 0.5*aesthetic'."
+            f"Reward {text!r:.200} is not a formula. Write for example 'clip_score + 0.5*aesthetic'."
         ) from None
-    tree = _tree(node, text)
     if not reward_parts(tree):
         raise FairleadError(f"Reward {text!r} is only a number. Name at least one reward.")
     return tree
@@ -93,8 +124,8 @@ def parse_reward(text: str) -> Any:
 
 def _tree(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
-        if not math.isfinite(float(node.value)):
-            raise FairleadError(f"Reward {text!r} has a number that is too large. Use a smaller one.")
+        if abs(node.value) > 1e300:
+            raise FairleadError(f"Reward {text!r:.200} has a number that is too large. Use a smaller one.")
         return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return _times(-1.0, _tree(node.operand, text))

@@ -52,10 +52,11 @@ def price(spec: Spec) -> Price:
     """What `spec` will spend. Loads the model for its sizes and its text encoder, and runs no network.
 
     The search is asked for candidates, whose rewards are all zero, until it or the budget ends or `LOOKAHEAD` is
-    reached.
+    reached; a search that still asks then is taken to go on to the end of the budget.
     """
     models.check(spec)
     executor = Local(spec)
+    executor.check_budget()
     setup = executor.setup
     spec = setup.spec
     need = footprint(setup)
@@ -67,6 +68,11 @@ def price(spec: Spec) -> Price:
     ledger.settle(Cost(), setup_cost + baseline)
     groups = _affordable_groups(setup, ledger, each)
     candidates = sum(groups)
+    if candidates >= LOOKAHEAD:  # the search goes on as long as the budget does
+        further = ledger.affordable(each)
+        further -= further % spec.group
+        ledger.settle(Cost(), each * further)
+        candidates += further
     again = sum(sorted(groups)[-kept:]) if kept else 0
     finals = full * again
     ledger.settle(Cost(), finals)

@@ -31,6 +31,8 @@ class Ranking:
         self._rounds: list[list[tuple[int, str]]] = [[]]
         self._held = WeakValueDictionary[int, Feedback]()
         """What a search was told and has not forgotten."""
+        self._written = 0
+        """Totals in the record: of thousands, it is written over only when the set has grown, and at the end."""
 
     @property
     def deferred(self) -> bool:
@@ -70,8 +72,11 @@ class Ranking:
         totals = self.totals()
         for index, feedback in self._held.items():
             feedback.reward = totals[index]
-        if store is not None:
+        if store is not None and (
+            not outcomes or self._people or len(totals) >= 1.05 * self._written or len(totals) < 2000
+        ):
             store.set_rewards(totals, self._terms if self._people else {})
+            self._written = len(totals)
         return [replace(o, reward=totals[o.index], terms=self._terms[o.index]) for o in outcomes]
 
     def feedback(self, proposals: Sequence[Proposal], outcomes: Sequence[Outcome]) -> list[Feedback]:

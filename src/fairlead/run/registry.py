@@ -191,8 +191,8 @@ def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *give
         raise FairleadError(f"{name} needs {missing}. Write {name}({written}).")
     try:
         return make(*given, **settings)
-    except TypeError as error:
-        raise FairleadError(f"{name} cannot be built from {dict(settings)}: {error}.") from error
+    except (TypeError, ValueError, OverflowError, AttributeError, LookupError) as error:
+        raise FairleadError(f"{name} cannot be built from {dict(settings)!r:.200}: {str(error):.200}.") from error
 
 
 def build(kind: str, part: Part, *given: Any) -> Any:

@@ -121,12 +121,12 @@ def written(path: Path) -> str:
     try:
         with Image.open(path) as image:
             info = dict(image.info)
-    except (OSError, ValueError):
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return ""
     try:
         if "fairlead" in info:
             return str(json.loads(info["fairlead"])["spec"]["prompt"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         pass
     text = str(info.get("parameters", ""))
     return re.split(r"\n(?:Negative prompt: |Steps: \d)", text, maxsplit=1)[0].strip()
@@ -163,6 +163,7 @@ def score(
     Pictures of one size are scored together. A reward that ranks compares the pictures of one prompt.
     """
     import torch
+    from PIL import Image
 
     from fairlead.core.reward import HumanReward
 
@@ -179,7 +180,7 @@ def score(
         for i, picture in enumerate(pictures):
             try:
                 images.append((i, *load(picture.path)))
-            except (OSError, ValueError, SyntaxError) as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 done[i] = Score(picture, math.nan, {}, f"cannot be read: {str(error).splitlines()[0]}")
             if len(images) >= batch or i + 1 == len(pictures):
                 _flush(images, pictures, reward, done)

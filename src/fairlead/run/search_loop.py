@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
@@ -28,6 +29,10 @@ from fairlead.run.store import BANK, Store, write_atomically
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
+
+
+FEW = 64
+"""Answers of a round after each of which ranks are shown again; of more, once a round."""
 
 
 class _Stopped(Exception):
@@ -211,7 +216,7 @@ class SearchLoop:
                 self._clock.spent = self._ledger.spent
                 self._clock.answered(cost)
                 self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
-                if self._ranking.deferred:
+                if self._ranking.deferred and len(answers) < FEW:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
         return [answers[i] for task in tasks for i in task.indices]
@@ -304,12 +309,23 @@ class SearchLoop:
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
         with contextlib.suppress(Pending):
             self._ranking.settle([], store, QuestionStore(store.folder).peek)
+        write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
         store.set_status(status, reason)
-        for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
-            if candidate is not None:
-                write_atomically(store.folder / f"{name}.png", (store.folder / candidate.image).read_bytes())
         self._clock.say(Phase.DONE)
-        if status == RunStatus.FINISHED and store.candidates() and store.best() is None:
+        if status == RunStatus.FINISHED and not store.candidates():
+            raise FairleadError(
+                f"The run ended before its first candidate ({reason}): give a larger budget, then resume {store.folder}."
+            )
+        if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(
                 f"The reward of every candidate is NaN ({len(store.candidates())} of them). The report shows its terms."
             )
+
+
+def write_pictures(store: Store) -> None:
+    """The winner and the plain sample as files beside the record, unless they are there."""
+    for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+        if candidate is not None:
+            path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
+            if not path.is_file() or path.read_bytes() != data:
+                write_atomically(path, data)

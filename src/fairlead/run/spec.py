@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
-from fairlead.core.check import whole_number
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import registry, rungs
-from fairlead.run.formula import from_data, parse_part
+from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
@@ -22,6 +22,8 @@ from fairlead.run.options import RunOptions, Words, called_with
 from fairlead.run.part import Part as Part
 
 MAX_PROMPT = 2000
+MOST = {"steps": 10_000, "group": 4096, "batch": 4096, "finals": 4096, "height": 16_384, "width": 16_384}
+"""What is larger is a slip of the finger: it would run for days or not fit anywhere."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +89,65 @@ class Spec:
     @staticmethod
     def from_json(text: str) -> Spec:
         """Inverse of `json`."""
-        raw = json.loads(text)
+        try:
+            raw = json.loads(text)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise FairleadError(f"The run's settings are not JSON ({str(error):.80}): restore the record.") from None
+        if not isinstance(raw, dict):
+            raise FairleadError(f"The run's settings are {raw!r:.60}, not a JSON object: restore the record.")
         known = {f.name for f in fields(Spec)}
         if extra := set(raw) - known:
             raise FairleadError(
-                f"The run's settings have an unknown field {sorted(extra)[0]!r}: a newer fairlead wrote it."
+                f"The run's settings have an unknown field {sorted(extra)[0]!r:.60}: a newer fairlead wrote it."
             )
-        for name in ("model", "space", "search"):
-            raw[name] = Part(**raw[name])
-        for name in ("steering", "interventions"):
-            raw[name] = tuple(Part(**part) for part in raw[name])
-        raw["reward"] = from_data(raw["reward"])
-        raw["watch"] = tuple(from_data(tree) for tree in raw.get("watch", ()))
-        return Spec(**raw)
+        try:
+            for name in ("model", "space", "search"):
+                raw[name] = _part_of(raw[name])
+            for name in ("steering", "interventions"):
+                raw[name] = tuple(_part_of(part) for part in _a(list, raw[name]))
+            raw["reward"] = from_data(raw["reward"])
+            raw["watch"] = tuple(from_data(tree) for tree in _a(list, raw.get("watch", [])))
+            spec = Spec(**raw)
+            _check_types(spec)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise FairleadError(f"The run's settings cannot be read ({told:.120}): restore the record.") from None
+        return spec
+
+
+def _a(kind: type, value: Any) -> Any:
+    """The value, if it is of that kind; True and False are not numbers."""
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise TypeError(f"{value!r:.60} is no {kind.__name__}")
+    return value
+
+
+def _part_of(data: Any) -> Part:
+    if set(_a(dict, data)) - {"name", "settings"}:
+        raise TypeError(f"{data!r:.60} is not a name with settings")
+    return Part(_a(str, data["name"]), {_a(str, k): v for k, v in _a(dict, data.get("settings", {})).items()})
+
+
+def _check_types(spec: Spec) -> None:
+    """Raise where a stored value cannot be what `spec_of` makes."""
+    _a(str, spec.prompt)
+    _a(str, spec.sampler)
+    _a(bool, spec.baseline)
+    whole_number("seed", spec.seed, -(2**63), 2**63 - 1)
+    for name in ("steps", "group"):
+        whole_number(name, getattr(spec, name), 1, MOST[name])
+    whole_number("finals", spec.finals, 0, MOST["finals"])
+    whole_number("batch", spec.batch, 0, MOST["batch"])
+    if isinstance(spec.draft, str):
+        rungs.read(spec.draft)
+    else:
+        whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
+    for name, value in _a(dict, spec.budget).items():
+        number_in_range(f"budget.{name}", value, "(0, inf)")
+    Cost.budget(spec.budget)
+    reward_text(spec.reward)
+    if not reward_parts(spec.reward):
+        raise TypeError(f"the reward is {spec.reward!r:.60}")
 
 
 def _canonical(data: Any) -> str:
@@ -131,8 +179,9 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
             raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
         try:
             parsed = ast.literal_eval(value.strip())
-        except (ValueError, SyntaxError):
+        except UNREADABLE:
             parsed = value.strip()
+        plain_value(path.strip(), parsed)
         out.setdefault(owner, {})[setting] = parsed
     return out
 
@@ -160,9 +209,9 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
 
 def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("seed", options.seed, -(2**63), 2**63 - 1)
-    whole_number("steps", steps, 1)
-    whole_number("group", options.group, 1)
-    whole_number("finals", options.finals, 1, optional=True)
+    whole_number("steps", steps, 1, MOST["steps"])
+    whole_number("group", options.group, 1, MOST["group"])
+    whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
     if options.finals is not None and options.draft is None:
         raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
 
@@ -172,7 +221,7 @@ def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
     usual = int(defaults.get("batch", 4))
     if usual == 0 and options.batch in (None, 0):
         return 0
-    batch: int = whole_number("batch", usual if options.batch is None else options.batch, 1)
+    batch: int = whole_number("batch", usual if options.batch is None else options.batch, 1, MOST["batch"])
     return max(options.group, batch - batch % options.group)
 
 
@@ -262,6 +311,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         budget=_limits(options.budget),
     )
     settings.check_all_used()
+    for name in ("height", "width"):
+        whole_number(name, spec.model.settings.get(name), 1, MOST[name], optional=True)
     return spec
 
 

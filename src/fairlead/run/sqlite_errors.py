@@ -36,7 +36,7 @@ def sqlite_errors(folder: Path) -> Iterator[None]:
         raise StoreError(
             f"{folder}/run.sqlite cannot be used ({text}). Restore it from a copy or start again."
         ) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise StoreError(
             f"{folder}/run.sqlite is damaged ({error}). Restore it from a copy or start the run again."
         ) from error

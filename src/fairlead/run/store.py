@@ -11,16 +11,21 @@ import contextlib
 import fcntl
 import json
 import os
+import re
+import shutil
 import sqlite3
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
+from uuid import uuid4
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import rungs
+from fairlead.run import rows, rungs
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
@@ -30,20 +35,26 @@ from fairlead.run.sqlite_errors import sqlite_errors
 if TYPE_CHECKING:
     from torch import Tensor
 
-VERSION = 1
+VERSION = 2
+"""2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
 DATABASE = "run.sqlite"
 BANK = "bank.png"
 """The best picture that a steering made while it prepared, where it was asked for."""
+LOCK = "run.lock"
+PROCESS = uuid4().hex
+"""Names this process in the lock of the runs that it creates."""
+LEFTOVER = re.compile(r"\..+\.(\d+)(-wal|-shm|-journal)?")
+"""A file that a process was writing when it was killed; the number is the process's."""
 SCHEMA = """
 create table run(
     id text not null, spec text not null, versions text not null, created text not null,
-    status text not null, stopped text not null, message text not null);
-create table task(number integer primary key, questions text not null, cost text not null);
+    status text not null, stopped text not null, message text not null, checksum text);
+create table task(number integer primary key, questions text not null, cost text not null, checksum text);
 create table outcome(
     idx integer primary key, task integer not null references task(number), question text not null, key text not null,
     reward real, terms text not null, cost text not null, image text not null, steps integer not null,
-    gradient blob, refines integer);
-create table prepared(name text primary key, data blob not null, cost text not null);
+    gradient blob, refines integer, checksum text);
+create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
 """
 
 
@@ -58,33 +69,40 @@ def question(task: Task, position: int) -> str:
 class Store:
     """One run directory, open for reading or, with `lock`, for writing by this process alone."""
 
-    def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
-        self.folder = folder
-        self._db = db
-        self._lock = -1
+    def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
+        self.folder, self._db, self._version = folder, db, version
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
-        """A new run directory. Refuses a folder that has anything in it."""
+        """A new run directory. Refuses a folder that has anything in it.
+
+        The database is written under another name and renamed when it is complete: a process that is killed on the way
+        leaves nothing that looks like a record, and the folder can be used again.
+        """
         folder = Path(folder)
+        refuse_taken(folder)
         try:
-            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-                raise StoreError(
-                    f"{folder} exists already. Choose another --out, or continue its run with 'fairlead resume "
-                    f"{folder}'."
-                )
-            (folder / "images").mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}). Choose another --out.") from error
-        with sqlite_errors(folder):
-            db = _connect(folder / DATABASE)
-            db.execute("pragma journal_mode=wal")
-            with db:
+        with _locked(folder) as handle, sqlite_errors(folder):
+            refuse_taken(folder)  # another process may have been faster
+            os.ftruncate(handle, 0)
+            os.write(handle, PROCESS.encode())
+            (folder / "images").mkdir(exist_ok=True)
+            for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
+                (folder / name).unlink(missing_ok=True)
+            temporary = folder / f".{DATABASE}.{os.getpid()}"
+            with contextlib.closing(_connect(temporary)) as db, db:
                 db.executescript(f"begin; {SCHEMA} pragma user_version={VERSION};")
                 db.execute(
-                    "insert into run values(?,?,?,?,?,?,?)",
+                    "insert into run values(?,?,?,?,?,?,?,null)",
                     (spec.id(), spec.json(), json.dumps(dict(versions)), created, RunStatus.RUNNING.value, "", ""),
                 )
+                rows.seal(db, "run")
+            os.replace(temporary, folder / DATABASE)
+            db = _connect(folder / DATABASE)
+            db.execute("pragma journal_mode=wal")
         return Store(folder, db)
 
     @staticmethod
@@ -95,7 +113,7 @@ class Store:
         if not path.is_file():
             raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
-            db = _connect(path)
+            db = _connect_to_read(path)
             version = db.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
                 raise StoreError(
@@ -103,29 +121,34 @@ class Store:
                 )
             if version < 1 or db.execute("select count(*) from run").fetchone()[0] != 1:
                 raise StoreError(
-                    f"{path} is not a finished run record (format {version}): delete {folder} and start the run again."
+                    f"{path} is not a finished run record (format {version}): the process that made it was stopped "
+                    f"before its first row, or a file beside it is missing. Look for {DATABASE}-wal, or start the run "
+                    "again in another folder."
                 )
-        return Store(folder, db)
+            if version > 1:
+                rows.verify(db)
+        return Store(folder, db, version)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing; the lock ends with the process, however it ends."""
-        path = self.folder / "run.lock"
-        try:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise StoreError(f"{self.folder} cannot be written ({error.strerror}). Check its permissions.") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise StoreError(
-                f"{self.folder} is being written by another process. Wait for it, or stop it first."
-            ) from None
-        try:
+        with _locked(self.folder):
+            with sqlite_errors(self.folder):
+                self._add_checksums()
+                clean(self.folder)
             yield
-        finally:
-            os.close(handle)
+
+    def _add_checksums(self) -> None:
+        """Bring a record of format 1 to the present one before it is written to."""
+        if self._version >= VERSION:
+            return
+        with self._db:
+            self._db.execute("begin")
+            for table in rows.SEALED:
+                self._db.execute(f"alter table {table} add column checksum text")
+                rows.seal(self._db, table)
+            self._db.execute(f"pragma user_version={VERSION}")
+        self._version = VERSION
 
     def close(self) -> None:
         """Fold the journal into the one file and close it."""
@@ -143,7 +166,8 @@ class Store:
     @property
     def versions(self) -> dict[str, str]:
         """Package versions, model fingerprint and machine the run was started on."""
-        return dict(json.loads(self._one("versions")))
+        with sqlite_errors(self.folder):
+            return rows.texts(self._one("versions"))
 
     @property
     def created(self) -> str:
@@ -153,7 +177,8 @@ class Store:
     @property
     def status(self) -> RunStatus:
         """`running`, `stopped` or `finished`."""
-        return RunStatus(self._one("status"))
+        with sqlite_errors(self.folder):
+            return rows.status(self._one("status"))
 
     @property
     def stopped(self) -> str:
@@ -168,6 +193,7 @@ class Store:
         """Record how the run stands."""
         with sqlite_errors(self.folder), self._db:
             self._db.execute("update run set status=?, stopped=?", (RunStatus(status).value, str(stopped)))
+            rows.seal(self._db, "run")
 
     def extend(self, spec: Spec) -> None:
         """Change the budget of a run, noting what it had by then; anything else would be another run."""
@@ -177,11 +203,13 @@ class Store:
             last = self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0]
             note = json.dumps({"extended_after": last})
             self._db.execute("update run set spec=?, message=?", (spec.json(), note))
+            rows.seal(self._db, "run")
 
     @property
     def extended_after(self) -> int:
         """The last candidate made under an earlier budget; -1 if the budget was never changed."""
-        return int(json.loads(self._one("message") or "{}").get("extended_after", -1))
+        with sqlite_errors(self.folder):
+            return rows.extended_after(self._one("message"))
 
     # what was answered
 
@@ -189,24 +217,23 @@ class Store:
         """The recorded answers to a task's questions, all or none."""
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
-            rows = self._db.execute(
+            found = self._db.execute(
                 "select idx, question, reward, terms, cost, image, gradient from outcome "
                 f"where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
-        if len(rows) != len(task.indices):
+        if len(found) != len(task.indices):
             return None
         out = []
-        for position, (idx, asked, reward, terms, cost, image, slope) in enumerate(rows):
+        for position, (idx, asked, reward, terms, cost, image, slope) in enumerate(found):
             if asked != question(task, position):
                 raise StoreError(
                     f"Candidate {idx} of {self.folder} was asked another question when it was recorded: "
                     "the algorithm or its settings changed since, so start a new run."
                 )
-            value = float("nan") if reward is None else float(reward)
-            out.append(
-                Outcome(idx, value, json.loads(terms), Cost(**json.loads(cost)), self.image(image), _tensor(slope))
-            )
+            with sqlite_errors(self.folder):
+                value, named, spent = float(rows.reward(reward)), rows.terms(terms), rows.cost(cost)
+            out.append(Outcome(idx, value, named, spent, self.image(image), _tensor(slope)))
         return out
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
@@ -234,10 +261,10 @@ class Store:
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
-                    "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
+                    "insert into task values(?,?,?,null)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
                 self._db.executemany(
-                    "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?)",
+                    "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
                     [
                         (
                             o.index,
@@ -255,32 +282,37 @@ class Store:
                         for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
                 )
+                rows.seal(self._db, "task", "number=?", [number])
+                rows.seal(self._db, "outcome", "task=?", [number])
 
     def record_cut(self, cost: Cost) -> None:
         """A task that was cut and has no outcomes, with what it spent all the same."""
         with sqlite_errors(self.folder), self._db:
-            number = "select coalesce(max(number), -1) + 1 from task"
-            self._db.execute(f"insert into task values(({number}), '[]', ?)", (json.dumps(cost.as_dict()),))
+            number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
+            self._db.execute("insert into task values(?, '[]', ?, null)", (number, json.dumps(cost.as_dict())))
+            rows.seal(self._db, "task", "number=?", [number])
 
     def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
         """Replace totals, which change as candidates join where a reward ranks, and terms that a person gave."""
-        rows = [(None if v != v else v, i) for i, v in totals.items()]
+        new = [(None if v != v else v, i) for i, v in totals.items()]
         with sqlite_errors(self.folder), self._db:
-            self._db.executemany("update outcome set reward=? where idx=?", rows)
+            self._db.executemany("update outcome set reward=? where idx=?", new)
             self._db.executemany(
                 "update outcome set terms=? where idx=?", [(json.dumps(dict(t)), i) for i, t in terms.items()]
             )
+            rows.seal(self._db, "outcome")
 
     def recall_prepared(self, name: str) -> tuple[bytes, Cost] | None:
         """What a steering prepared once per prompt, with what it cost."""
         with sqlite_errors(self.folder):
             row = self._db.execute("select data, cost from prepared where name=?", (name,)).fetchone()
-        return None if row is None else (bytes(row[0]), Cost(**json.loads(row[1])))
+            return None if row is None else (bytes(row[0]), rows.cost(row[1]))
 
     def record_prepared(self, name: str, data: bytes, cost: Cost) -> None:
         """Keep what a steering prepared."""
         with sqlite_errors(self.folder), self._db:
-            self._db.execute("insert into prepared values(?,?,?)", (name, data, json.dumps(cost.as_dict())))
+            self._db.execute("insert into prepared values(?,?,?,null)", (name, data, json.dumps(cost.as_dict())))
+            rows.seal(self._db, "prepared", "name=?", [name])
 
     # what readers want
 
@@ -306,41 +338,34 @@ class Store:
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
         with sqlite_errors(self.folder):
-            rows = self._db.execute("select cost from task union all select cost from prepared").fetchall()
-        total = Cost()
-        for (cost,) in rows:
-            total = total + Cost(**json.loads(cost))
-        return total
+            found = self._db.execute("select cost from task union all select cost from prepared").fetchall()
+            return sum((rows.cost(cost) for (cost,) in found), Cost())
 
     def unanswered(self) -> Cost:
         """What tasks spent that were cut, and gave no candidate."""
         with sqlite_errors(self.folder):
-            rows = self._db.execute("select cost from task where number not in (select task from outcome)").fetchall()
-        return sum((Cost(**json.loads(cost)) for (cost,) in rows), Cost())
+            found = self._db.execute("select cost from task where number not in (select task from outcome)").fetchall()
+            return sum((rows.cost(cost) for (cost,) in found), Cost())
 
     def task_of(self, index: int) -> list[int]:
         """Indices rendered in the same batch as `index`, in batch order."""
         with sqlite_errors(self.folder):
-            rows = self._db.execute(
+            found = self._db.execute(
                 "select idx from outcome where task=(select task from outcome where idx=?) order by idx", (index,)
             ).fetchall()
-        return [r[0] for r in rows]
+        return [r[0] for r in found]
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            rows = self._db.execute(
+            found = self._db.execute(
                 "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
-            ).fetchall()
-        return [
-            Candidate(
-                i, float("nan") if r is None else r, json.loads(t), Cost(**json.loads(c)), f"images/{m}.png", k, n, s, d
             )
-            for i, r, t, c, m, k, n, s, d in rows
-        ]
+            return [rows.candidate(row) for row in found]
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
-        path = self.folder / "images" / f"{digest}.png"
+        with sqlite_errors(self.folder):
+            path = self.folder / "images" / f"{rows.image(digest)}.png"
         try:
             data = path.read_bytes()
         except FileNotFoundError:
@@ -370,9 +395,124 @@ def _tensor(data: bytes | None) -> Tensor | None:
     return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
+def is_vacant(folder: Path) -> bool:
+    """True if a run may be made here: nothing is there, or only what a process left that was killed too early."""
+    if not folder.is_dir():
+        return not folder.exists()
+    names = {path.name for path in folder.iterdir() if not LEFTOVER.fullmatch(path.name)} - {LOCK}
+    if "images" in names and any(not LEFTOVER.fullmatch(path.name) for path in (folder / "images").iterdir()):
+        return False
+    if DATABASE not in names:
+        return names <= {"images"}
+    if not names <= {"images", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}:
+        return False
+    try:
+        with contextlib.closing(_connect_to_read(folder / DATABASE)) as db:
+            return bool(db.execute("select count(*) from sqlite_master").fetchone()[0] == 0)
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raise unless a run may be made here."""
+    try:
+        vacant = is_vacant(folder)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be used ({error.strerror}). Choose another --out.") from error
+    if not vacant:
+        resumable = folder.is_dir() and (folder / DATABASE).is_file()
+        hint = f", or continue the run in it with 'fairlead resume {folder}'" if resumable else ""
+        raise StoreError(f"{folder} exists already. Choose another --out{hint}.")
+
+
+def discard(folder: Path) -> bool:
+    """Remove a run that this process has created and in which nothing was recorded or paid for; True if it did."""
+    with _locked(folder):
+        if (folder / LOCK).read_text() != PROCESS:
+            return False
+        store = Store.open(folder)
+        try:
+            if store._candidates() or store.spent().dollars:
+                return False
+        finally:
+            store.close()
+        for path in list(folder.iterdir()):
+            if path.name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK):
+                path.unlink(missing_ok=True)
+        shutil.rmtree(folder / "images", ignore_errors=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # stays where something else is in it
+    return True
+
+
+def clean(folder: Path) -> None:
+    """Remove the unfinished files of processes that are gone."""
+    for path in [*folder.iterdir(), *(folder / "images").iterdir()]:
+        if (found := LEFTOVER.fullmatch(path.name)) and not _is_alive(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return process != os.getpid()
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Hold the lock file of a run, as an open file."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions.") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise StoreError(f"{folder} is being written by another process. Wait for it, or stop it first.") from None
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    if not os.access(path.parent, os.W_OK):  # journals cannot be made beside it; nobody else can be writing either
-        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     db = sqlite3.connect(path, timeout=10.0)
     db.execute("pragma synchronous=full")
+    rows.install(db)
     return db
+
+
+class _Copy(sqlite3.Connection):
+    """A connection that can be referred to weakly, so that its files can be removed with it."""
+
+
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Also in a folder that cannot be written, where SQLite cannot read its log: then a copy of both files."""
+    if os.access(path.parent, os.W_OK):
+        return _connect(path)
+    log = Path(f"{path}-wal")
+    if not log.exists() or log.stat().st_size == 0:
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        rows.install(db)
+        return db
+    scratch = Path(tempfile.mkdtemp(prefix="fairlead-"))
+    for _ in range(5):  # a writer may move the log into the file meanwhile
+        before = _stamps(path, log)
+        for source in (path, log):
+            if source.exists():
+                shutil.copyfile(source, scratch / source.name)
+        if _stamps(path, log) == before:
+            break
+    db = sqlite3.connect(scratch / path.name, factory=_Copy)
+    rows.install(db)
+    weakref.finalize(db, shutil.rmtree, scratch, ignore_errors=True)
+    return db
+
+
+def _stamps(*paths: Path) -> list[tuple[int, int] | None]:
+    return [(p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else None for p in paths]

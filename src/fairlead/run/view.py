@@ -29,6 +29,15 @@ class Point:
     """Whose it is."""
 
 
+def _warnings(text: str) -> tuple[str, ...]:
+    """The sentences of a record, or the text itself where it is no list."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = text
+    return tuple(str(w) for w in found) if isinstance(found, list) else (str(found),)
+
+
 @dataclass(frozen=True)
 class View:
     """A run folder as plain values; the database is closed again."""
@@ -53,13 +62,13 @@ class View:
         store = Store.open(Path(folder))
         try:
             versions = store.versions
-            warnings = json.loads(versions.pop("warnings", "[]"))
+            warnings = _warnings(versions.pop("warnings", "[]"))
             baseline = store.baseline()
             return View(
                 folder=Path(folder),
                 spec=store.spec,
                 versions=versions,
-                warnings=tuple(str(w) for w in warnings) if isinstance(warnings, list) else (str(warnings),),
+                warnings=warnings,
                 created=store.created,
                 status=store.status,
                 stopped=store.stopped,

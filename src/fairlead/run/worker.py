@@ -263,7 +263,7 @@ class Worker:
             return found
         except (FairleadError, BudgetExceeded, Unmetered, torch.OutOfMemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise RewardError(
                 f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept. "
                 "Fix the reward, then resume the run."

@@ -1,0 +1,156 @@
+"""Rows of a record as they are read: their checksums and their types. Imports no torch.
+
+A stored run may come from somebody else, or from a disk that changed a bit. Every row carries a checksum of its values,
+and every value is checked for its type before a reader sees it: a picture's name is a digest and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import fields
+from hashlib import blake2b
+from typing import Any
+
+from fairlead.core.cost import Cost
+from fairlead.run.records import Candidate, RunStatus
+
+SEALED = {
+    "run": "id, spec, versions, created, status, stopped, message",
+    "task": "number, questions, cost",
+    "outcome": "idx, task, question, key, reward, terms, cost, image, steps, gradient, refines",
+    "prepared": "name, data, cost",
+}
+"""The columns of every table that its checksum covers."""
+DIGEST = re.compile(r"[0-9a-f]{32}")
+HEX = re.compile(r"[0-9a-f]{1,128}")
+COSTS = frozenset(f.name for f in fields(Cost))
+
+
+class BadRow(sqlite3.DatabaseError):
+    """A row whose values cannot be what fairlead wrote."""
+
+
+def checksum(*values: Any) -> str:
+    """16 hex digits of the values of a row, their types included."""
+    h = blake2b(digest_size=8)
+    for value in values:
+        data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
+        h.update(f"{type(value).__name__} {len(data)} ".encode())
+        h.update(data)
+    return h.hexdigest()
+
+
+def install(db: sqlite3.Connection) -> None:
+    """The SQL function `checksum(...)` on a connection."""
+    db.create_function("checksum", -1, checksum, deterministic=True)
+
+
+def seal(db: sqlite3.Connection, table: str, where: str = "true", values: Sequence[Any] = ()) -> None:
+    """Write the checksums of rows, in the transaction that changed them."""
+    db.execute(f"update {table} set checksum=checksum({SEALED[table]}) where {where}", values)
+
+
+def verify(db: sqlite3.Connection) -> None:
+    """Raise `BadRow` where a page of the file, or a row and its checksum, do not agree."""
+    found = db.execute("pragma quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise BadRow(str(found))
+    for table, columns in SEALED.items():
+        wrong = f"select count(*) from {table} where checksum is not checksum({columns})"
+        if many := db.execute(wrong).fetchone()[0]:
+            raise BadRow(f"{many} rows of {table} do not have their checksum")
+
+
+def image(digest: Any) -> str:
+    """The name of a picture: a digest, never a path."""
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise BadRow(f"a picture is named {digest!r:.60}, which is no digest")
+    return digest
+
+
+def cost(text: Any) -> Cost:
+    """What was spent, from its JSON."""
+    data = _object(text)
+    if not set(data) <= COSTS:
+        raise BadRow(f"a cost has the entry {sorted(set(data) - COSTS)[0]!r:.60}")
+    return Cost(**{name: _number(value, name) for name, value in data.items()})
+
+
+def terms(text: Any) -> dict[str, float]:
+    """The terms of a reward by name, from their JSON."""
+    return {name: _number(value, name, finite=False) for name, value in _object(text).items()}
+
+
+def reward(value: Any) -> float:
+    """A reward; NULL stands for NaN."""
+    return math.nan if value is None else _number(value, "reward", finite=False)
+
+
+def candidate(row: Sequence[Any]) -> Candidate:
+    """idx, reward, terms, cost, image, key, task, steps, refines -> what readers see."""
+    index, value, named, spent, digest, key, task, steps, refines = row
+    if not isinstance(key, str) or not HEX.fullmatch(key):
+        raise BadRow(f"a key is {key!r:.60}, which is not hexadecimal")
+    return Candidate(
+        _whole(index, "idx"),
+        reward(value),
+        terms(named),
+        cost(spent),
+        f"images/{image(digest)}.png",
+        key,
+        _whole(task, "task"),
+        _whole(steps, "steps"),
+        None if refines is None else _whole(refines, "refines"),
+    )
+
+
+def status(text: Any) -> RunStatus:
+    """How the run stands."""
+    if text not in list(RunStatus):
+        raise BadRow(f"the status is {text!r:.60}")
+    return RunStatus(text)
+
+
+def texts(text: Any) -> dict[str, str]:
+    """Texts by name, from their JSON."""
+    data = _object(text)
+    if not all(isinstance(value, str) for value in data.values()):
+        raise BadRow(f"{text!r:.60} does not hold texts by name")
+    return data
+
+
+def extended_after(text: Any) -> int:
+    """The last candidate of an earlier budget, from the note about it; -1 without one."""
+    return _whole(_object(text or "{}").get("extended_after", -1), "extended_after")
+
+
+def _object(text: Any) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, TypeError, RecursionError):
+        data = None
+    if not isinstance(data, dict):
+        raise BadRow(f"{text!r:.60} is not a JSON object")
+    return data
+
+
+def _number(value: Any, name: str, finite: bool = True) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    try:
+        usable = usable and (not finite or math.isfinite(value))
+    except OverflowError:
+        usable = False
+    if not usable:
+        raise BadRow(f"{name!r:.60} is {value!r:.60}, which is not a number")
+    number: float = value
+    return number
+
+
+def _whole(value: Any, name: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadRow(f"{name} is {value!r:.60}, which is not a whole number")
+    return value
