@@ -183,9 +183,15 @@ def _load(spec: Spec, device: str, dtype: str) -> Any:
     return _made(make, name, wanted, source)
 
 
+def _family(pipe: Any) -> str:
+    """The pipeline class that an adapter stands for: that of the object, or the nearest one it was derived from."""
+    names = [one.__name__ for one in type(pipe).__mro__]
+    return next((name for name in names if name in registry.table("adapters")), names[0])
+
+
 def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
     """A live pipeline in the record, enough to read and not to build, and the defaults that follow from it."""
-    kind = type(pipe).__name__
+    kind = _family(pipe)
     adapter(kind, kind)
     family = capabilities.FAMILIES.get(kind)
     net = getattr(pipe, family.denoiser if family is not None else "transformer", None)
@@ -198,7 +204,7 @@ def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
 
 def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
     """The adapter over a live pipeline; `release()` gives it back as it was found."""
-    kind, usual = type(pipe).__name__, live(pipe)[1].get("settings", {})
+    kind, usual = _family(pipe), live(pipe)[1].get("settings", {})
     return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
 
 
@@ -207,8 +213,10 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
     accepted = {*own, *getattr(make, "loading", ())}
     registry.known_settings(name, wanted, accepted)
+    from fairlead.run import machine
+
     try:
-        return make(source, **wanted)
+        return machine.outside_inference_mode(lambda: make(source, **wanted))()
     except TypeError as error:
         raise FairleadError(f"{name} cannot be built from {wanted}: {error}.") from error
     except (OSError, RuntimeError, ValueError) as error:
@@ -291,6 +299,10 @@ def warnings(spec: Spec) -> list[str]:
         out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}: try --steps 4.")
     if able is not None and not able.few_step and spec.sampler == "consistency":
         out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
+    out += [
+        f"{weight!r} is read literally, as in diffusers: the weight is lost. Write the words alone."
+        for weight in re.findall(r"\([^()]*:\s*\d*\.?\d+\s*\)", spec.prompt)
+    ]
     steering = [(p.name, registry.build("steerings", p)) for p in spec.steering]
     if spec.group == 1:
         alone = [p.name for p in spec.interventions if registry.build("interventions", p).couples]

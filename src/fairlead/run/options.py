@@ -7,6 +7,7 @@ to add an option, add a field here and read it in `run/spec.py`.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import wraps
@@ -187,6 +188,11 @@ class RunOptions:
     attention_backend: str | None = field(
         default=None, metadata=_option(str, "diffusers' attention backend.", "NAME", section="model")
     )
+
+    def __post_init__(self) -> None:
+        """A model's folder may be a `Path`."""
+        if isinstance(self.model, os.PathLike):
+            object.__setattr__(self, "model", os.fspath(self.model))
 
     @property
     def model_settings(self) -> dict[str, Any]:
