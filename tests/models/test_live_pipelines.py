@@ -217,8 +217,8 @@ def test_what_is_truncated_is_named(folder: str) -> None:
 
 
 def test_what_one_encoder_reads_is_not_lost(sd3: str) -> None:
-    assert StableDiffusion3(sd3).warnings(LONG) == []
-    assert "green car" in StableDiffusion3(sd3, max_sequence_length=8).warnings(LONG)[0]
+    assert StableDiffusion3(sd3).warnings(LONG, "euler") == []
+    assert "green car" in StableDiffusion3(sd3, max_sequence_length=8).warnings(LONG, "euler")[0]
 
 
 def test_weights_in_a_prompt_are_named(folder: str) -> None:

@@ -288,7 +288,7 @@ class Traceable(Protocol):
 class Warns(Protocol):
     """A model that knows what its pipeline's own call would do and a run does not."""
 
-    def warnings(self, prompt: str) -> list[str]:
+    def warnings(self, prompt: str, sampler: str) -> list[str]:
         """Sentences that the user should read before trusting the pictures."""
         ...
 

@@ -162,3 +162,16 @@ def _place(pipe: Any, device: str, offload: str | None) -> None:
         for name, part in pipe.components.items():
             if isinstance(part, torch.nn.Module):
                 part.to("cpu" if offload == "text" and name.startswith("text_encoder") else device)
+
+
+def guidance_interval(given: Any) -> tuple[float, float]:
+    """Two shares of noise, checked."""
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0  # rejected below
+    if not 0 <= low <= high <= 1:
+        raise FairleadError(
+            f"guidance_interval is {given!r}: must be two shares of noise 0 <= low <= high <= 1, such as [0.2, 0.8]."
+        )
+    return low, high

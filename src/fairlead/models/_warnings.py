@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from fairlead.core.twins import no_twin, sampler_of
+
 
 class Warnings:
     """The part of an adapter that knows what is lost."""
@@ -11,11 +13,11 @@ class Warnings:
     pipe: Any
     family: ClassVar[str]
     negative_prompt: str | None
-    _length: int | None = None
-    """Tokens that the last text encoder reads; None where its tokenizer says so."""
+    _length: int = 0
+    """Tokens that the last text encoder reads; 0 where its tokenizer says so."""
 
-    def warnings(self, prompt: str) -> list[str]:
-        """Sentences about this pipeline and this prompt."""
+    def warnings(self, prompt: str, sampler: str) -> list[str]:
+        """Sentences about this pipeline, this prompt and the sampler of the run."""
         kind = type(self.pipe).__name__
         out = [
             self._truncated(name, text)
@@ -23,11 +25,23 @@ class Warnings:
         ]
         if getattr(self.pipe, "safety_checker", None) is not None:
             out.append(f"The safety checker of this {kind} is not run: every picture is shown and kept as it is.")
+        out.append(self._stepped(sampler))
         if self._calls_otherwise():
             out.append(
                 f"{kind} has a __call__ of its own, which is not run: pictures are made as {self.family} makes them."
             )
         return [sentence for sentence in out if sentence]
+
+    def _stepped(self, sampler: str) -> str:
+        """That the sampler is not the scheduler's twin; empty if it is, or if another one was chosen."""
+        name = type(self.pipe.scheduler).__name__
+        reason = no_twin(name, self.pipe.scheduler.config)
+        if not reason or sampler != sampler_of(name):
+            return ""
+        return (
+            f"{reason}: the sampler {sampler} takes its steps, so pictures differ from the pipeline's own. "
+            "Choose a sampler, or a scheduler with a twin; docs/schedulers.md lists them."
+        )
 
     def _calls_otherwise(self) -> bool:
         """True if a subclass overrides the call of the diffusers class that this adapter stands for."""
@@ -53,7 +67,7 @@ class Warnings:
             encoder = parts.get(name.replace("tokenizer", "text_encoder"))
             if name.startswith("tokenizer") and parts[name] is not None and encoder is not None:
                 found.append((parts[name], int(parts[name].model_max_length)))
-        if found and self._length is not None:
+        if found and self._length:
             found[-1] = (found[-1][0], int(self._length))
         return found
 

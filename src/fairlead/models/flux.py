@@ -20,6 +20,7 @@ class Flux(Pipeline):
 
     `guidance_scale` is the embedded scale of guidance-distilled networks (FLUX.1-dev) and is ignored by the others;
     `true_cfg_scale` above 1 runs a second row per sample with `negative_prompt`.
+    `prompt_2` and `negative_prompt_2` are T5's; without them both text encoders read the same text.
     """
 
     family = "FluxPipeline"
@@ -33,10 +34,13 @@ class Flux(Pipeline):
         guidance_scale: float = 3.5,
         true_cfg_scale: float = 1.0,
         negative_prompt: str | None = None,
+        prompt_2: str | None = None,
+        negative_prompt_2: str | None = None,
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
         self._guidance, self._length = float(guidance_scale), max_sequence_length
+        self._second = (prompt_2, negative_prompt_2)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
@@ -51,7 +55,7 @@ class Flux(Pipeline):
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts -> T5 tokens [B, T, D] and CLIP's pooled vector; a prompt longer than the model reads is refused."""
-        for prompt in prompts:
+        for prompt in [self._second[0]] if self._second[0] is not None else prompts:
             count = len(self.pipe.tokenizer_2(prompt, verbose=False).input_ids)
             if count > self._length:
                 raise FairleadError(
@@ -60,7 +64,14 @@ class Flux(Pipeline):
         return super().encode(prompts)
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self._length)
+        return self._encoded(prompts, self._second[0])
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        return self._encoded([self.negative_prompt or ""], self._second[1])
+
+    def _encoded(self, prompts: list[str], second: str | None) -> dict[str, Tensor]:
+        told = None if second is None else [second] * len(prompts)
+        tokens, pooled, _ = self.pipe.encode_prompt(prompts, told, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens, "pooled": pooled}
 
     def levels(self, steps: int) -> Sequence[Level]:

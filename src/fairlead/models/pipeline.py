@@ -19,7 +19,7 @@ from fairlead.core.cost import Cost, Meter
 from fairlead.core.errors import FairleadError, OutOfMemory
 from fairlead.core.intervention import one_prompt_a_group
 from fairlead.core.model import Conditioning, Level, Rows, whole
-from fairlead.models import _borrow, _load
+from fairlead.models import _borrow, _given, _load
 from fairlead.models._batches import empty_cache, together
 from fairlead.models._warnings import Warnings
 from fairlead.models.sites import Compiled, Sites
@@ -34,7 +34,7 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
     family: ClassVar[str]
     """Name of the pipeline class."""
     loading: ClassVar[frozenset[str]] = frozenset(
-        [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval"]
+        [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval", *_given.NAMES]
     )
     """Settings of every family. Besides those of `_load.load`: `compile`, and `guidance_interval`, the shares of noise
     sigma/(alpha + sigma) between which guidance acts, (0.22, 0.84) as published for SDXL (Kynkaanniemi et al. 2024, arXiv
@@ -81,12 +81,14 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         """
         loading = dict(loading)
         compiled = bool(loading.pop("compile", False))
-        self._interval = _interval(loading.pop("guidance_interval", (0.0, 1.0)))
+        self._interval = _load.guidance_interval(loading.pop("guidance_interval", (0.0, 1.0)))
+        self._given = {name: loading.pop(name) for name in _given.NAMES if name in loading}
         self._give_back: list[Callable[[], None]] = []
         self._take(source, loading, pipeline or self.family)
         self.guidance_scale = float(cfg)
         self.negative_prompt = negative_prompt
         self._choose_size(height, width)
+        self.start_noise = _given.start_noise(self._given, self.latent)
         self._meter: Meter | None = None
         self._limit = 1 << 30
         """Rows that fit in memory at once, as far as is known."""
@@ -203,6 +205,7 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
                 for name, value in self.encode_negative().items():
                     key = "negative" if name == "tokens" else f"negative_{name}"
                     parts[key] = value.expand(len(prompts), *value.shape[1:])
+        parts = _given.with_given(parts, self._given, len(prompts))
         return Conditioning(parts.pop("tokens"), tuple(prompts), parts)
 
     @contextmanager
@@ -386,15 +389,3 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         while self._give_back:
             self._give_back.pop()()
         self._meter = None
-
-
-def _interval(given: Any) -> tuple[float, float]:
-    try:
-        low, high = map(float, given)
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0  # rejected below
-    if not 0 <= low <= high <= 1:
-        raise FairleadError(
-            f"guidance_interval is {given!r}: must be two shares of noise 0 <= low <= high <= 1, such as [0.2, 0.8]."
-        )
-    return low, high

@@ -19,6 +19,9 @@ class UNet(DiscretePipeline):
     (Luo et al. 2023).
     """
 
+    guidance_rescale = 0.0
+    clip_skip: int | None = None
+
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, timesteps, **given)
         width, self._embedded = self.net.config.time_cond_proj_dim, None
@@ -27,6 +30,14 @@ class UNet(DiscretePipeline):
                 torch.tensor([self.guidance_scale - 1.0]), embedding_dim=width
             )
             self._embedded = embedded.to(self.device, self.dtype)
+
+    def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """The guided output, rescaled towards the deviation of the conditional one (Lin et al. 2024, eq. 15 and 16)."""
+        out = super().guide(negative, positive)
+        if self.guidance_rescale == 0:
+            return out
+        scale = positive.std((1, 2, 3), keepdim=True) / out.std((1, 2, 3), keepdim=True)
+        return self.guidance_rescale * out * scale + (1 - self.guidance_rescale) * out
 
     @property
     def branches(self) -> int:
@@ -54,7 +65,8 @@ class StableDiffusion(UNet):
     """A Stable Diffusion 1.x or 2.x folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
 
     `guidance_scale` above 1 runs a second row per sample with `negative_prompt`. `timesteps`
-    replaces the schedule's own for runs of that many steps.
+    replaces the schedule's own for runs of that many steps. `guidance_rescale` in [0, 1] corrects overexposure under
+    guidance; `clip_skip` leaves out that many of the text encoder's last layers.
     """
 
     family = "StableDiffusionPipeline"
@@ -67,15 +79,23 @@ class StableDiffusion(UNet):
         width: int | None = None,
         guidance_scale: float = 7.5,
         negative_prompt: str | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
         timesteps: Sequence[int] = (),
         **loading: Any,
     ) -> None:
+        self.guidance_rescale, self.clip_skip = float(guidance_rescale), clip_skip
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False)
+        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False, clip_skip=self.clip_skip)
+        return {"tokens": tokens}
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        """With all layers, as the pipeline does."""
+        tokens, _ = self.pipe.encode_prompt([self.negative_prompt or ""], self.device, 1, False)
         return {"tokens": tokens}
 
 

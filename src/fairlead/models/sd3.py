@@ -20,7 +20,8 @@ class StableDiffusion3(Pipeline):
     Turbo wants `guidance_scale=1` and 4 steps. The last block drops its text, so it is no site. Under guidance,
     `skip_guidance_layers` (the publisher's for SD3.5 medium: 7, 8, 9) adds `skip_layer_guidance_scale` times what the
     conditional answer changes when those blocks are left out, in steps i of n with start*n < i < stop*n, as the pipeline
-    does; each of them costs a third row.
+    does; each of them costs a third row. `prompt_2`, `prompt_3` and their negatives are the other text encoders'; without
+    them they read the same text. `clip_skip` leaves out that many of the CLIP encoders' last layers.
     """
 
     family = "StableDiffusion3Pipeline"
@@ -33,6 +34,11 @@ class StableDiffusion3(Pipeline):
         width: int | None = None,
         guidance_scale: float = 7.0,
         negative_prompt: str | None = None,
+        prompt_2: str | None = None,
+        prompt_3: str | None = None,
+        negative_prompt_2: str | None = None,
+        negative_prompt_3: str | None = None,
+        clip_skip: int | None = None,
         max_sequence_length: int = 256,
         skip_guidance_layers: Sequence[int] | None = None,
         skip_layer_guidance_scale: float = 2.8,
@@ -41,6 +47,8 @@ class StableDiffusion3(Pipeline):
         **loading: Any,
     ) -> None:
         self._length = max_sequence_length
+        self._other, self._other_negative = (prompt_2, prompt_3), (negative_prompt_2, negative_prompt_3)
+        self._clip_skip = clip_skip
         self._left_out: list[int] | None = None
         self._skip, self._skip_scale = list(skip_guidance_layers or ()), float(skip_layer_guidance_scale)
         self._skip_between = (float(skip_layer_guidance_start), float(skip_layer_guidance_stop))
@@ -59,10 +67,16 @@ class StableDiffusion3(Pipeline):
         return int(self.pipe.vae_scale_factor * self.net.config.patch_size)
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        return self._encoded(prompts, self._other, self._clip_skip)
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        return self._encoded([self.negative_prompt or ""], self._other_negative, None)
+
+    def _encoded(self, prompts: list[str], others: Sequence[str | None], skip: int | None) -> dict[str, Tensor]:
         tokens, _, pooled, _ = self.pipe.encode_prompt(
             prompts,
-            None,
-            None,
+            *(None if text is None else [text] * len(prompts) for text in others),
+            clip_skip=skip,
             device=self.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self._length,

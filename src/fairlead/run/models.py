@@ -20,7 +20,7 @@ from typing import Any
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry
 from fairlead.run.compatibility import check_before_loading
-from fairlead.run.options import RunOptions
+from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.spec import Part, Spec, parse_settings
 from fairlead.run.spec import spec_of as make_spec_of
 
@@ -197,7 +197,8 @@ def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
     net = getattr(pipe, family.denoiser if family is not None else "transformer", None)
     config = dict(getattr(net, "config", {}))
     name = str(pipe.config.get("_name_or_path") or config.get("_name_or_path") or "")
-    able = capabilities.of(kind, True, name, config, dict(pipe.scheduler.config))
+    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    able = capabilities.of(kind, True, name, config, scheduler)
     shown = {"pipeline": kind, "source": Path(name).name if Path(name).is_absolute() else name}
     return Part(LIVE, {k: v for k, v in shown.items() if v}), _usual(able)
 
@@ -212,6 +213,9 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
     own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
     accepted = {*own, *getattr(make, "loading", ())}
+    for setting in wanted:
+        if setting in IN_A_PIPELINE and setting not in accepted:
+            raise FairleadError(f"Setting {setting!r} of {name} cannot be used: {IN_A_PIPELINE[setting]}.")
     registry.known_settings(name, wanted, accepted)
     from fairlead.run import machine
 

@@ -19,6 +19,7 @@ from fairlead.run.compatibility import Parts, check_compatibility
 from fairlead.run.rewards import reward_leaf, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
+from fairlead.run.start import started
 
 ASKED_AT_ONCE = 256
 """Candidates that a search is asked for at once at most, so that memory does not grow with the budget."""
@@ -43,7 +44,7 @@ class Setup(Parts):
     @property
     def model_warnings(self) -> list[str]:
         """Sentences that only the loaded model knows."""
-        return self.model.warnings(self.spec.prompt) if isinstance(self.model, Warns) else []
+        return self.model.warnings(self.spec.prompt, self.spec.sampler) if isinstance(self.model, Warns) else []
 
 
 def search_class(spec: Spec) -> Any:
@@ -93,6 +94,7 @@ def resolve(
     others = load_siblings(steering, spec, model, siblings or {})
     conditioning = model.encode([spec.prompt])
     tokens = conditioning.tokens.shape
+    space = registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning))
     setup = Setup(
         spec=spec,
         reward=reward,
@@ -103,7 +105,7 @@ def resolve(
         model=model,
         siblings=others,
         conditioning=conditioning,
-        space=registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning)),
+        space=started(space, spec, model),
     )
     check_compatibility(setup)
     _check_weights(setup)
