@@ -263,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str]) -> int:
     usage_error = typer.BadParameter.__mro__[2]  # ClickException, wherever this typer keeps it
     try:
-        code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
+        code = app(args=list(argv) or ["--help"], prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:
         return _fail(str(error), error.exit_code, error)

@@ -33,7 +33,7 @@ class UNet(DiscretePipeline):
 
     def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
         """The guided output, rescaled towards the deviation of the conditional one (Lin et al. 2024, eq. 15 and 16)."""
-        out = super().guide(negative, positive)
+        out = DiscretePipeline.guide(self, negative, positive)
         if self.guidance_rescale == 0:
             return out
         scale = positive.std((1, 2, 3), keepdim=True) / out.std((1, 2, 3), keepdim=True)

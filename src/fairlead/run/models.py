@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -288,6 +289,7 @@ def warnings(spec: Spec) -> list[str]:
     out: list[str] = []
     if known := words(spec.model.name):
         lost = [w for w in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", spec.prompt.lower())) if w not in known]
+        lost = [w for w in lost if not all(unicodedata.category(letter).startswith("P") for letter in w)]
         if lost:
             registered = spec.model.name in registry.table("models")
             listed = (
