@@ -26,6 +26,7 @@ APP_READS = {
     "run.options",
     "core.cost",
     "core.errors",
+    "core.check",
     "core.people",
 }
 """What the application may import as a module loads; what computes is imported inside the command that computes."""
@@ -46,8 +47,8 @@ FILES = {name_of(p): p for p in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(tree: ast.AST, top: bool) -> Iterator[str]:
-    """Modules of ours that a tree imports, without `fairlead.`; `top`: only where the module loads, not inside functions
-    and not for type checkers.
+    """Modules of ours that a tree imports, without `fairlead.`; `top`: only where the module loads, not inside
+    functions and not for type checkers.
     """
     for node in ast.iter_child_nodes(tree):
         if top and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):

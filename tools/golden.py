@@ -322,7 +322,8 @@ def main() -> int:
         results = run_all(Path(scratch), words.only)
     expected = {name: case for name, case in record["cases"].items() if words.only in name}
     if words.only in OLD:
-        expected[OLD], results[OLD] = record[OLD], open_old(runs)
+        expected[OLD] = record[OLD]
+        results[OLD] = open_old(runs)
     found = differences(expected, results)
     print("\n".join(found[:40]) or f"{len(results)} cases are the same, bit for bit.")
     return 1 if found else 0

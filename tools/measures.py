@@ -133,7 +133,8 @@ def unformatted(sources: Sources) -> list[str]:
 
 def raises(sources: Sources) -> tuple[int, list[str]]:
     """How many errors are raised with a message, and those whose message names no value."""
-    total, silent = 0, []
+    total = 0
+    silent = []
     for path, node in sources.nodes():
         if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
             continue

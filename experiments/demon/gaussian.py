@@ -67,7 +67,9 @@ def run(
     steering: Steering, model: Mixture, n: int, steps: int, score: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Cost]:
     """n samples, and what one cost."""
-    meter, out, first = Meter(), [], 0
+    meter = Meter()
+    out = []
+    first = 0
     model.meter(meter)
     while first < n:  # pieces that stay in the cache
         own = tuple(Key.root(20).fold("run", i) for i in range(first, min(first + 16, n)))
@@ -78,7 +80,8 @@ def run(
             return score(z)
 
         with torch.no_grad(), meter.grant(INFINITE):
-            told, levels = model.encode(["x"] * len(own)), model.levels(steps)
+            told = model.encode(["x"] * len(own))
+            levels = model.levels(steps)
             out.append(sample(model, euler, x, told, levels, own, meter, steering=steering, score=scored))
         first += len(own)
     return torch.cat(out), meter.spent * (1 / n)

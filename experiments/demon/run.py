@@ -68,7 +68,8 @@ class Bench:
     """Specs and runs of one call."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        self.o, self._units = options, dict[str, tuple[float, float]]()
+        self.o = options
+        self._units = dict[str, tuple[float, float]]()
 
     def spec(self, job: Job, prompt: str, seed: int, nfe: float) -> Spec:
         """The run of a job. Methods share the noise of a prompt and seed."""
@@ -248,11 +249,19 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     o.models, o.parts, o.sibling = o.models.split(","), o.parts.split(","), dict(s.split("=", 1) for s in o.sibling)
     o.prompts = common.prompts_from(o.prompts)
     o.watch = tuple(o.watch or ("aesthetic", "detector"))
-    o.lengths, o.ks, o.betas = (10, 20, 40), (2, 4, 8, 32), (0.02, 0.05, 0.2, 0.5)
+    o.lengths = (10, 20, 40)
+    o.ks = (2, 4, 8, 32)
+    o.betas = (0.02, 0.05, 0.2, 0.5)
     o.taus = ("adaptive", "adaptive_first", 0.0, 0.1, 1.0)
     if o.quick:
-        o.prompts, o.seeds, o.steps, o.k, o.lengths = o.prompts[:1], 1, 4, 3, (3,)
-        o.ks, o.betas, o.taus = (2,), (0.5,), ("adaptive",)
+        o.prompts = o.prompts[:1]
+        o.seeds = 1
+        o.steps = 4
+        o.k = 3
+        o.lengths = (3,)
+        o.ks = (2,)
+        o.betas = (0.5,)
+        o.taus = ("adaptive",)
     o.pictures = o.out / "pictures"
     o.pictures.mkdir(parents=True, exist_ok=True)
     return o

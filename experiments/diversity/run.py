@@ -142,7 +142,8 @@ class Studio:
     """Models, rewards and features, each loaded once."""
 
     def __init__(self, name: str, rewards: Sequence[str], steps: int | None, rows: int) -> None:
-        self.name, self.rows = name, rows
+        self.name = name
+        self.rows = rows
         self.own = models.defaults(name)
         self.steps = steps or int(self.own.get("steps", 20))
         self.rewards = {r: build_reward(parse_reward(r), reward_leaf) for r in rewards}
@@ -157,7 +158,8 @@ class Studio:
 
     def draw(self, arm: Arm, prompts: Sequence[str], images: int) -> Tensor:
         """[len(prompts), pools * images, 3, H, W], rounded to 8 bits."""
-        model, meter = self.model(json.dumps(dict(arm.model))), Meter()
+        model = self.model(json.dumps(dict(arm.model)))
+        meter = Meter()
         model.meter(meter)
         steering = [registry.build("steerings", part) for part in arm.steering]
         chain = Chain(tuple(steering))
@@ -212,7 +214,8 @@ def chosen(arm: Arm, features: Mapping[str, Tensor], rewards: Mapping[str, Tenso
 
 def rows_of(arm: Arm, largest: Arm, studio: Studio, prompts: Sequence[str], images: int) -> list[Row]:
     """One row per prompt; `largest` draws the same and more."""
-    out, since = [], time.perf_counter()
+    out = []
+    since = time.perf_counter()
     studio.prepare(largest, prompts, images)
     seconds = (time.perf_counter() - since) / len(prompts)
     for prompt in prompts:
@@ -240,7 +243,8 @@ def summary(rows: Sequence[Row], rewards: Sequence[str]) -> list[Row]:
     table: dict[tuple[str, str], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         table[row["family"], row["setting"]][row["prompt"]] = row
-    base, out = table["base", ""], []
+    base = table["base", ""]
+    out = []
     for (family, setting), own in table.items():
         common = [p for p in own if p in base]
         entry: Row = {
@@ -338,7 +342,8 @@ def svg(entries: Sequence[Row], x: str, y: str) -> str:
         out.append(f'<text x="56" y="{404 - 360 * t}" text-anchor="end">{y0 + t * (y1 - y0):.2f}</text>')
     for i, family in enumerate(families):
         own = [e for e in entries if e["family"] == family]
-        colour, points = COLOURS[i % len(COLOURS)], [at(e) for e in own]
+        colour = COLOURS[i % len(COLOURS)]
+        points = [at(e) for e in own]
         if family != "base":
             path = " ".join(f"{a:.1f},{b:.1f}" for a, b in points)
             out.append(f'<polyline fill="none" stroke="{colour}" stroke-opacity=".5" points="{path}"/>')
@@ -367,7 +372,8 @@ def sheet(studio: Studio, wanted: Sequence[Arm], prompts: Sequence[str], images:
     pen = ImageDraw.Draw(page)
     for i, (prompt, arm, pool) in enumerate(lines):
         features, rewards = studio.judged(prompt, pool)
-        kept, top = chosen(arm, features, rewards, images), i * (side + 2)
+        kept = chosen(arm, features, rewards, images)
+        top = i * (side + 2)
         pen.multiline_text((4, top + 8), f"{prompt[:38]}\n{arm.name}", fill="black")
         for j, one in enumerate(kept):
             page.paste(Image.fromarray((pool[one].permute(1, 2, 0) * 255).byte().numpy()), (250 + j * (side + 2), top))

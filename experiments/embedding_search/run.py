@@ -202,9 +202,13 @@ def ssim(a: Tensor, b: Tensor) -> float:
     def mean(v: Tensor) -> Tensor:
         return F.avg_pool2d(v, min(7, *v.shape[-2:]), 1)
 
-    mx, my = mean(x), mean(y)
-    vx, vy, vxy = n * (mean(x * x) - mx * mx), n * (mean(y * y) - my * my), n * (mean(x * y) - mx * my)
-    c1, c2 = 0.01**2, 0.03**2
+    mx = mean(x)
+    my = mean(y)
+    vx = n * (mean(x * x) - mx * mx)
+    vy = n * (mean(y * y) - my * my)
+    vxy = n * (mean(x * y) - mx * my)
+    c1 = 0.01**2
+    c2 = 0.03**2
     return float(((2 * mx * my + c1) * (2 * vxy + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))).mean())
 
 
@@ -212,7 +216,9 @@ class Evaluator:
     """The one that reports, whatever was optimised: float32, the saved 8-bit picture, features of one CLIP."""
 
     def __init__(self, o: argparse.Namespace) -> None:
-        self._settings, self._judge, self._plain = json.dumps(o.set), o.judge, o.reward is None
+        self._settings = json.dumps(o.set)
+        self._judge = o.judge
+        self._plain = o.reward is None
         named = parse_settings(o.set).get("clip_score", {})
         self._features = Encoder(named.get("checkpoint")) if self._plain else None
 
@@ -221,7 +227,8 @@ class Evaluator:
         """Aesthetic and CLIP of one picture, their weighted sum, a judge nobody optimised, divergence from the
         baseline.
         """
-        a, b = pixels(path), pixels(plain)
+        a = pixels(path)
+        b = pixels(plain)
         formulas = {**(CANONICAL if self._plain else {}), "judge": self._judge}
         out = {k: float(build(f, self._settings)(a, [prompt])[0]) for k, f in formulas.items()}
         if self._plain:
@@ -239,7 +246,8 @@ def unit(o: argparse.Namespace, look: Evaluator, number: int, category: str, pro
     for method, spec in specs(o, prompt, w).items():
         folder = o.out / "work" / f"{number}_{w:g}_{method}"
         store = finished(spec, folder)
-        lines[method], folders[method] = timeline(store), folder
+        lines[method] = timeline(store)
+        folders[method] = folder
         store.close()
     plain = next(iter(lines))
     start = folders[plain] / lines[plain][0][0].image
@@ -350,7 +358,8 @@ def compare(a: Sequence[float], b: Sequence[float], key: Key) -> Row:
 
     d = [x - y for x, y in zip(a, b, strict=True)]
     mean, low, high = bootstrap(d, key)
-    wins, ties = sum(v > 0 for v in d), sum(v == 0 for v in d)
+    wins = sum(v > 0 for v in d)
+    ties = sum(v == 0 for v in d)
     decided = len(d) - ties
     sign = float(stats.binomtest(wins, decided).pvalue) if decided else 1.0
     ranks = float(stats.wilcoxon(d).pvalue) if decided else 1.0
@@ -458,7 +467,8 @@ def verdicts(rows: Sequence[Row], duels: Sequence[Row], used: Sequence[Row]) -> 
             )
     by = {(u["method"].partition("@")[0], u["batch"]): u for u in used}
     if ("sep_cma", 1) in by and ("adam", 1) in by:
-        one, two = by["sep_cma", 1], by["adam", 1]
+        one = by["sep_cma", 1]
+        two = by["adam", 1]
         for name, share in (
             ("above the loaded model", one["above"] / max(two["above"], 1e-9)),
             ("with the model", (one["loaded"] + one["above"]) / (two["loaded"] + two["above"])),
@@ -469,7 +479,8 @@ def verdicts(rows: Sequence[Row], duels: Sequence[Row], used: Sequence[Row]) -> 
 
 def report(rows: Sequence[Row], used: Sequence[Row], o: argparse.Namespace) -> str:
     """The page: what holds, then the tables."""
-    entries, duels = list(levels(rows)), contests(rows)
+    entries = list(levels(rows))
+    duels = contests(rows)
     n = len({r["prompt"] for r in rows})
     said = [
         "# sep-CMA-ES against Adam on the prompt embedding",
@@ -553,7 +564,12 @@ def options(argv: Sequence[str] | None) -> argparse.Namespace:
     p.add_argument("--measure", help=argparse.SUPPRESS)
     o = common.parse(p, argv)
     if o.quick:
-        o.count, o.weights, o.population, o.generations, o.rates, o.steps = 2, "0.5", 4, 2, "0.1", o.steps or 2
+        o.count = 2
+        o.weights = "0.5"
+        o.population = 4
+        o.generations = 2
+        o.rates = "0.1"
+        o.steps = o.steps or 2
     o.rates = [float(r) for r in o.rates.split(",")]
     return o
 

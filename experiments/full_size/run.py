@@ -161,8 +161,9 @@ def conditioning(model: Any, n: int, shape: tuple[int, int, int]) -> Conditionin
     t, d, pooled = shape
     tokens = Key.root(1).normal(1, t, d).to(model.device, model.dtype).expand(n, -1, -1)
     extra = {"pooled": Key.root(2).normal(1, pooled).to(tokens).expand(n, -1)}
-    if hasattr(model, "_ids"):
-        extra["time_ids"] = torch.tensor([model._ids], device=model.device).to(tokens).expand(n, -1)
+    if "addition_time_embed_dim" in model.net.config:  # SDXL is told the size and the crop of its picture
+        ids = [*model.size, 0.0, 0.0, *model.size]
+        extra["time_ids"] = torch.tensor([ids], device=model.device).to(tokens).expand(n, -1)
     if model.branches == 2:
         extra |= {f"negative_{name}": value for name, value in extra.items()} | {"negative": tokens}
     return Conditioning(tokens, ("",) * n, extra)
@@ -198,7 +199,8 @@ def measure(name: str, variant: str, *, tiny: bool, device: str, batch: int, rep
         model.compile()
     if variant == "rows of 1":
         model._limit = 1
-    cond, at = conditioning(model, batch, shape), model.levels(20)[5]
+    cond = conditioning(model, batch, shape)
+    at = model.levels(20)[5]
     x = normals(tuple(Key.root(i) for i in range(batch)), *model.latent).to(model.device)
     rows = whole(batch, at)
     seen: list[tuple[Any, Any]] = []

@@ -16,7 +16,10 @@ import fairlead
 from experiments import common
 
 BIG, SMALL, GAP, TOP = 288, 66, 4, 34
-INK, FAINT, GOLD, PAPER = (32, 36, 44), (120, 126, 138), (222, 150, 20), (255, 255, 255)
+INK = (32, 36, 44)
+FAINT = (120, 126, 138)
+GOLD = (222, 150, 20)
+PAPER = (255, 255, 255)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -38,10 +41,12 @@ def make(chosen: argparse.Namespace, budget: dict[str, float]) -> None:
     rows = sorted(_rows(result), key=lambda row: row["candidate"])
     columns = 8
     middle = columns * (SMALL + GAP) - GAP
-    width, height = 2 * BIG + middle + 4 * 24, TOP + BIG + 30
+    width = 2 * BIG + middle + 4 * 24
+    height = TOP + BIG + 30
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    font, small = ImageFont.load_default(17), ImageFont.load_default(13)
+    font = ImageFont.load_default(17)
+    small = ImageFont.load_default(13)
     x = 24
     draw.text((x, 8), "first try", INK, font)
     sheet.paste(_up(result.baseline.image, BIG), (x, TOP))

@@ -89,7 +89,8 @@ class InPieces(Lidar):
 
     def prepare(self, scene: Scene) -> Lidar:
         ends = [n for n in COUNTS if n <= self._usual("n")]
-        banks, values = [], []
+        banks = []
+        values = []
         for first, end in zip([0, *ends], ends, strict=False):
             start = time.perf_counter()
             piece = replace(self, n=end)
@@ -115,11 +116,9 @@ class Bench:
         self.model = self._load(args.model, device, dtype)
         self.siblings = {args.sibling: self._load(args.sibling, device, dtype)} if args.sibling else {}
         self.reward = registry.resolve("rewards", args.reward)()
-        self.judge, self.aesthetic, self.cosine = (
-            Detector.from_pretrained(load.detector_folder()),
-            registry.resolve("rewards", "aesthetic")(),
-            MeanCosine(),
-        )
+        self.judge = Detector.from_pretrained(load.detector_folder())
+        self.aesthetic = registry.resolve("rewards", "aesthetic")()
+        self.cosine = MeanCosine()
         self.lookaheads = [
             Lookahead(f"lidar, {args.look} steps", {"steps": args.look}, COUNTS),
             *(Lookahead(f"lidar, {s} steps", {"steps": s}, (9,)) for s in args.look_too),
@@ -192,11 +191,14 @@ class Bench:
     def _best_of(self, prompt: geneval.Prompt, add: Callable[..., None]) -> None:
         """Each of the pictures the best of n of its own; a larger n goes on where the smaller one ended."""
         worker = self.worker(prompt.text, {})
-        images, rewards, paid = list[bytes](), list[float](), Cost()
+        images = list[bytes]()
+        rewards = list[float]()
+        paid = Cost()
         for n in BEST_OF:
             start = time.perf_counter()
             more, values, cost = self.pictures(worker, n * IMAGES - len(images), Chain(), len(images))
-            images, rewards = images + more, rewards + values
+            images = images + more
+            rewards = rewards + values
             paid = paid + replace(cost, seconds=time.perf_counter() - start)
             best = [max(range(i, n * IMAGES, IMAGES), key=lambda j: rewards[j]) for i in range(IMAGES)]
             chosen = [images[j] for j in best], [rewards[j] for j in best], Cost()
@@ -269,7 +271,9 @@ def read(table: common.Rows) -> list[Row]:
 
 def paint(args: argparse.Namespace, table: common.Rows) -> None:
     """The prompts that are missing, one after the other, until the time is up."""
-    bench, start, before = Bench(args), time.perf_counter(), read(table)
+    bench = Bench(args)
+    start = time.perf_counter()
+    before = read(table)
     done = {row["prompt"] for row in before}
     if not before:
         bench.prompt(prompts(1, bench.judge.names)[0], measure=False)  # caches are filled before anything is timed
@@ -357,7 +361,8 @@ def summarise(rows: Sequence[Row], out: Path, args: argparse.Namespace) -> None:
 
 def paired(t: Table, scores: dict[str, Any], mine: str, other: str) -> list[str]:
     """Differences of two methods with intervals from the same resamples of prompts."""
-    i, j = t.methods.index(mine), t.methods.index(other)
+    i = t.methods.index(mine)
+    j = t.methods.index(other)
     out = []
     for field, digits in (("correct", 3), ("reward", 2), ("cosine", 3), ("seconds", 2)):
         mean, draws = scores[field]
@@ -409,7 +414,8 @@ def figure(t: Table, scores: dict[str, Any]) -> str:
     seconds = np.log10(scores["seconds"][0])
     for panel, field in enumerate(("correct", "reward")):
         mean, draws = scores[field]
-        low, high = np.quantile(draws, 0.025, 0), np.quantile(draws, 0.975, 0)
+        low = np.quantile(draws, 0.025, 0)
+        high = np.quantile(draws, 0.975, 0)
 
         def x(v: float, panel: int = panel) -> float:
             return 60 + 620 * panel + 400 * (v - seconds.min()) / max(1e-9, np.ptp(seconds))
@@ -426,7 +432,8 @@ def figure(t: Table, scores: dict[str, Any]) -> str:
         labels: list[tuple[float, float]] = []
         for i, method in sorted(enumerate(t.methods), key=lambda e: -mean[e[0]]):
             colour = next((c for word, c in COLOURS.items() if method.startswith(word)), "#000")
-            cx, ends = x(seconds[i]), f'y1="{y(low[i]):.0f}" y2="{y(high[i]):.0f}"'
+            cx = x(seconds[i])
+            ends = f'y1="{y(low[i]):.0f}" y2="{y(high[i]):.0f}"'
             out.append(f'<line x1="{cx:.0f}" x2="{cx:.0f}" {ends} stroke="{colour}" opacity="0.4"/>')
             out.append(f'<circle cx="{cx:.0f}" cy="{y(mean[i]):.0f}" r="4" fill="{colour}"/>')
             cy = y(mean[i]) + 3

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from experiments import common
+from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.run import engine, models, registry
@@ -40,20 +41,25 @@ NEIGHBOURS, TAU = 4, 0.95
 class Peer:
     """Pictures one by one through the pipeline of a loaded adapter."""
 
-    def __init__(self, model: Any, reward: Any, steps: int, folder: Path, encode_once: bool) -> None:
-        self.model, self.pipe, self.reward, self.steps, self.folder = model, model.pipe, reward, steps, folder
+    def __init__(self, model: Any, reward: Any, steps: int, folder: Path, encode_once: bool, length: int) -> None:
+        self.model = model
+        self.pipe = model.pipe
+        self.reward = reward
+        self.steps = steps
+        self.folder = folder
+        self.length = length
         self.pipe.set_progress_bar_config(disable=True)
         self.made = 0
         self.told: dict[str, Any] = {"prompt": PROMPT, "negative_prompt": ""}
         if encode_once:
             self.told = {}
             for name, text in (("", PROMPT), ("negative_", "")):
-                tokens, pooled, _ = self.pipe.encode_prompt(text, max_sequence_length=model._length)
+                tokens, pooled, _ = self.pipe.encode_prompt(text, max_sequence_length=length)
                 self.told |= {f"{name}prompt_embeds": tokens, f"{name}pooled_prompt_embeds": pooled}
 
     def score(self, z: Tensor) -> float:
         """Noise [C, h, w] -> the reward of its picture, which is saved."""
-        packed = self.pipe._pack_latents(z[None].to(self.model.dtype), 1, *z.shape)
+        packed = packed_latents(z).to(self.model.dtype)
         height, width = self.model.size
         picture = self.pipe(
             **self.told,
@@ -62,7 +68,7 @@ class Peer:
             true_cfg_scale=self.model.guidance_scale,
             height=height,
             width=width,
-            max_sequence_length=self.model._length,
+            max_sequence_length=self.length,
         ).images[0]
         pixels = torch.from_numpy(np.asarray(picture)).permute(2, 0, 1)[None].float() / 255
         picture.save(self.folder / f"{self.made}.png")
@@ -75,7 +81,8 @@ class Peer:
 
     def zero_order(self, images: int) -> float:
         """Rounds of a pivot, rendered again each time, and its neighbours at the cosine TAU."""
-        pivot, best = Key.root(0).normal(*self.model.latent), -float("inf")
+        pivot = Key.root(0).normal(*self.model.latent)
+        best = -float("inf")
         for r in range(images // (NEIGHBOURS + 1)):
             around = [pivot]
             for j in range(NEIGHBOURS):
@@ -83,8 +90,15 @@ class Peer:
                 v = v - (v * pivot).sum() / (pivot * pivot).sum() * pivot
                 around.append(TAU * pivot + (1 - TAU**2) ** 0.5 * pivot.norm() * v / v.norm())
             scores = [self.score(z) for z in around]
-            pivot, best = around[int(np.argmax(scores))], max(best, *scores)
+            pivot = around[int(np.argmax(scores))]
+            best = max(best, *scores)
         return best
+
+
+def packed_latents(z: Tensor) -> Tensor:
+    """[C, h, w] -> [1, h/2 * w/2, 4C]: patches of 2x2, as FLUX's pipeline takes them."""
+    c, h, w = z.shape
+    return z.view(c, h // 2, 2, w // 2, 2).permute(1, 3, 0, 2, 4).reshape(1, h // 2 * (w // 2), 4 * c)
 
 
 def ours(spec: Spec) -> None:
@@ -165,20 +179,20 @@ def go(side: str, spec: Spec, name: str, model: Any, reward: Any, o: argparse.Na
     if side == "ours":
         ours(spec)
         return
-    meter, model._meter = model._meter, None
-    try:
-        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-            peer = Peer(model, reward, o.steps, Path(folder), side == "once")
-            getattr(peer, name)(o.images)
-    finally:
-        model._meter = meter
+    unlimited = Meter()
+    model.meter(unlimited)
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), unlimited.grant(INFINITE):
+        length = int(models.defaults(o.model).get("settings", {}).get("max_sequence_length", 512))
+        peer = Peer(model, reward, o.steps, Path(folder), side == "once", length)
+        getattr(peer, name)(o.images)
 
 
 def thinking(o: argparse.Namespace, images: int) -> str:
     """What bayes_opt spends on itself, against rendering."""
     from fairlead.searches.bayes_opt import BayesOpt
 
-    own, inner = [0.0], {name: getattr(BayesOpt, name) for name in ("propose", "learn")}
+    own = [0.0]
+    inner = {name: getattr(BayesOpt, name) for name in ("propose", "learn")}
 
     def watched(name: str) -> Callable[..., Any]:
         def call(*args: Any) -> Any:

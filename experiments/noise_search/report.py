@@ -46,7 +46,8 @@ class Found:
 
     def gap(self, a: Cell, b: Cell) -> tuple[float, float, float] | None:
         """Mean of a minus b over the prompts and seeds both have, with its interval."""
-        first, second = self.values.get(a, {}), self.values.get(b, {})
+        first = self.values.get(a, {})
+        second = self.values.get(b, {})
         both = [[v - second[p][s] for s, v in seeds.items() if s in second.get(p, {})] for p, seeds in first.items()]
         both = [v for v in both if v]
         return common.bootstrap_seeds(both, Key.root(0).fold("gap", *map(str, (*a, *b)))) if both else None
@@ -62,7 +63,8 @@ def text(value: tuple[float, float, float] | None, sign: bool = False) -> str:
 
 def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """The paper's findings, each with the numbers here and whether they show it; intervals decide."""
-    last, first = found.budgets[-1], found.budgets[0]
+    last = found.budgets[-1]
+    first = found.budgets[0]
     single = [v for v in verifiers if v in metrics]
     others = [v for v in verifiers if v not in metrics]
     top = {
@@ -95,7 +97,9 @@ def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> 
         "",
     ]
     rivals = [m for m in found.methods if m not in ("random", "steps")]
-    won, lost, lines = [], [], []
+    won = []
+    lost = []
+    lines = []
     for m in rivals:
         for v in single:
             g = found.gap((m, v, last, v), ("random", v, last, v))
@@ -115,8 +119,11 @@ def findings(found: Found, verifiers: Sequence[str], metrics: Sequence[str]) -> 
 
 def _steps_stop(found: Found, single: Sequence[str], metrics: Sequence[str]) -> list[str]:
     """Gains over the second half of the doublings, search against steps."""
-    last, half = found.budgets[-1], found.budgets[len(found.budgets) // 2]
-    yes, no, lines = [], [], []
+    last = found.budgets[-1]
+    half = found.budgets[len(found.budgets) // 2]
+    yes = []
+    no = []
+    lines = []
     for v in single:
         search = found.gap(("random", v, last, v), ("random", v, half, v))
         steps = found.gap(("steps", v, last, v), ("steps", v, half, v))
@@ -139,7 +146,8 @@ def _below(g: tuple[float, float, float] | None) -> bool:
 
 def markdown(found: Found, verifiers: Sequence[str], metrics: Sequence[str], setting: str) -> str:
     """Setting, findings, the algorithm x verifier table at the largest budget, every curve as a table."""
-    budgets, methods = found.budgets, found.methods
+    budgets = found.budgets
+    methods = found.methods
     prompts = {p for cell in found.values.values() for p in cell}
     seeds = {s for cell in found.values.values() for own in cell.values() for s in own}
 
@@ -182,9 +190,11 @@ def panel(title: str, y_label: str, curves: Sequence[Curve], left: float) -> lis
     """One plot 420 wide: means with intervals over doublings of the budget."""
     xs = sorted({x for _, points in curves for x, *_ in points})
     ys = [v for _, points in curves for _, _, low, high in points for v in (low, high)]
-    bottom, top = min(ys), max(ys)
+    bottom = min(ys)
+    top = max(ys)
     room = (top - bottom) * 0.06 or 1.0
-    bottom, top = bottom - room, top + room
+    bottom = bottom - room
+    top = top + room
     wide, high = 340.0, 220.0
 
     def px(x: float) -> float:
@@ -220,7 +230,8 @@ def panel(title: str, y_label: str, curves: Sequence[Curve], left: float) -> lis
 
 def curves(found: Found, verifier: str, metrics: Sequence[str]) -> str:
     """One picture per verifier: a panel per metric, every search in it."""
-    out, labels = list[str](), dict[str, None]()
+    out = list[str]()
+    labels = dict[str, None]()
     for i, metric in enumerate(metrics):
         drawn: list[Curve] = []
         for m in found.methods:

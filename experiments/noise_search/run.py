@@ -89,7 +89,9 @@ class Scored:
     """Pictures of one prompt; a reward that several formulas name looks at them once."""
 
     def __init__(self, images: Tensor, prompt: str) -> None:
-        self.images, self._prompts, self._known = images, [prompt] * len(images), dict[str, Tensor]()
+        self.images = images
+        self._prompts = [prompt] * len(images)
+        self._known = dict[str, Tensor]()
 
     def terms(self, formula: str) -> dict[str, Tensor]:
         """Raw terms [n] by label."""
@@ -121,7 +123,9 @@ class Maker:
     """Makes the rows of one prompt and seed."""
 
     def __init__(self, options: argparse.Namespace, prompt: str, seed: int) -> None:
-        self.o, self.prompt, self.seed = options, prompt, seed
+        self.o = options
+        self.prompt = prompt
+        self.seed = seed
         self.budgets = [n * options.steps for n in _powers(options.images)]
 
     def rows(self, method: str, verifier: str) -> Iterator[Row]:
@@ -156,7 +160,8 @@ class Maker:
 
     def search(self, method: str, verifier: str) -> Iterator[Row]:
         """One run to the largest budget; the winner at a smaller one is among what it had afforded by then."""
-        formula, words = self.o.verifiers[verifier], SEARCHES[method]
+        formula = self.o.verifiers[verifier]
+        words = SEARCHES[method]
         extra = self.o.steps if "steer" in words else 0  # such runs render a baseline of their own
         store = self.run(reward=formula, budget={"nfe": self.budgets[-1] + extra}, **words)
         every = sorted(store.candidates(), key=lambda c: (c.task, c.index))
@@ -183,7 +188,8 @@ class Maker:
                 _PRICES[children] = price(spec).cost_per_candidate.nfe * GROUP
             return _PRICES[children]
 
-        one, two = nfe(1), nfe(2)
+        one = nfe(1)
+        two = nfe(2)
         for budget in self.budgets[::-1][::2]:
             children = 1 + int((budget - one) // (two - one))
             if children > 0:
@@ -196,7 +202,8 @@ class Maker:
 
     def control(self, method: str, verifier: str) -> Iterator[Row]:
         """No search: one picture with as many steps as the budget has evaluations."""
-        first, made = next(iter(self.o.metrics.values())), []
+        first = next(iter(self.o.metrics.values()))
+        made = []
         for budget in self.budgets:
             store = self.run(
                 model=self.o.control, reward=first, steps=int(budget), search="best_of(n=1)", budget={"nfe": budget}

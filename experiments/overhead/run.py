@@ -31,33 +31,22 @@ PROMPT = "a photo of a red apple left of a dog"
 
 def bare(worker, spec, images: int) -> float:
     """Seconds for `images` pictures: network, decoder and reward, and only them."""
-    model, net = worker.model, worker.model.net
-    sigmas = [level.sigma for level in model.levels(spec.steps)]
+    model = worker.model
+    levels = model.levels(spec.steps)
     cond = model.encode([spec.prompt] * spec.batch)
+    tokens = cond.tokens
+    extra = {"pooled": cond.extra["pooled"]}
+    if model.branches == 2:
+        tokens = torch.cat([cond.extra["negative"], tokens])
+        extra = {"pooled": torch.cat([cond.extra["negative_pooled"], extra["pooled"]])}
+    model.meter(worker.meter)  # the run before took the model over
     since = time.perf_counter()
     with torch.no_grad(), worker.meter.grant(INFINITE):
         for _ in range(images // spec.batch):
             x = torch.zeros(spec.batch, *model.latent)
-            rows = 2 * spec.batch if model.branches == 2 else spec.batch
-            packed = model.pipe._pack_latents(x.repeat(model.branches, 1, 1, 1).to(model.dtype), rows, *model.latent)
-            tokens = torch.cat([cond.extra["negative"], cond.tokens]) if model.branches == 2 else cond.tokens
-            pooled = (
-                torch.cat([cond.extra["negative_pooled"], cond.extra["pooled"]])
-                if model.branches == 2
-                else cond.extra["pooled"]
-            )
-            ids = torch.zeros(tokens.shape[1], 3, dtype=model.dtype)
-            for sigma in sigmas[:-1]:
-                net(
-                    hidden_states=packed,
-                    timestep=torch.full((rows,), sigma, dtype=model.dtype),
-                    guidance=None,
-                    pooled_projections=pooled,
-                    encoder_hidden_states=tokens,
-                    txt_ids=ids,
-                    img_ids=model._image_ids,
-                    return_dict=False,
-                )
+            rows = x.repeat(model.branches, 1, 1, 1)
+            for level in levels[:-1]:
+                model.run_network(rows, level, tokens, extra)
             worker.reward(model.decode(x), (spec.prompt,) * spec.batch)
     return time.perf_counter() - since
 
@@ -68,7 +57,7 @@ def controlled(worker, spec) -> float:
     """
     with tempfile.TemporaryDirectory() as scratch:
         since = time.perf_counter()
-        engine.start(spec, Path(scratch) / "run", model=worker.model, reward=worker.reward).close()
+        engine.start(spec, Path(scratch) / "run", model=worker.model, reward=common.reward("clip_score")).close()
         return time.perf_counter() - since
 
 
@@ -79,7 +68,8 @@ def overhead(repeats: int) -> list[str]:
     )
     worker = Local(spec).worker
     images = 32
-    ours, theirs = [], []
+    ours = []
+    theirs = []
     for turn in range(repeats + 1):
         a = controlled(worker, spec)
         b = bare(worker, spec, images)
@@ -114,7 +104,8 @@ def settings(repeats: int) -> list[str]:
             chosen = backend.FLASH_ATTENTION if kernel == "flash" else backend.MATH
             for batch in (1, 4, 8, 16, 32):
                 cond = model.encode([PROMPT] * batch)
-                x, level = torch.zeros(batch, *model.latent), model.levels(4)[1]
+                x = torch.zeros(batch, *model.latent)
+                level = model.levels(4)[1]
                 with torch.no_grad(), torch.nn.attention.sdpa_kernel([chosen]):
                     model.predict(x, level, cond, whole(batch, level))
                     spent = []

@@ -79,7 +79,8 @@ def difference(a: str, b: str, metric: str = REWARD) -> Measure:
     """Method a minus method b over the shared prompts; `BASELINE_ROW` is the plain sample of the same noise."""
 
     def measure(s: ComparisonResults) -> statistics.Mean:
-        mine, theirs = s.final(a, metric), s.final(b, metric)
+        mine = s.final(a, metric)
+        theirs = s.final(b, metric)
         return statistics.mean(s.over_prompts(lambda p, k: mine(p, k) - theirs(p, k)))
 
     return measure
@@ -89,7 +90,8 @@ def growth(method: str, share: float) -> Measure:
     """A method at the whole budget minus itself at a part of it."""
 
     def measure(s: ComparisonResults) -> statistics.Mean:
-        spent, axis = s.plan.limit, s.plan.resource
+        spent = s.plan.limit
+        axis = s.plan.resource
         return statistics.mean(
             s.over_prompts(
                 lambda p, k: (
@@ -108,7 +110,9 @@ def watched(o: argparse.Namespace) -> str:
 
 def claims(o: argparse.Namespace) -> list[Claim]:
     """The four that are comparisons; repulsion is apart."""
-    n, steps, few = o.nfe, o.steps, o.few_steps
+    n = o.nfe
+    steps = o.steps
+    few = o.few_steps
     sibling = {} if o.few == o.model else {"model": o.few}
     look = 1 if sibling else few
     bank = ", ".join(f"{k}={v!r}" for k, v in {"n": o.bank, "steps": look, **sibling}.items())
@@ -264,7 +268,9 @@ def try_repulsion(o: argparse.Namespace) -> list[Finding]:
     try:
         paths = [EVIDENCE / "diversity" / model / "rows.csv.gz" for model in (o.model, o.few)]
         path = next((p for p in paths if p.is_file()), paths[0])
-        rewards, name, since = ["clip_score", watched(o)], f"q={strength:g}", time.perf_counter()
+        rewards = ["clip_score", watched(o)]
+        name = f"q={strength:g}"
+        since = time.perf_counter()
         own = common.Rows(o.out / "repulsion.csv")
         rows = [r for r in common.Rows(path).read() if not r["setting"] or r["setting"] == name] if not o.quick else []
         prompts = diversity.prompts_of(o.prompts)
@@ -285,7 +291,8 @@ def try_repulsion(o: argparse.Namespace) -> list[Finding]:
                 claim, "more different pictures", statistics.Mean(math.nan), 0.0, f"{type(error).__name__}: {error}"
             )
         ]
-    seconds, n = time.perf_counter() - since, entry["prompts"]
+    seconds = time.perf_counter() - since
+    n = entry["prompts"]
     varied = statistics.Mean(*entry["vendi_clip_change"], n)
     kept = statistics.Mean(*(v + 5 for v in entry[f"{watched(o)}_change"]), n)
     return [
@@ -355,7 +362,8 @@ def league(o: argparse.Namespace) -> str:
         "methods": {k: v for k, v in every.items() if registered(v) and (not o.methods or k in o.methods)},
     }
     s, _ = compare("league", raw, o.out, o.word == "run")
-    metrics, kinds = s.metrics, list(dict.fromkeys(k for x in s.lines for k in x.diversity))
+    metrics = s.metrics
+    kinds = list(dict.fromkeys(k for x in s.lines for k in x.diversity))
     names = [o.reward if m == REWARD else m for m in metrics]
     head = [*names, f"{names[0]} over random", *(f"diversity: {k}" for k in kinds), "NFE", "start to end"]
     lines = [f"| method at {o.seconds:g} s | {' | '.join(head)} |", "|---" * (1 + len(head)) + "|"]

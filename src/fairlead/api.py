@@ -1,4 +1,4 @@
-"""The Python door: the command line's words as arguments."""
+"""Running, resuming and scoring from Python, with the options of the command line as arguments."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def run(options: _Call) -> Result:
     from fairlead.app.result import Result
     from fairlead.run import engine
 
-    model, reward = options.model, options.reward
+    model = options.model
+    reward = options.reward
     live = None if isinstance(reward, str) else _live(reward)
     lent_settings = _adapter_settings(options)
     options = replace(options, settings=_recorded(options, lent_settings))
@@ -127,7 +128,7 @@ def resume(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     siblings: Live = None,
 ) -> Result:
-    """Continue a run where its record ends; what was a live object is given again: `reward`, `model`, `siblings`.
+    """Continue a run where its record ends. Pass `reward`, `model` and `siblings` again if they were live objects.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
     """
@@ -172,8 +173,8 @@ def score(
 ) -> Any:
     """Existing pictures (files, folders, folders of runs) -> their scores, terms and ranks, in their order.
 
-    Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record or from what is
-    written in the pictures. A pandas DataFrame where pandas is installed, else a list of dicts.
+    Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record, or from the
+    metadata of the pictures. Returns a pandas DataFrame where pandas is installed, else a list of dicts.
     """
     from fairlead.run import scoring
     from fairlead.run.formula import parse_reward

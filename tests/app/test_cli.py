@@ -123,10 +123,10 @@ def test_an_abort_is_130(fake_engine: Any, capsys: pytest.CaptureFixture[str], t
         (("list", "modls"), "Did you mean 'models'"),
         (("list", "steerings", "demn"), "Did you mean 'demon'"),
         (("report",), "RUN"),
-        (("report", "nowhere"), "holds no run.sqlite"),
-        (("resume", "nowhere"), "holds no run.sqlite"),
+        (("report", "nowhere"), "has no run.sqlite"),
+        (("resume", "nowhere"), "has no run.sqlite"),
         (("resume", "nowhere", "--budget", "x"), "name=number"),
-        (("replay", "nowhere", "1"), "holds no run.sqlite"),
+        (("replay", "nowhere", "1"), "has no run.sqlite"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_leaves_nothing(

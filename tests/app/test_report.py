@@ -195,7 +195,7 @@ def test_a_moved_run_can_be_reported(make_run: Callable[..., Path], tmp_path: Pa
 
 
 def test_one_sentence_when_there_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no run\.sqlite"):
+    with pytest.raises(StoreError, match=r"has no run\.sqlite"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -95,7 +95,7 @@ def test_nothing_found_is_one_sentence(make_run: Callable[..., Path], tmp_path: 
     with pytest.raises(FairleadError, match="no candidate with a reward"):
         _ = result.best
     assert "–" in result._repr_html_()
-    with pytest.raises(FairleadError, match="no baseline yet"):
+    with pytest.raises(FairleadError, match="has no baseline"):
         _ = Result(make_run([], status="running")).baseline
-    with pytest.raises(StoreError, match=r"holds no run\.sqlite"):
+    with pytest.raises(StoreError, match=r"has no run\.sqlite"):
         Result(tmp_path / "nothing")

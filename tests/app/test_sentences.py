@@ -1,4 +1,4 @@
-"""What people see: no success before a warning, no failure where somebody is awaited, and a sentence for each mistake."""
+"""What people see: warnings come first, waiting is not failing, and every mistake has its sentence."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ def test_geneval_on_the_embedded_model_is_whole_and_offline(
 
 def test_a_file_of_prompts_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "prompts", "--prompts", "missing.txt", "--model", "mixture"]) == 2
-    assert "missing.txt does not exist: give a text file with a prompt a line." in capsys.readouterr().err
+    assert "missing.txt does not exist. Pass a text file with one prompt per line." in capsys.readouterr().err
 
 
 def test_aggregation() -> None:

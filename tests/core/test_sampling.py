@@ -120,7 +120,9 @@ def test_multistep_starts_as_euler() -> None:
 
 
 def test_multistep_is_exact_where_the_prediction_is_linear_in_log_snr() -> None:
-    """x0(lambda) = a + b lambda has an exact solution; one step of first order misses it, second order is off by h^3."""
+    """x0(lambda) = a + b lambda has an exact solution; one step of first order misses it, second order is off by
+    h^3.
+    """
     a, b = 0.7, 0.3
 
     def error(h: float) -> float:

@@ -166,7 +166,9 @@ def test_a_sibling_of_another_family_is_asked_at_equal_noise(sampler: Any) -> No
 
 
 def test_live_pipelines_are_siblings(flux_folder: Callable[..., Any], tmp_path: Path, asking: None) -> None:
-    """Two random FLUX of one autoencoder: a folder beside a live pipeline, through the Python door; both are charged."""
+    """Two random FLUX of one autoencoder: a folder beside a live pipeline, through the Python door; both are
+    charged.
+    """
     import diffusers
 
     folder = str(flux_folder())

@@ -1,4 +1,6 @@
-"""What a steering or an intervention declares about itself: checked when the class is defined and when it is registered."""
+"""What a steering or an intervention declares about itself: checked when the class is defined and when it is
+registered.
+"""
 
 from __future__ import annotations
 

@@ -66,7 +66,11 @@ def test_every_experiment_has_the_same_words(name: str, capsys: pytest.CaptureFi
         assert word in shown
 
 
-def test_experiments_import_nothing_by_path() -> None:
+PRIVATE = {"_limit"}
+"""Of the adapter: full_size measures what happens when memory allows one row only, and nothing public says that."""
+
+
+def test_experiments_use_what_is_public() -> None:
     for path in FOLDER.rglob("*.py"):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
@@ -77,6 +81,9 @@ def test_experiments_import_nothing_by_path() -> None:
                 assert not any(p.startswith("_") for p in parts if p != "__future__"), f"{path} imports {node.module}"
             elif isinstance(node, ast.Import):
                 assert not any(a.name.startswith("importlib") for a in node.names), f"{path} imports importlib"
+            elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+                assert own or node.attr in PRIVATE, f"{path}:{node.lineno} uses {node.attr}"
 
 
 def test_the_league_is_a_plan() -> None:

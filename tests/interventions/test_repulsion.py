@@ -1,4 +1,6 @@
-"""Contextual repulsion: the properties of the update, and that it happens at the right places of real small networks."""
+"""Contextual repulsion: the properties of the update, and that it happens at the right places of real small
+networks.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,9 @@ def test_the_gram_loop_is_the_loop_over_tokens(q: float, inner: int) -> None:
 
 
 def test_diversity_rises() -> None:
-    """Entropy at every inner step, the Vendi score strictly, the mean cosine never; the sign of the paper's words is wrong."""
+    """Entropy at every inner step, the Vendi score strictly, the mean cosine never; the sign of the paper's words is
+    wrong.
+    """
     for i in range(40):
         x = batch(i, b=2 + i % 7, spread=(0.01, 0.1, 1.0)[i % 3])
         for q in (0.01, 0.3, 1.0):
@@ -125,7 +129,9 @@ def test_vendi_of_equal_cosines() -> None:
 
 
 def test_the_documented_regimes() -> None:
-    """A strength of 0.1 at a mean cosine of 0.9975 takes the Vendi score from 1.016 to 1.13; 1 makes the group orthogonal."""
+    """A strength of 0.1 at a mean cosine of 0.9975 takes the Vendi score from 1.016 to 1.13; 1 makes the group
+    orthogonal.
+    """
     x = batch(1, p=20_000, spread=0.05)
     assert vendi(gram(x))[0] == pytest.approx(1.016, abs=2e-3)
     for q, known in ((0.03, 1.033), (0.1, 1.13), (1.0, 3.99)):
@@ -390,7 +396,9 @@ def draw(model: Any, who: Any, groups: list[int], steps: int = 4, prompts: list[
 
 
 def test_sd3_sites(sd3: Any) -> None:
-    """Text of the blocks that hand it on: not the second attention, not the last block; once a step, in both branches."""
+    """Text of the blocks that hand it on: not the second attention, not the last block; once a step, in both
+    branches.
+    """
     model, seen = sd3(guidance_scale=3.0), list[Contact]()
     draw(model, Repulsion(0.1, first=2, seen=seen), [0, 0, 0])
     assert [(c.site, c.step, c.conditional) for c in seen] == [
@@ -421,7 +429,9 @@ def test_qwen_padding_and_branches(qwen: Any) -> None:
 
 
 def test_z_image_fillings_and_lengths(z_image: Any) -> None:
-    """A group does as it does alone beside a longer caption; the picture's filling is not moved, padding is not seen."""
+    """A group does as it does alone beside a longer caption; the picture's filling is not moved, padding is not
+    seen.
+    """
     model, seen = z_image(guidance_scale=3.0), list[Contact]()
     short, long = ["a dog"] * 2, ["two cats and a blue car " * 8] * 2
     both = draw(model, Repulsion(0.2, seen=seen), [0, 0, 1, 1], prompts=[*short, *long])
@@ -451,7 +461,9 @@ def test_z_image_fillings_and_lengths(z_image: Any) -> None:
 
 
 def test_flux_sites_and_the_window(tiny_flux: Callable[..., Any]) -> None:
-    """Dual and single blocks in step 0 of 4, nothing from step 1 on: there the plain network continues from the latents."""
+    """Dual and single blocks in step 0 of 4, nothing from step 1 on: there the plain network continues from the
+    latents.
+    """
     model, seen = tiny_flux(), list[Contact]()
     out = draw(model, Repulsion(0.2, seen=seen), [0, 0, 0])
     assert [c.site for c in seen] == [s.name for s in model.sites]

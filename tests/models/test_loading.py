@@ -321,7 +321,7 @@ def test_parts_that_a_checkpoint_lacks_come_from_the_folder(sdxl: str, tmp_path:
 def test_offline_is_one_sentence(offline: None) -> None:
     with pytest.raises(FairleadError, match="not in the local cache") as caught:
         models.pipeline("somebody/nothing")
-    assert str(caught.value).count(". ") == 0
+    assert str(caught.value).count(". ") == 1, "what is wrong, and what to do"
 
 
 def named(name: str) -> type[Exception]:
@@ -331,7 +331,7 @@ def named(name: str) -> type[Exception]:
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("GatedRepoError", "accept its licence"),
+        ("GatedRepoError", "Accept its licence"),
         ("RevisionNotFoundError", "--revision"),
         ("RepositoryNotFoundError", "no model 'a/b' on the hub"),
         ("LocalEntryNotFoundError", "not in the local cache"),
@@ -422,5 +422,5 @@ def test_a_hub_name_is_known_by_its_small_files(sdxl: str, monkeypatch: pytest.M
     able = models.abilities("somebody/model")
     assert able is not None
     assert able.pipeline == "StableDiffusionXLPipeline"
-    with pytest.raises(FairleadError, match="nothing to edit"):
+    with pytest.raises(FairleadError, match="edits joint attention"):
         models.check(make_spec("a dog", model="somebody/model", reward="brightness", intervene="token_mean_damping"))

@@ -52,7 +52,7 @@ def test_own_numbers_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "numbers.json").write_text("[{}]")
     code, found = doctor(capsys, "--reference", str(tmp_path / "numbers.json"))
     assert code == 2
-    assert "mend it" in found[""]["detail"]
+    assert "Fix the file" in found[""]["detail"]
 
 
 def test_pictures_without_weights_say_what_to_fetch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

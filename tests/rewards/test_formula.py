@@ -262,8 +262,8 @@ def test_a_named_formula_is_what_it_stands_for(text: str, stands_for: str) -> No
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("aesthetic_clip(w=1.5)", "w=1.5"),
-        ("aesthetic_clip(w='a')", "w='a'"),
+        ("aesthetic_clip(w=1.5)", r"w is 1\.5: must be a number in \[0, 1\]"),
+        ("aesthetic_clip(w='a')", "w is 'a': must be a number"),
         ("aesthetic_clip(0.5)", "without its name"),
         ("aesthetic_clip(weight=0.5)", "weight"),
     ],
@@ -276,9 +276,9 @@ def test_a_named_formula_refuses_wrong_settings(text: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        ("pairwise_judge", "pairwise_judge needs `model`: write pairwise_judge(model=...)."),
-        ("judge", "judge needs `model`: write judge(model=...)."),
-        ("http", "http needs `url`: write http(url=...)."),
+        ("pairwise_judge", "pairwise_judge needs `model`. Write pairwise_judge(model=...)."),
+        ("judge", "judge needs `model`. Write judge(model=...)."),
+        ("http", "http needs `url`. Write http(url=...)."),
     ],
 )
 def test_a_setting_that_has_to_be_given_is_named(name: str, told: str) -> None:
@@ -291,6 +291,6 @@ def test_all_settings_that_lack_are_named() -> None:
     def make(given: int, a: int, b: int, c: int = 1, *rest: int, **more: int) -> int:
         return given + a + b + c
 
-    with pytest.raises(FairleadError, match=r"it needs `a` and `b`: write it\(a=\.\.\., b=\.\.\.\)\."):
+    with pytest.raises(FairleadError, match=r"it needs `a` and `b`\. Write it\(a=\.\.\., b=\.\.\.\)\."):
         registry.call(make, "it", {}, 1)
     assert registry.call(make, "it", {"a": 1, "b": 2}, 1) == 5

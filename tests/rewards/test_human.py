@@ -92,7 +92,7 @@ def test_a_run_is_answered_in_the_terminal(
     assert [c.reward for c in Store.open(out).candidates()] == [0.0, 1.0, 1.0, 0.5, 2.0]
     assert not QuestionStore(out).pending()
     assert main(["answer", str(out)]) == 0
-    assert "Nothing waits" in capsys.readouterr().err
+    assert "No question is open" in capsys.readouterr().err
 
 
 def test_wrong_answers_and_wrong_uses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,7 @@ def test_a_steering_never_asks_what_is_only_watched(register: Any) -> None:
     for formula in ("rank_mean(brightness, jpeg_size)", "human"):
         with pytest.raises(FairleadError, match="steering"):
             run(formula, nfe=200, **more)
-    with pytest.raises(FairleadError, match="steering cannot ask it"):
+    with pytest.raises(FairleadError, match="steering cannot use it"):
         run(Drift(), nfe=200, **more)
 
 

@@ -271,7 +271,9 @@ def test_dollars_are_an_entry_of_the_budget(judge: Any, tmp_path: Path) -> None:
 
 
 def test_a_judge_inside_demon_is_priced_first_and_capped(judge: Any, tmp_path: Path) -> None:
-    """The price names the most it may cost and asks nothing; the run stays below; unreadable answers are no preference."""
+    """The price names the most it may cost and asks nothing; the run stays below; unreadable answers are no
+    preference.
+    """
 
     def flaky(n: int, body: dict[str, Any]) -> Any:
         return (200, reply("no JSON")) if n % 5 == 1 else (200, rated(body))

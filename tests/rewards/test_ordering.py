@@ -1,4 +1,6 @@
-"""Orders from comparisons: the true one from true answers, the number of questions of the theorem, an end with any answers."""
+"""Orders from comparisons: the true one from true answers, the number of questions of the theorem, an end with any
+answers.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def test_the_mean_number_of_questions_over_all_draws_is_the_formula(scheme: str,
 
 
 def test_the_published_numbers() -> None:
-    """K=16: 29 questions at most; the authors' code asks 22 at least because it splits again where the half is known."""
+    """K=16: 29 questions at most; the authors' code asks 22 at least because it splits again where the half is
+    known.
+    """
     seen = []
     for draw in range(200):
         judge = larger(range(16))

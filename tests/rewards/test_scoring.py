@@ -129,7 +129,7 @@ def test_ranks_are_within_a_prompt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["nowhere", "--reward", "brightness"], "is not there"),
+        (["nowhere", "--reward", "brightness"], "nowhere does not exist"),
         ([".", "--reward", "brightness"], "no picture"),
         (["PICTURES", "--reward", "brightness", "--out", "x.txt"], ".csv"),
         (["PICTURES", "--reward", "my.py:f"], "cannot be read"),

@@ -219,7 +219,9 @@ def image_reward_file(path: Path, width: int = 128, hidden: int = 64) -> dict[st
 
 
 def image_reward(state: dict[str, Tensor], pixels: Tensor, ids: list[int]) -> Tensor:
-    """One picture [1, 3, 30, 30] normalised and one prompt without padding -> the standardised score, by the formulas."""
+    """One picture [1, 3, 30, 30] normalised and one prompt without padding -> the standardised score, by the
+    formulas.
+    """
 
     def linear(x: Tensor, name: str) -> Tensor:
         return x @ state[f"{name}.weight"].T + state[f"{name}.bias"]

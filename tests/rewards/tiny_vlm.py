@@ -1,4 +1,6 @@
-"""A tiny random Qwen2-VL folder: model, image processor, tokenizer with a chat template; no video processor's library needed."""
+"""A tiny random Qwen2-VL folder: model, image processor, tokenizer with a chat template; no video processor's library
+needed.
+"""
 
 from __future__ import annotations
 

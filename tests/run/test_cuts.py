@@ -1,5 +1,7 @@
-"""What is cut short: by the clock, by memory, by an interruption right after a larger budget was given. Nothing that was
-spent is forgotten, what was kept for the end is still spent on it, and a resumed run asks what an uninterrupted one asks."""
+"""What is cut short: by the clock, by memory, by an interruption right after a larger budget was given. Nothing that
+was spent is forgotten, what was kept for the end is still spent on it, and a resumed run asks what an uninterrupted one
+asks.
+"""
 
 from __future__ import annotations
 

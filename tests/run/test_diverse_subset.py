@@ -106,5 +106,5 @@ def test_a_run_without_pictures_has_nothing_to_keep(tmp_path: Path, capsys: pyte
     folder = tmp_path / "run"
     engine.start(small_spec(), folder, stop=lambda: True).close()
     assert main(["keep", str(folder), "4"]) == 2
-    told = f"{folder} has no pictures yet, so there is nothing to keep: continue it with 'fairlead resume {folder}'."
+    told = f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'."
     assert told in capsys.readouterr().err

@@ -122,7 +122,7 @@ def test_every_noise_search_resumes_bit_for_bit(search: str, tmp_path: Path) -> 
 
 
 def test_an_ensemble_of_ranks_chooses_among_the_children(tmp_path: Path) -> None:
-    """Specification 3.7: the comparison set of a round is its children; a steering that scores one by one is refused."""
+    """Specification 3.7: a round compares its children; a steering that scores one by one is refused."""
     words: dict[str, Any] = {
         "reward": "rank_mean(brightness, jpeg_size)",
         "group": 2,

@@ -182,7 +182,8 @@ def test_prices_in_numbers(steerings: None) -> None:
         8,
         4,
     ), "steps are computed again on the way back"
-    # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2, from 1/4 in 1
+    # 4 solved steps; after the first three, 3 noises each look ahead: from sigma 3/4 and 1/2 in 2 and 1 steps of 2,
+    # from 1/4 in 1
     tries = price(small_spec(steer="tries", sampler="ancestral", budget={"nfe": 300}))
     assert counts(tries.cost_per_candidate) == {
         "nfe": 4 + 3 * (2 + 1 + 1),
@@ -220,7 +221,7 @@ def test_a_grant_is_the_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, s
 def test_only_tensors_survive_preparation(go: Callable[..., Store], register: Any) -> None:
     """A number found while preparing would be lost on resuming: said at once, not then."""
     register("steerings", "measured", "items:Measured")
-    with pytest.raises(TypeError, match=r"Measured prepared level as 3\.0: only tensors are kept"):
+    with pytest.raises(TypeError, match=r"Measured prepared level as 3\.0: only tensors are recorded"):
         go("run", small_spec(steer="measured"))
 
 
@@ -264,7 +265,7 @@ def test_steering_with_ungrouped_samples_does_not_see_the_batch(go: Callable[...
 
 
 def test_groups_are_the_unit_of_coupling(go: Callable[..., Store], steerings: None) -> None:
-    """With a coupling steering, batch size (in whole groups) still changes rounding only; group size changes pictures."""
+    """With a coupling steering, batch size (in whole groups) changes only rounding; group size changes pictures."""
     words = {"steer": "pull", "budget": {"nfe": 52}}
     two = go("two", small_spec(group=2, batch=2, **words))
     six = go("six", small_spec(group=2, batch=6, **words))
@@ -449,7 +450,7 @@ def test_nan_never_wins(failure: float, go: Callable[..., Store]) -> None:
 
 
 def test_all_nan_is_an_error_that_keeps_the_record(go: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(RewardError, match="Every one of the 10 candidates got NaN"):
+    with pytest.raises(RewardError, match="The reward of every candidate is NaN"):
         go("run", reward=nan_at(set(range(99))))
     store = Store.open(tmp_path / "run")
     assert len(store.candidates()) == 10
@@ -491,9 +492,9 @@ def test_a_broken_reward_is_one_sentence(
 
 
 def test_a_small_budget_is_refused_before_anything_is_written(go: Callable[..., Store], tmp_path: Path) -> None:
-    with pytest.raises(FairleadError, match=r"nfe=3 does not cover one image: give at least nfe=4"):
+    with pytest.raises(FairleadError, match=r"nfe=3 does not cover one image\. Use at least nfe=4"):
         go("run", small_spec(budget={"nfe": 3}))
-    with pytest.raises(FairleadError, match=r"one group of 3 images: give at least nfe=12"):
+    with pytest.raises(FairleadError, match=r"one group of 3 images\. Use at least nfe=12"):
         go("run", small_spec(budget={"nfe": 11}, group=3))
     assert not (tmp_path / "run").exists()
 

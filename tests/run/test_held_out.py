@@ -42,8 +42,8 @@ def test_a_reward_that_rises_while_the_watched_fall_is_flagged(
     data, err = run(tmp_path / "a", capsys, "brightness", "-1*brightness", "brightness/-2")
     assert data["hacking"] is True
     assert "Reward hacking is likely" in err
-    assert err.count("while what is only watched fell: -1*brightness (") == 1, "said while it runs"
-    assert err.index("while what is only watched fell") < err.index("Reward hacking is likely")
+    assert err.count("but every watched reward fell: -1*brightness (") == 1, "said while it runs"
+    assert err.index("but every watched reward fell") < err.index("Reward hacking is likely")
     view = View.read(tmp_path / "a")
     assert [h.fell for h in held(view)] == [True, True]
     assert held(view)[0].agreement == pytest.approx(-1)

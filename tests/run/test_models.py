@@ -87,7 +87,7 @@ def test_a_pipeline_without_adapter_is_named(folder: str) -> None:
     index = Path(folder) / "model_index.json"
     index.write_text(json.dumps({"_class_name": "NewPipeline"}))
     with pytest.raises(
-        FairleadError, match=r"is a NewPipeline, which cannot be used: no adapter .* families known are .*Flux"
+        FairleadError, match=r"is a NewPipeline, which cannot be used: no adapter .* Supported families: .*Flux"
     ):
         models.build(spec_for(folder), device="cpu", dtype="float32")
 

@@ -208,7 +208,7 @@ def test_budgets_are_read() -> None:
 
 def test_parts_are_read() -> None:
     assert parse_part("best_of(n=3)", "searches") == Part("best_of", {"n": 3})
-    with pytest.raises(FairleadError, match="check its spelling"):
+    with pytest.raises(FairleadError, match="Check its spelling"):
         parse_part("best of", "searches")
 
 

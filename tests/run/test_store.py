@@ -94,7 +94,7 @@ def test_a_larger_budget_keeps_the_record(stopped: Path, tmp_path: Path) -> None
 
 
 def test_a_budget_below_what_was_spent_is_refused(stopped: Path) -> None:
-    with pytest.raises(FairleadError, match="below what"):
+    with pytest.raises(FairleadError, match="has spent already"):
         engine.resume(stopped, budget={"nfe": 20})
     assert Store.open(stopped).spec.budget == {"nfe": 40}
     with pytest.raises(FairleadError, match="not positive"):
@@ -136,7 +136,10 @@ def test_two_writers_are_refused(stopped: Path) -> None:
 def test_the_lock_is_held_while_running_and_by_the_process(tmp_path: Path) -> None:
     """Another process tries at every batch; the run itself is not disturbed."""
     folder, said = tmp_path / "run", []
-    attempt = f"from fairlead.run.store import Store\nfrom pathlib import Path\nwith Store.open(Path({str(folder)!r})).lock(): pass"
+    attempt = (
+        "from fairlead.run.store import Store\nfrom pathlib import Path\n"
+        f"with Store.open(Path({str(folder)!r})).lock(): pass"
+    )
 
     def try_it(progress: Any) -> None:
         if progress.done == 3:
@@ -210,7 +213,7 @@ def test_killed_before_the_record_was_made(tmp_path: Path) -> None:
 
 
 def test_no_record(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"holds no run\.sqlite"):
+    with pytest.raises(StoreError, match=r"has no run\.sqlite"):
         Store.open(tmp_path)
 
 
@@ -304,7 +307,7 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         full() if calls[0] > 4 else original(source, target)
 
     monkeypatch.setattr(os, "replace", moved)
-    with pytest.raises(StoreError, match=r"The disk of .* is full: free some space, then 'fairlead resume"):
+    with pytest.raises(StoreError, match=r"The disk of .* is full. Free some space, then 'fairlead resume"):
         engine.start(small_spec(), folder)
     monkeypatch.setattr(os, "replace", original)
     found = Store.open(folder)

@@ -86,15 +86,15 @@ def test_weights(size: int) -> None:
 def test_published_constants() -> None:
     """The numbers of the specification for a population of 20 in 158,976 dimensions."""
     search = SepCma(At(torch.zeros(158_976)), ROOT)
-    assert search._mueff == pytest.approx(5.939, abs=1e-3)
+    assert search._mu_eff == pytest.approx(5.939, abs=1e-3)
     assert [round(float(v), 4) for v in search._w[:3]] == [0.2796, 0.1972, 0.1490]
     assert float(search._w[10:].sum()) == pytest.approx(-1.2307, abs=1e-4)
     assert (float(search._w[10]), float(search._w[19])) == (
         pytest.approx(-0.0154, abs=1e-4),
         pytest.approx(-0.2133, abs=1e-4),
     )
-    assert search._c1 == pytest.approx(6.26e-6, rel=0.01)
-    assert search._cmu == pytest.approx(2.71e-5, rel=0.01)
+    assert search._c_1 == pytest.approx(6.26e-6, rel=0.01)
+    assert search._c_mu == pytest.approx(2.71e-5, rel=0.01)
     assert search._damping == pytest.approx(24.65, abs=0.01)
 
 
@@ -107,16 +107,16 @@ def test_the_same_samples_and_ranks_give_the_state_of_the_cma_package(dim: int, 
     options = {"popsize": 12, "CMA_diagonal": True, "CMA_active": active, "AdaptSigma": rule, "seed": 3, "verbose": -9}
     theirs = cma.CMAEvolutionStrategy(dim * [0.3], 0.5, options)
     ours = SepCma(At(torch.full((dim,), 0.3, dtype=torch.float64)), ROOT, population=12, step=step, active=active)
-    ours._mean = torch.full((dim,), 0.3, dtype=torch.float64)
+    ours._m = torch.full((dim,), 0.3, dtype=torch.float64)
     slope = torch.linspace(0.1, 3, dim, dtype=torch.float64)
     for _ in range(20):
         asked = theirs.ask()
         losses = [float((slope * torch.tensor(x)).square().sum()) for x in asked]
         ours.update([torch.tensor(x) for x in asked], [-v for v in losses])
         theirs.tell(asked, losses)
-        assert torch.allclose(ours._mean, torch.tensor(theirs.mean), rtol=0, atol=1e-10)
+        assert torch.allclose(ours._m, torch.tensor(theirs.mean), rtol=0, atol=1e-10)
         assert ours._sigma == pytest.approx(theirs.sigma, rel=1e-10)
-        assert torch.allclose(ours._scales, torch.tensor(theirs.sigma_vec.scaling), rtol=1e-9, atol=0)
+        assert torch.allclose(ours._d, torch.tensor(theirs.sigma_vec.scaling), rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("step", ["csa", "tpa"])
@@ -131,8 +131,8 @@ def test_converges_as_fast_as_published(step: str, loss: Any, low: int, high: in
 def test_scales_are_learnt_where_there_are_few() -> None:
     search = SepCma(At(torch.ones(12)), ROOT, population=12, step="csa")
     drive(search, ellipsoid, 4000)
-    assert (search._scales[1:] < search._scales[:-1]).float().mean() > 0.8
-    assert float(search._scales[0] / search._scales[-1]) > 100
+    assert (search._d[1:] < search._d[:-1]).float().mean() > 0.8
+    assert float(search._d[0] / search._d[-1]) > 100
 
 
 @pytest.mark.parametrize("make", [SepCma, Snes])
@@ -158,12 +158,12 @@ def test_candidates_move_with_the_start_and_scale_with_the_step(step: str) -> No
 def test_the_first_two_lie_on_the_line_of_the_last_move() -> None:
     search = SepCma(At(torch.zeros(400)), ROOT, population=8)
     drive(search, lambda x: float(x[0]), 1 + 8)
-    mean, move = search._mean.clone(), search._moved
+    mean, move = search._m.clone(), search._last_move
     assert move is not None
     forward, backward = ((p.x.double() - mean) / search._sigma for p in search.ask(8)[:2])
     assert torch.allclose(forward, -backward, atol=1e-4)
     assert float(torch.nn.functional.cosine_similarity(forward, move, 0)) == pytest.approx(1, abs=1e-6)
-    assert float((forward / search._scales).norm()) == pytest.approx(math.sqrt(400), rel=0.15)
+    assert float((forward / search._d).norm()) == pytest.approx(math.sqrt(400), rel=0.15)
 
 
 @pytest.mark.parametrize("step", ["csa", "tpa"])
@@ -189,7 +189,7 @@ def test_the_step_changes_at_most_by_its_damping_and_is_neutral_without_selectio
         changes.append(float(steps.mean()))
     mean = torch.tensor(changes)
     assert abs(float(mean.mean())) < 3 * float(mean.std()) / math.sqrt(len(changes))
-    assert float(search._scales.log().mean().abs()) < 3e-2
+    assert float(search._d.log().mean().abs()) < 3e-2
 
 
 def low_rank(dim: int, k: int = 16) -> Callable[[Tensor], float]:
@@ -200,7 +200,9 @@ def low_rank(dim: int, k: int = 16) -> Callable[[Tensor], float]:
 
 
 def test_in_a_large_space_two_points_find_the_step_and_the_path_does_not() -> None:
-    """Section 2.9: what is useful in large spaces is TPA. 4,000 dimensions, an objective of rank 16, a step too large."""
+    """Section 2.9: what is useful in large spaces is TPA. 4,000 dimensions, an objective of rank 16, a step too
+    large.
+    """
     best = {}
     for step in ("tpa", "csa"):
         search = SepCma(At(torch.zeros(4_000)), ROOT, sigma=2.0, population=20, step=step)
@@ -343,7 +345,7 @@ def test_renos_regulariser_leaves_a_shift_alone() -> None:
         (SepCma, {"step": "cas"}, "csa"),
         (SepCma, {"generations": 0}, "sep_cma.generations is 0"),
         (SepCma, {"penalty": -1}, "sep_cma.penalty is -1"),
-        (SepCma, {"device": "tpu"}, "sep_cma.device is 'tpu'"),
+        (SepCma, {"device": "tpu"}, "sep_cma.device='tpu'"),
         (Snes, {"sigma": -2}, "snes.sigma is -2"),
         (Snes, {"population": 2.5}, "snes.population is 2.5"),
         (Adam, {"rate": 0}, "adam.rate is 0"),

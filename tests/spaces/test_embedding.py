@@ -1,4 +1,6 @@
-"""The prompt embedding as a vector: sizes, order, identity at zero, trust region, gradients; on every family that has one."""
+"""The prompt embedding as a vector: sizes, order, identity at zero, trust region, gradients; on every family that has
+one.
+"""
 
 from __future__ import annotations
 

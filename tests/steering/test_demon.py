@@ -347,7 +347,9 @@ TOY = [({}, 14.01), ({"weights": "boltzmann"}, 9.04), ({"weights": "boltzmann", 
 
 @pytest.mark.parametrize(("settings", "reward"), TOY)
 def test_the_exact_gaussian_world(settings: dict[str, Any], reward: float) -> None:
-    """Toy 20: N = 256, r = x_1. The clean prediction is the exact one times a number, which tau = adaptive does not see."""
+    """Toy 20: N = 256, r = x_1. The clean prediction is the exact one times a number, which tau = adaptive does not
+    see.
+    """
     out, _ = run(Demon(estimate="clean", **settings), model=gaussian(256), n=30)
     values = linear(out)
     assert float(values.mean()) == pytest.approx(reward, abs=0.5)
@@ -366,7 +368,9 @@ def test_two_modes() -> None:
 
 
 def test_first_temperature_is_kept_only_where_asked() -> None:
-    """`adaptive_first` agrees in the first step and differs afterwards; a flat first step does not freeze it at zero."""
+    """`adaptive_first` agrees in the first step and differs afterwards; a flat first step does not freeze it at
+    zero.
+    """
     seen: dict[str, list[Tensor]] = {"adaptive": [], "adaptive_first": []}
     for tau, own in seen.items():
         run(Demon(k=4, tau=tau, estimate="clean"), n=1, score=lambda z, own=own: (own.append(z.clone()), linear(z))[1])  # type: ignore[misc]
@@ -541,9 +545,9 @@ def test_candidates_without_a_number(bad: float) -> None:
     for failed in ("mean", "worst"):
         out, _ = run(Demon(k=4, estimate="clean", failed=failed), score=broken(bad))
         assert out.isfinite().all()
-    with pytest.raises(RewardError, match=r"step 1 demon got .* for candidate 1 and 3 numbers for 4"):
+    with pytest.raises(RewardError, match=r"step 1 the reward gave demon .* for candidate 1 and a number for 3 of 4"):
         run(Demon(k=4, estimate="clean", failed="error"), score=broken(bad))
-    with pytest.raises(RewardError, match="0 numbers for 4"):
+    with pytest.raises(RewardError, match="a number for 0 of 4"):
         run(Demon(k=4, estimate="clean"), score=broken(bad, everywhere=True))
 
 
@@ -583,7 +587,9 @@ def test_expected_reward_rises_with_candidates_and_steps() -> None:
 
 
 def test_a_mean_over_noise_is_the_mean_over_pictures() -> None:
-    """Property 19: over x of the noised Gaussian, the mean of a quadratic reward of where the ODE ends is the clean one's."""
+    """Property 19: over x of the noised Gaussian, the mean of a quadratic reward of where the ODE ends is the clean
+    one's.
+    """
     for sigma in (5.0, 0.5):
         x = math.sqrt(1 + sigma**2) * ROOT.fold("h").normal(4000, 1).double()
         ends = arrive(gaussian().gaussians.denoise, x, [Level(1.0, s) for s in karras(sigma, LOW, 20)])

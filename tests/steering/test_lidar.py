@@ -1,4 +1,6 @@
-"""LiDAR: golden vectors, the identities and distributions of its specification (section 7), cost, bad input (section 8)."""
+"""LiDAR: golden vectors, the identities and distributions of its specification (section 7), cost, bad input (section
+8).
+"""
 
 from __future__ import annotations
 
@@ -425,7 +427,7 @@ def test_pictures_without_a_number_are_left_out() -> None:
 
 
 def test_one_sample_is_a_warning() -> None:
-    with pytest.warns(UserWarning, match="n=1"):
+    with pytest.warns(UserWarning, match="lidar.n is 1"):
         assert Lidar(n=1).prepare(scene(torch.ones(1))).bank is None
 
 
@@ -470,7 +472,7 @@ def test_presets_are_the_published_values() -> None:
         ({"scale": -1}, "lidar.scale"),
         ({"tilt": math.nan}, "lidar.tilt"),
         ({"tilt": "high"}, "lidar.tilt"),
-        ({"until": 0.0}, "singular"),
+        ({"until": 0.0}, "(0, 1]"),
         ({"until": 200}, "until"),
         ({"preset": "sd3"}, "sdxl"),
         ({"sampler": "dpm"}, "dpmpp_2m"),

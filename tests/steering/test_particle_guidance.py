@@ -47,7 +47,7 @@ def test_samples_of_a_group_end_further_apart() -> None:
 
 
 def test_wrong_settings() -> None:
-    with pytest.raises(FairleadError, match="give at least 0"):
+    with pytest.raises(FairleadError, match="must be a finite number"):
         ParticleGuidance(-1.0)
 
 

@@ -1,4 +1,6 @@
-"""Search over paths and its depth-first relative: levels, kernel, marginals, selection, cost; specification, section 7."""
+"""Search over paths and its depth-first relative: levels, kernel, marginals, selection, cost; specification, section
+7.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +96,9 @@ def test_stretch_follows_the_schedule(curve: Sequence[Level]) -> None:
 
 @pytest.mark.parametrize("curve", [FLOW, VP, VE])
 def test_forward_kernel_keeps_the_marginals(curve: Sequence[Level]) -> None:
-    """From exact samples at a: mean alpha m, variance alpha^2 s^2 + sigma^2 at b; twice equals once; nowhere is identity."""
+    """From exact samples at a: mean alpha m, variance alpha^2 s^2 + sigma^2 at b; twice equals once; nowhere is
+    identity.
+    """
     n = 40_000
     z, e, f, g = (ROOT.fold(i).normal(n).double() for i in range(4))
     a, b, c = (level_at(curve, t) for t in (0.2, 0.5, 0.8))
@@ -197,7 +201,7 @@ def test_paths_of_other_groups_do_not_matter() -> None:
         (Paths, {"delta_f": 0.5, "delta_b": 0.5}, "delta_f < delta_b"),
         (Paths, {"delta_f": 0.0}, "delta_f"),
         (Paths, {"sigma": 0.0}, "sigma"),
-        (Paths, {"sigma": 0.3}, "below 1"),
+        (Paths, {"sigma": 0.3}, "delta_f < 1"),
         (Paths, {"children": -1}, "children"),
         (Paths, {"moves": 0}, "moves"),
         (Paths, {"keep": "all"}, "keep"),

@@ -1,4 +1,4 @@
-"""Rivals of LiDAR on the exact mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
+"""Competitors of LiDAR on the mixture: reward gradients, adaptive embeddings, Feynman-Kac particles, value decoding."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def test_off_costs_nothing(parts: Any) -> None:
 
 
 def test_gradient_through_the_network_is_that_of_finite_differences() -> None:
-    """One Gaussian, unnormalised: the shift is sigma^2/alpha * (dD/dx)^T a, dD/dx = alpha s^2/(alpha^2 s^2 + sigma^2)."""
+    """One Gaussian, unnormalised: the shift is sigma^2/alpha * (dD/dx)^T a, dD/dx = alpha s^2/(alpha^2 s^2 +
+    sigma^2).
+    """
     seen: list[tuple[float, Tensor]] = []
 
     class Watch(RewardGradient):
@@ -152,7 +154,9 @@ def test_embeddings_stay_in_their_ball_and_samples_apart() -> None:
 
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_particles_reach_the_tilted_distribution(potential: str) -> None:
-    """Weighed at the finished picture too, every potential aims at exp(tilt*r): the exact tilt of the mixture, by modes."""
+    """Weighed at the finished picture too, every potential aims at exp(tilt*r): the exact tilt of the mixture, by
+    modes.
+    """
     tilted = THREE.tilted(2 * SLOPE)
     at = tuple((i + 1) / 25 for i in range(25)) if potential == "difference" else (0.4, 0.7, 1.0)
     n = 3000 if potential == "difference" else 1000
@@ -279,7 +283,7 @@ def test_what_cannot_work_is_refused_before_the_run(words: dict[str, Any], said:
         (AdaptiveEmbedding, {"rho": -1}, "rho"),
         (FeynmanKac, {"potential": "mean"}, "max"),
         (FeynmanKac, {"at": ()}, "at"),
-        (FeynmanKac, {"at": (20,)}, "shares"),
+        (FeynmanKac, {"at": (20,)}, "(0, 1]"),
         (FeynmanKac, {"tilt": -1}, "tilt"),
         (FeynmanKac, {"threshold": 0}, "threshold"),
         (ValueDecoding, {"children": 0}, "children"),

@@ -1,4 +1,4 @@
-"""`fairlead answer`: the questions of a run whose judge is a person, asked in the terminal."""
+"""`fairlead answer`: asks in the terminal the questions of a run whose judge is a person."""
 
 from __future__ import annotations
 
@@ -29,35 +29,36 @@ def answer(
     finish: Annotated[
         bool,
         typer.Option(
-            "--finish", help="Ask nothing more: what is steered goes on by itself, what is left gets no vote."
+            "--finish",
+            help="Ask no more questions: steering continues without answers, remaining pictures get no vote.",
         ),
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list the questions.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Answer what a run asks, then let it go on; an empty line stops, and nothing that was answered is lost."""
+    """Answer the questions of a run, then continue it. An empty line stops; the answers so far are kept."""
     store = Store.open(run)
     finished = store.status == RunStatus.FINISHED
     store.close()
-    desk = QuestionStore(run)
+    questions = QuestionStore(run)
     for word in give or ():
-        name, equals, said = word.partition("=")
+        name, equals, typed = word.partition("=")
         if not equals:
-            raise FairleadError(f"--give {word!r} is not NAME=ANSWER: write for example 3f2a=1,3.")
-        desk.answer(name.strip(), said)
+            raise FairleadError(f"--give {word!r} is not NAME=ANSWER. Write for example 3f2a=1,3.")
+        questions.answer(name.strip(), typed)
     if listed or give:
-        return _list(run, desk, as_json)
+        return _list(run, questions, as_json)
     if finished:
-        say(f"Nothing waits: {shown(run)} is finished.")
+        say(f"No question is open: {shown(run)} is finished.")
         return 0
     from fairlead.run import engine
 
-    engine.resume(run, person=_nobody if finish else terminal(run)).close()
+    engine.resume(run, person=_no_preference if finish else terminal(run)).close()
     return running.finish(run, as_json)
 
 
-def _nobody(question: Question) -> str:
-    """The answer of somebody who has seen enough."""
+def _no_preference(question: Question) -> str:
+    """The answer that prefers nothing and ends the questions about one sample."""
     return {"steer": "finish", "pair": "tie"}.get(question.kind, "none")
 
 
@@ -69,7 +70,7 @@ HOW = {
 
 
 def terminal(run: Path) -> Callable[[Question], str]:
-    """Asks on stderr, reads a line from stdin, until it is an answer; `Pending` on an empty line or the end."""
+    """Asks on stderr and reads stdin until a line is a valid answer; `Pending` on an empty line or at the end."""
 
     def ask(question: Question) -> str:
         say(f"\n{question.text}")
@@ -91,14 +92,14 @@ def terminal(run: Path) -> Callable[[Question], str]:
 
 
 def _pictures(run: Path, question: Question) -> list[str]:
-    """What to look at: one numbered sheet where there is one."""
+    """The files to look at: one numbered sheet where there is one, else every picture."""
     if (sheet := QuestionStore(run).sheet(question)) is not None:
         return [f"  1 to {len(question.pictures)}  {shown(sheet)}"]
     return [f"  {i}  {shown(run / 'images' / f'{name}.png')}" for i, name in enumerate(question.pictures, 1)]
 
 
-def _list(run: Path, desk: QuestionStore, as_json: bool) -> int:
-    every = desk.questions()
+def _list(run: Path, questions: QuestionStore, as_json: bool) -> int:
+    every = questions.questions()
     waiting = [p for p in every if p.answer is None]
     if as_json:
         rows = [
@@ -107,7 +108,7 @@ def _list(run: Path, desk: QuestionStore, as_json: bool) -> int:
                 "kind": p.question.kind,
                 "text": p.question.text,
                 "answer": p.answer,
-                "sheet": None if (sheet := desk.sheet(p.question)) is None else shown(sheet),
+                "sheet": None if (sheet := questions.sheet(p.question)) is None else shown(sheet),
                 "pictures": [shown(run / "images" / f"{n}.png") for n in p.question.pictures],
             }
             for p in every
@@ -119,7 +120,7 @@ def _list(run: Path, desk: QuestionStore, as_json: bool) -> int:
         for line in _pictures(run, p.question):
             print(line)
     if waiting:
-        say(f"{len(waiting)} of {len(every)} questions wait. Answer them with: {command('answer', shown(run))}")
+        say(f"{len(waiting)} of {len(every)} questions are open. Answer them with: {command('answer', shown(run))}")
     else:
         say(f"All {len(every)} questions are answered. Continue with: {command('resume', shown(run))}")
     return 0

@@ -16,7 +16,8 @@ from fairlead.app.console import say, stderr
 from fairlead.app.options import ALL_OPTIONS, AsJson, with_run_options
 from fairlead.app.progress import Interrupt
 from fairlead.app.words import command, count, duration, shown
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import one_of, whole_number
+from fairlead.core.errors import unknown
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import Part, Spec, spec_of
 from fairlead.run.store import as_json as to_json
@@ -58,16 +59,15 @@ def bench(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Make a benchmark's pictures and score them; the same command goes on after an interruption.
+    """Make a benchmark's pictures and score them; the same command continues after an interruption.
 
-    Without --budget, --steer, --intervene or --draft every picture is a plain sample. With a budget every picture is the
-    winner of a search for --reward; with --steer alone it is one steered sample.
+    Without --budget, --steer, --intervene or --draft, every picture is a plain sample. With a budget, every picture is
+    the winner of a search for --reward. With --steer alone, it is one steered sample.
     """
     from fairlead.bench import painting, suites
     from fairlead.run import models
 
-    if only not in STAGES:
-        raise FairleadError(f"--only is {only!r}: give {', '.join(STAGES)}.")
+    one_of("--only", only, STAGES)
     own = models.defaults_of(options)
     suite = _part(suites.load(name, prompts, own.get("vocabulary") == "words", split_seed), category or (), first)
     plain = options.budget is None and not options.steer and not options.intervene and options.draft is None
@@ -79,8 +79,7 @@ def bench(
     job = painting.Job(
         suite, models.with_dtype(template), suite.images if images is None else images, options.seed, plain
     )
-    if job.images < 1:
-        raise FairleadError(f"--images is {images}: give at least 1.")
+    whole_number("--images", job.images, 1)
     folder = out or Path("benchmarks") / _folder(job)
     with contextlib.redirect_stdout(sys.stderr), Interrupt(announce=not stderr().is_terminal) as stop:
         if only != "score":
@@ -92,7 +91,7 @@ def bench(
         write_atomically(folder / "results.json", (to_json(about) + "\n").encode())
     print(to_json(about)) if as_json else _show(about, done, template)
     if stopped:
-        say(f"Stopped early: the same command goes on, {command('bench', name, '...', '--out', shown(folder))}")
+        say(f"Stopped early. Continue with the same command: {command('bench', name, '...', '--out', shown(folder))}")
         return INTERRUPTED
     return 0
 
@@ -109,8 +108,8 @@ def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
         seen[asked.category] = seen.get(asked.category, 0) + 1
         if (not categories or asked.category in categories) and (first is None or seen[asked.category] <= first):
             kept.append(asked)
-    told = [*categories, *([f"the first {first} of every category"] if first is not None else [])]
-    return replace(suite, asked=tuple(kept), source=", ".join([suite.source, *told]))
+    parts = [*categories, *([f"the first {first} of every category"] if first is not None else [])]
+    return replace(suite, asked=tuple(kept), source=", ".join([suite.source, *parts]))
 
 
 def _folder(job: Job) -> str:
@@ -150,9 +149,8 @@ def _progress(what: str) -> Callable[[int, int], None]:
         now = time.monotonic()
         if now - last > EVERY and done > begun:
             last = now
-            say(
-                f"{count(done)} of {count(total)} {what}, {duration((now - since) / (done - begun) * (total - done))} left"
-            )
+            left = (now - since) / (done - begun) * (total - done)
+            say(f"{count(done)} of {count(total)} {what}, {duration(left)} left")
 
     return seen
 
@@ -163,10 +161,8 @@ def _method(spec: Spec) -> str:
 
     parts = [part_text(p) for p in (*spec.steering, *spec.interventions)]
     if spec.budget != ENDLESS or spec.draft:
-        parts.insert(
-            0,
-            f"{part_text(spec.search)} for {reward_text(spec.reward)} at {', '.join(f'{k}={v:g}' for k, v in spec.budget.items())}",
-        )
+        budget = ", ".join(f"{k}={v:g}" for k, v in spec.budget.items())
+        parts.insert(0, f"{part_text(spec.search)} for {reward_text(spec.reward)} at {budget}")
     elif spec.steering:
         parts.append(f"for {reward_text(spec.reward)}")
     return " + ".join(parts) or "plain samples"
@@ -180,11 +176,13 @@ def _show(about: dict[str, Any], done: list[Result], spec: Spec) -> None:
         print(f"\n{result.note[0].upper()}{result.note[1:]}.{f' Also {extra}.' if extra else ''}{left}\n")
     model = Part(**about["spec"]["model"])
     dtype = model.settings.get("dtype", "the device's own dtype")
+    packages = ("fairlead", "torch", "diffusers", "transformers")
+    versions = ", ".join(f"{k} {v}" for k, v in about["versions"].items() if k in packages)
     print(
-        f"{model.name}, {_method(spec)}, {spec.sampler}, {spec.steps} steps, {dtype}, {about['images']} pictures per prompt, "
-        f"seed {about['seed']}; prompts: {about['prompts']}, {about['source']}, sha256 {about['prompts_sha256']}; "
-        f"{', '.join(f'{k} {v}' for k, v in about['versions'].items() if k in ('fairlead', 'torch', 'diffusers', 'transformers'))}."
+        f"{model.name}, {_method(spec)}, {spec.sampler}, {spec.steps} steps, {dtype}, "
+        f"{about['images']} pictures per prompt, seed {about['seed']}; "
+        f"prompts: {about['prompts']}, {about['source']}, sha256 {about['prompts_sha256']}; {versions}."
     )
     spent = about["spent"]
     print(f"{count(spent['nfe'])} NFE, {count(spent['forwards'])} network rows, {duration(spent['seconds'])}.")
-    print(f"Everything is in {about['folder']}.")
+    print(f"All files are in {about['folder']}.")

@@ -1,4 +1,4 @@
-"""What can be named: every registered item with its first sentence and its settings, read from source. Imports no torch."""
+"""Every registered item with its first sentence and its settings, read from its source code. Imports no torch."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Item:
     """Name and default of what `--set name.setting=value` accepts; None for what has to be given."""
     package: str
     about: str = ""
-    """All that its file and its docstring say."""
+    """The docstrings of its file and of itself."""
 
 
 METHODS = {"searches", "steerings", "interventions"}
 """Kinds of which every file holds one item and begins with what it is and where it was published."""
 
 GIVEN = {"rewards"}
-"""Kinds to which the run gives no argument: what has no default is asked of the person."""
+"""Kinds whose items take no argument from the run: a setting without a default must be chosen by the user."""
 
 
 def items(kind: str) -> list[Item]:
@@ -44,7 +44,8 @@ def _item(name: str, entry: str, method: bool, given: bool) -> Item:
     found = None if tree is None else _definition(tree, attribute)
     if tree is None or found is None:
         return Item(name, "", (), module.partition(".")[0])
-    doc, file = ast.get_docstring(found) or "", ast.get_docstring(tree) or ""
+    doc = ast.get_docstring(found) or ""
+    file = ast.get_docstring(tree) or ""
     sentence = file.partition("\n")[0] if method and file else doc.partition("\n\n")[0].replace("\n", " ").strip()
     about = f"{file}\n\n{doc}" if method else doc
     settings = [*(_required(found) if given else ()), *_settings(found, _constants(tree))]
@@ -109,7 +110,8 @@ def _settings(node: ast.ClassDef | ast.FunctionDef, constants: Mapping[str, str]
         return []
     init = next((n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"), None)
     if init is not None:
-        arguments, defaults = init.args.args, init.args.defaults
+        arguments = init.args.args
+        defaults = init.args.defaults
         late = zip(arguments[len(arguments) - len(defaults) :], defaults, strict=True)
         named = zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
         every = [(a.arg, ast.unparse(d)) for a, d in [*late, *named] if d is not None]
@@ -127,8 +129,8 @@ def _default(value: ast.expr) -> str:
     if not (isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id == "field"):
         return ast.unparse(value)
     words = {word.arg: ast.unparse(word.value) for word in value.keywords}
-    told = words.get("default") or words.get("default_factory", "")
-    return "" if "False" in (words.get("init"), words.get("repr")) else told
+    default = words.get("default") or words.get("default_factory", "")
+    return "" if "False" in (words.get("init"), words.get("repr")) else default
 
 
 def _is_typed(node: ast.AnnAssign) -> bool:
@@ -142,4 +144,4 @@ def runs(root: Path) -> list[Path]:
     try:
         return sorted((path.parent for path in root.glob("*/run.sqlite")), key=lambda p: p.name, reverse=True)
     except OSError as error:
-        raise FairleadError(f"{root} cannot be read ({error.strerror}): check its permissions.") from error
+        raise FairleadError(f"{root} cannot be read ({error.strerror}). Check its permissions.") from error

@@ -76,7 +76,8 @@ def _range(values: Sequence[float]) -> tuple[float, float]:
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return 0.0, 1.0
-    low, high = min(finite), max(finite)
+    low = min(finite)
+    high = max(finite)
     room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
     return low - room, high + room
 

@@ -1,4 +1,4 @@
-"""`fairlead doctor`: does everything a run needs work here, and do the rewards say what was published."""
+"""`fairlead doctor`: checks that a run works here, and that the rewards give the published scores."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def doctor(
     from fairlead.run.doctor import checks
 
     if (pictures or reference) and not rewards:
-        raise FairleadError("--pictures and --reference are for --rewards: add it.")
+        raise FairleadError(f"--pictures {pictures} and --reference {reference} need --rewards. Add it.")
     with quiet(as_json):
         if rewards:
             from fairlead.run import check_rewards
@@ -44,7 +44,7 @@ def doctor(
     table = Table.grid(padding=(0, 2))
     for check in found:
         mark = Text("ok", style="green") if check.ok else Text("no", style="bold red")
-        told = check.detail if check.ok or not check.fix else f"{check.detail}\n→ {check.fix}"
-        table.add_row(mark, Text(check.name), Text(told, style="" if check.ok else "yellow"))
+        detail = check.detail if check.ok or not check.fix else f"{check.detail}\n→ {check.fix}"
+        table.add_row(mark, Text(check.name), Text(detail, style="" if check.ok else "yellow"))
     stdout().print(table)
     return 0 if all(c.ok for c in found) else 1

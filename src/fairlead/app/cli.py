@@ -49,7 +49,7 @@ def _spec(options: RunOptions) -> Spec:
     try:
         options.prompt.encode()
     except UnicodeEncodeError:
-        raise FairleadError(f"The prompt {options.prompt!a} is not valid UTF-8 text: type it again.") from None
+        raise FairleadError(f"The prompt {options.prompt!a} is not valid UTF-8 text. Type it again.") from None
     return models.spec_of(options)
 
 
@@ -91,7 +91,7 @@ def resume(run: Folder, budget: LargerBudget = None, as_json: AsJson = False) ->
     with computing(as_json) as (watch, stop), reported(run):
         engine.resume(run, budget=limits, on_progress=watch, stop=stop).close()
     if watch.idle:
-        say("Nothing was left to do: a larger --budget goes on from here.")
+        say("Nothing was left to do. A larger --budget continues from here.")
     return finish(run, as_json)
 
 
@@ -108,7 +108,7 @@ def replay(
     """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
     index = _index(run, candidate)
     if out is not None and out.exists():
-        raise FairleadError(f"{out} exists already: give another --out.")
+        raise FairleadError(f"{out} exists already. Choose another --out.")
     from fairlead.run import engine
 
     with quiet(as_json):
@@ -153,11 +153,11 @@ def report(
         typer.Option("--out", "-o", metavar="FILE", help="Page for several runs.  [default: comparison.html]"),
     ] = None,
 ) -> int:
-    """Write the report of one run again, or one page that compares several."""
+    """Write the report of one run again, or one page that compares several runs."""
     if len(runs) > 1:
         print(shown(write_runs_page(runs, out or Path("comparison.html"))))
     elif out is not None:
-        raise FairleadError(f"--out {out} is for a page of several runs: one run's report is written into its folder.")
+        raise FairleadError(f"--out {out} is for a page of several runs. The report of one run is in its folder.")
     else:
         print(shown(write_report(runs[0])))
     return 0
@@ -168,7 +168,7 @@ def list_command(
     kind: Annotated[
         str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(LISTED)}, runs.  [default: all but runs]")
     ] = None,
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One of them: all that is said of it.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Describe only this one.")] = None,
     as_json: AsJson = False,
 ) -> int:
     """What can be named in a run, or the runs in ./runs."""
@@ -203,7 +203,7 @@ app.command(short_help="Methods at one budget, side by side.")(compare.compare)
 app.command(short_help="A model or a method on a benchmark's prompts.")(bench.bench)
 app.command(short_help="Score and rank pictures that exist.")(scoring.score)
 app.command(short_help="Choose good and different pictures of a run.")(keeping.keep)
-app.command(short_help="Answer what a run asks, then let it go on.")(answering.answer)
+app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command(short_help="Check that everything works here.")(checking.doctor)
@@ -235,20 +235,18 @@ def _index(run: Path, word: str) -> int:
     if word in ("best", "baseline"):
         found = view.best if word == "best" else view.baseline
         if found is None:
-            raise FairleadError(f"{run} has no {word} yet: continue it with '{command('resume', run)}'.")
+            raise FairleadError(f"{run} has no {word} yet. Continue it with '{command('resume', run)}'.")
         return found.index
     try:
         index = int(word)
     except ValueError:
-        raise FairleadError(
-            f"Candidate {word!r} is not a number: give one from the report, or 'best', or 'baseline'."
-        ) from None
+        raise FairleadError(f"Candidate {word!r} must be a number from the report, 'best' or 'baseline'.") from None
     if index not in {c.index for c in view.candidates} | ({BASELINE} if view.own_baseline else set()):
-        raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, counted from 0.")
+        raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, numbered from 0.")
     return index
 
 
-# the door
+# running a command line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -276,9 +274,9 @@ def _main(argv: Sequence[str]) -> int:
         if isinstance(error, usage_error):
             where = getattr(getattr(error, "ctx", None), "command_path", "fairlead")
             return _fail(f"{error.format_message()} See '{where} --help'.", 2, error)  # type: ignore[attr-defined]
-        told = " ".join(str(error).split()) or type(error).__name__
+        cause = " ".join(str(error).split()) or type(error).__name__
         return _fail(
-            f"{type(error).__name__}: {told} (a bug in fairlead: please report it; FAIRLEAD_DEBUG=1 shows where)",
+            f"{type(error).__name__}: {cause} (a bug in fairlead: please report it; FAIRLEAD_DEBUG=1 shows where)",
             70,
             error,
         )

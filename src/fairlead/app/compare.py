@@ -45,20 +45,20 @@ def compare(
     report: Annotated[bool, typer.Option("--report", help="Only write the page and tables of what is there.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Run every method on the same prompts and seeds at one budget; the same command continues after an interruption."""
+    """Run every method on the same prompts and seeds at one budget. The same command continues an interrupted run."""
     from fairlead.bench import plan as plans
 
     chosen = plans.read(plan).only(methods or (), prompts, seeds, budget)
     folder = out or Path("comparisons") / chosen.name
-    desk = _Desk(chosen, folder, plan)
+    reporter = _Reporter(chosen, folder, plan)
     if not report:
         from fairlead.bench import comparison as driver
 
         quiet = contextlib.redirect_stdout(sys.stderr)
         with quiet, Interrupt(announce=not stderr().is_terminal) as stop:
-            driver.run(chosen, folder, workers=workers, watch=desk.seen, stop=stop)
+            driver.run(chosen, folder, workers=workers, watch=reporter.seen, stop=stop)
             stopped = stop()
-    standing = desk.write()
+    standing = reporter.write()
     if as_json:
         print_json(
             {
@@ -72,32 +72,35 @@ def compare(
             }
         )
     else:
-        _show(standing, desk.files)
+        _show(standing, reporter.files)
     if not report and stopped:
         say(f"Stopped early. Continue with: {command('compare', plan, '--out', shown(folder))}")
         return INTERRUPTED
     return 0 if standing.done else 1
 
 
-class _Desk:
-    """Says what arrives and keeps the page fresh."""
+class _Reporter:
+    """Says which cells end, and updates the page now and then."""
 
     def __init__(self, plan: Plan, folder: Path, source: str) -> None:
-        self._plan, self._folder, self._source = plan, folder, source
+        self._plan = plan
+        self._folder = folder
+        self._source = source
         self._since = self._written = time.monotonic()
-        self._took, self._seen, self.files = 0.0, 0, list[str]()
-        self._told: set[tuple[str, str]] = set()
+        self._took = 0.0
+        self._seen = 0
+        self.files = list[str]()
+        self._reported: set[tuple[str, str]] = set()
 
     def seen(self, cell: Cell, status: str) -> None:
         """One cell ended."""
         self._seen += 1
-        word = (
-            "" if status == "done" else ": refused as before" if (cell.method, status) in self._told else f": {status}"
-        )
-        self._told.add((cell.method, status))
-        say(
-            f"{self._seen} new, {duration(time.monotonic() - self._since)}: {cell.method}, {cell.prompt!r}, seed {cell.seed}{word}"
-        )
+        word = "" if status == "done" else f": {status}"
+        if word and (cell.method, status) in self._reported:
+            word = ": refused as before"
+        self._reported.add((cell.method, status))
+        elapsed = duration(time.monotonic() - self._since)
+        say(f"{self._seen} new, {elapsed}: {cell.method}, {cell.prompt!r}, seed {cell.seed}{word}")
         if time.monotonic() - self._written > max(EVERY, 10 * self._took):
             began = time.monotonic()
             write_comparison_page(self._standing(), self._source)
@@ -115,7 +118,7 @@ class _Desk:
 
         standing = self._standing()
         if not standing.done and not standing.refused:
-            raise FairleadError(f"{self._folder} holds no finished run of this plan: run it without --report.")
+            raise FairleadError(f"{self._folder} has no finished run of this plan. Run it without --report.")
         self.files = [shown(write_comparison_page(standing, self._source))]
         tables: dict[str, list[dict[str, Any]]] = {
             "cells": standing.table(),
@@ -141,7 +144,8 @@ def _show(s: ComparisonResults, files: list[str]) -> None:
     names = [label(s, m) for m in metrics]
     view: Table = plain_table("method", *names, f"over {s.plan.reference}", "wins", "pictures", s.plan.resource)
     for line in s.lines:
-        over, wins = line.over.get(metrics[0]), line.wins.get(metrics[0])
+        over = line.over.get(metrics[0])
+        wins = line.wins.get(metrics[0])
         view.add_row(
             line.method,
             *(number(line.values[m].value) for m in metrics),
@@ -152,6 +156,6 @@ def _show(s: ComparisonResults, files: list[str]) -> None:
         )
     console = stdout()
     console.print(view)
-    for told in sentences(s):
-        console.print(told, style="dim", highlight=False, soft_wrap=True)
+    for sentence in sentences(s):
+        console.print(sentence, style="dim", highlight=False, soft_wrap=True)
     console.print(", ".join(files), highlight=False, soft_wrap=True)

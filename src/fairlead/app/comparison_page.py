@@ -129,13 +129,15 @@ def interval(m: Mean, sign: bool = False) -> str:
 
 def sentences(s: ComparisonResults) -> list[str]:
     """What the numbers say, no more."""
-    out, reference = [], s.plan.reference
+    out = []
+    reference = s.plan.reference
     for metric in s.metrics:
         compared = [x for x in s.lines if metric in x.over and x.method != BASELINE_ROW]
         if not compared:
             continue
         first = max(compared, key=lambda x: _finite(x.over[metric].value))
-        d, w = first.over[metric], first.wins[metric]
+        d = first.over[metric]
+        w = first.wins[metric]
         told = f"By {label(s, metric)}{', which is optimised' if metric == REWARD else ', which no method sees'}: "
         if d.value > 0:
             told += f"{first.method} stands highest over {reference}, {number(d.value, sign=True)}"
@@ -226,15 +228,26 @@ def _league(s: ComparisonResults) -> dict[str, Any]:
     head: list[tuple[str, str]] = [("method", "")]
     head += [(label(s, metric), "optimised" if metric == REWARD else "not optimised") for metric in s.metrics]
     head += [(kind, "diversity over seeds") for kind in kinds]
-    columns: list[list[Mean | None]] = [[x.values[metric] for x in s.lines] for metric in s.metrics]
-    columns += [[x.diversity.get(kind) for x in s.lines] for kind in kinds]
-    best = [max((_finite(mean.value) for mean in column if mean), default=math.nan) for column in columns]
+    columns = [_column(s, metric) for metric in s.metrics] + [_column(s, kind) for kind in kinds]
+    best = [_best(column) for column in columns]
     rows = []
     for at, line in enumerate(s.lines):
         means = [column[at] for column in columns]
         cells = [(mean, mean is not None and mean.value == top) for mean, top in zip(means, best, strict=True)]
         rows.append({"method": line.method, "is_baseline": line.method == BASELINE_ROW, "cells": cells})
     return {"head": head, "rows": rows}
+
+
+def _column(s: ComparisonResults, name: str) -> list[Mean | None]:
+    """One metric, or one kind of diversity, of every line."""
+    if name in s.metrics:
+        return [line.values[name] for line in s.lines]
+    return [line.diversity.get(name) for line in s.lines]
+
+
+def _best(column: list[Mean | None]) -> float:
+    """The largest mean of a column; NaN where there is none."""
+    return max((_finite(mean.value) for mean in column if mean), default=math.nan)
 
 
 def _pictures(s: ComparisonResults) -> dict[str, Any]:
@@ -301,7 +314,8 @@ def _methods(s: ComparisonResults) -> list[tuple[str, str]]:
 
 def _settings(s: ComparisonResults) -> list[tuple[str, Any]]:
     first = next(iter(s.done.values()))
-    spec, p = first.view.spec, s.plan
+    spec = first.view.spec
+    p = s.plan
     equal = f"{p.resource} = {count(p.limit)} per prompt and seed; preparation is inside, the plain sample is nobody's"
     return [
         ("held equal", equal),

@@ -1,4 +1,4 @@
-"""Where things are printed, and tables that look alike."""
+"""The two consoles, and tables of one style."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def stdout() -> Console:
 
 
 def stderr() -> Console:
-    """The console of everything said on the way."""
+    """The console of messages."""
     return Console(stderr=True, highlight=False)
 
 
@@ -36,7 +36,7 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def one_line_warnings() -> Iterator[None]:
-    """What fairlead warns of is for the user and needs no place in a source file."""
+    """Show a warning of fairlead as one line: the user does not need its place in a source file."""
     with warnings.catch_warnings():
         otherwise = warnings.showwarning
 
@@ -51,7 +51,7 @@ def one_line_warnings() -> Iterator[None]:
 
 
 def quiet(as_json: bool) -> contextlib.AbstractContextManager[object]:
-    """No foreign line on stdout before the JSON object, if one is asked for: it goes to stderr."""
+    """With `as_json`, send whatever other libraries print to stderr, so that stdout holds only the JSON object."""
     return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 

@@ -25,7 +25,7 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def stale(view: View, found: dict[str, Any]) -> str:
-    """Empty, or the sentence that the run has gone on since."""
+    """Empty, or a sentence if the run has continued since."""
     now = len(view.candidates)
     if (then := found.get("of", now)) == now:
         return ""
@@ -75,8 +75,10 @@ def _front(found: dict[str, Any]) -> Markup:
     ]
     if not points:
         return Markup("")
-    x0, x1 = min(p[0] for p in points), max(p[0] for p in points)
-    y0, y1 = min(p[1] for p in points), max(p[1] for p in points)
+    x0 = min(p[0] for p in points)
+    x1 = max(p[0] for p in points)
+    y0 = min(p[1] for p in points)
+    y1 = max(p[1] for p in points)
 
     def at(x: float, y: float) -> tuple[float, float]:
         return 60 + 400 * (x - x0) / (x1 - x0 or 1), 230 - 190 * (y - y0) / (y1 - y0 or 1)

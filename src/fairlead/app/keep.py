@@ -45,7 +45,8 @@ def say_what_was_kept(folder: Path) -> None:
         if old := stale(View.read(folder), found):
             say(old)
             return
-        a, b = found["chosen"], found["best"]
+        a = found["chosen"]
+        b = found["best"]
         say(
             f"Kept {found['k']}: mean reward {number(mean_reward(a))} and Vendi {a['vendi']:.2f}; "
             f"the {found['k']} best have {number(mean_reward(b))} and {b['vendi']:.2f}."

@@ -31,7 +31,7 @@ def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
 
 
 def model_facts(name: str) -> dict[str, Any]:
-    """What is known of a model without loading it, or why it cannot be used."""
+    """What can be known about a model without loading it, or why it cannot be used."""
     from fairlead.run import models
 
     try:
@@ -58,7 +58,8 @@ def model_table() -> Table:
             facts.get("able"),
         ]
         table.add_row(Text(item.name, style="bold cyan"), *(Text("" if cell is None else str(cell)) for cell in cells))
-    table.caption, table.caption_justify = Text("and any folder or hub name of a supported diffusers pipeline"), "left"
+    table.caption = Text("and any folder or hub name of a supported diffusers pipeline")
+    table.caption_justify = "left"
     return table
 
 
@@ -75,15 +76,16 @@ def item_table(kind: str) -> Table:
 
 
 def describe(kind: str, name: str, as_json: bool) -> int:
-    """Everything that is said of one registered item: source, settings, cost."""
+    """Everything that is known about one registered item: source, settings, cost."""
     registry.check(kind, name)
     item = next(item for item in catalogue.items(kind) if item.name == name)
     if as_json:
         words = {"words": _words(name)} if kind == "models" else {}
         print_json({**item_object(kind, item), "about": item.about, **words})
         return 0
-    console, settings = stdout(), [_setting(*one) for one in item.settings]
-    for i, part in enumerate((item.about or item.what or f"{name} says nothing of itself.").split("\n\n")):
+    console = stdout()
+    settings = [_setting(*one) for one in item.settings]
+    for i, part in enumerate((item.about or item.what or f"{name} has no description.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
     if settings:
         console.print(Text("\n" + ", ".join(settings), style="dim"))
@@ -104,12 +106,14 @@ def _words(name: str) -> list[str]:
 
 def _model_facts(name: str) -> None:
     """What the table of models says, where the model card is, and the words of a model that knows no others."""
-    facts, console = model_facts(name), stdout()
+    facts = model_facts(name)
+    console = stdout()
     if "error" in facts:
         console.print(Text(f"\nnot usable here: {facts['error']}", style="yellow"))
         return
-    megabytes, words = facts["megabytes"], _words(name)
-    told = {
+    megabytes = facts["megabytes"]
+    words = _words(name)
+    rows = {
         "family": facts["family"],
         "size": f"{megabytes:.0f} MB" if megabytes else "",
         "steps": facts["steps"],
@@ -119,14 +123,15 @@ def _model_facts(name: str) -> None:
         "model card": facts.get("card"),
     }
     print()
-    console.print(pairs([(what, str(value)) for what, value in told.items() if value]))
+    console.print(pairs([(what, str(value)) for what, value in rows.items() if value]))
     if words:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
 def list_runs(as_json: bool) -> int:
     """The runs in ./runs."""
-    root, objects = Path("runs"), []
+    root = Path("runs")
+    objects = []
     table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
     table.columns[0].no_wrap = True
     for folder in catalogue.runs(root):

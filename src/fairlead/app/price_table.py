@@ -90,7 +90,8 @@ def _sentence(found: Price) -> str:
     clauses = [f"{found.candidates} candidates"]
     if found.seconds is not None:
         clauses.append(f"about {duration(found.seconds)}")
-    expected, most = round(found.queries.expected), round(found.queries.most)
+    expected = round(found.queries.expected)
+    most = round(found.queries.most)
     if most and expected < most:
         clauses.append(f"about {expected} questions to the judge ({most} at most)")
     elif most:

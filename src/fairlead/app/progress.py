@@ -1,4 +1,4 @@
-"""What a waiting person sees, and how they stop a run. Imports no torch."""
+"""What a user sees while a run is going, and how they stop it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,18 +27,19 @@ EVERY = 10.0
 
 
 STEADY = 2
-"""Batches in a row that must tell of drift before it is said."""
+"""Batches in a row that must show drift before a warning is printed."""
 
 
 class Interrupt:
     """While open, the first Ctrl-C asks the run to stop after its batch and the second one ends the process."""
 
     def __init__(self, announce: bool = True) -> None:
-        self.asked, self._announce = False, announce
+        self.asked = False
+        self._announce = announce
         self._before: list[tuple[int, Any]] = []
 
     def __call__(self) -> bool:
-        """True once somebody asked to stop: what the engine asks between batches."""
+        """True once the user wants to stop; the engine asks between batches."""
         return self.asked
 
     def __enter__(self) -> Interrupt:
@@ -64,13 +65,15 @@ class Watch:
     """Shows `Progress` on a console: a live bar on a terminal, a line every ten seconds elsewhere."""
 
     def __init__(self, console: Console, stop: Interrupt, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console, self._stop, self._clock = console, stop, clock
+        self._console = console
+        self._stop = stop
+        self._clock = clock
         self._now: Progress | None = None
         self._at = self._said = clock()
         self._phase = ""
         self._first: tuple[float, int] | None = None
         self.idle = True
-        """Nothing had to be done."""
+        """True if there was nothing to do."""
         self._drifted = 0
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=8, transient=True)
 
@@ -92,7 +95,7 @@ class Watch:
         self.idle = False
         self._drifted = self._drifted + 1 if drifting(progress) else min(self._drifted, 0)
         if self._drifted == STEADY:
-            self._drifted = -sys.maxsize  # once is enough
+            self._drifted = -sys.maxsize  # warn once
             self._console.print(f"warning: {drift(progress)}", markup=False, highlight=False, soft_wrap=True)
         fresh = progress.phase != self._phase
         self._phase = progress.phase
@@ -145,14 +148,17 @@ def drift(now: Progress) -> str:
     fell = ", ".join(f"{name} ({number(after - before, sign=True)})" for name, (before, after) in now.watched.items())
     gain = number((now.best or 0.0) - (now.baseline or 0.0), sign=True)
     return (
-        f"After {now.done} candidates the reward stands {gain} over the baseline while what is only watched fell: {fell}. The "
-        "search may be leaving what you want: Ctrl-C stops and keeps what was found; smaller steps or both in the formula hold it."
+        f"After {now.done} candidates the reward is {gain} above the baseline, but every watched reward fell: "
+        f"{fell}. The "
+        "search may be exploiting the reward. Ctrl-C stops it and keeps what was found; smaller steps, or a formula of "
+        "both rewards, prevent it."
     )
 
 
 def fraction(now: Progress) -> float:
     """How far a run is: the fullest entry of its budget, or its candidates, whichever is further."""
-    spent, limits = asdict(now.spent), now.limit.limits()
+    spent = asdict(now.spent)
+    limits = now.limit.limits()
     shares = [spent[name] / limit for name, limit in limits.items() if limit > 0]
     if now.expected:
         shares.append(now.done / now.expected)

@@ -44,7 +44,7 @@ class Shot:
                 image.load()
                 return image.copy()
         except FileNotFoundError:
-            raise StoreError(f"{self.path} is missing: restore it, or start the run again.") from None
+            raise StoreError(f"{self.path} is missing. Restore it, or start the run again.") from None
 
     def _repr_png_(self) -> bytes:
         return self.path.read_bytes()
@@ -76,7 +76,7 @@ class Result:
         """The plain sample of the same seed, without search or control."""
         view = self._view()
         if view.baseline is None:
-            raise FairleadError(f"{self.folder} has no baseline yet: it was stopped before the first batch was done.")
+            raise FairleadError(f"{self.folder} has no baseline: the run was stopped before its first batch was done.")
         return self._shot(view, view.baseline)
 
     @property
@@ -95,14 +95,15 @@ class Result:
         return pandas.DataFrame(table)
 
     def keep(self, k: int, *, weight: float = 0.5, likeness: str | None = None) -> list[Shot]:
-        """k candidates that are good and different, the most wanted first; the report shows them from now on.
+        """k candidates that are good and different, the best choice first; the report shows them from now on.
 
-        `weight` is that of the reward in its deviations: 0 keeps the most different, a large one the best. `likeness` is
-        clip, pixels, or an image encoder's folder or hub name.
+        `weight` counts standard deviations of the reward: 0 keeps the most different, a large one the best. `likeness`
+        is clip, pixels, or an image encoder's folder or hub name.
         """
         from fairlead.run.diverse_subset import keep
 
-        chosen, view = keep(self.folder, k, weight=weight, likeness=likeness), self._view()
+        chosen = keep(self.folder, k, weight=weight, likeness=likeness)
+        view = self._view()
         by_index = {c.index: c for c in view.candidates}
         return [self._shot(view, by_index[i]) for i in chosen]
 
@@ -123,14 +124,14 @@ class Result:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, for example words the model cannot read."""
+        """What the user should know, for example words that the model does not know."""
         return self._view().warnings
 
     def save(self, folder: str | Path) -> Path:
         """Copy the run to a new folder. All of it or nothing; an existing folder must be empty."""
         target = Path(folder)
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
-            raise StoreError(f"{target} exists and is not empty: give another folder.")
+            raise StoreError(f"{target} exists and is not empty. Choose another folder.")
         half = target.with_name(f".{target.name}.{os.getpid()}")
         try:
             half.mkdir(parents=True)
@@ -140,7 +141,7 @@ class Result:
             os.replace(half, target)
         except (OSError, sqlite3.Error) as error:
             shutil.rmtree(half, ignore_errors=True)
-            raise StoreError(f"{target} cannot be written ({error}): give another folder.") from error
+            raise StoreError(f"{target} cannot be written ({error}). Choose another folder.") from error
         return target
 
     def report(self) -> Path:
@@ -174,7 +175,8 @@ class Result:
 
 def _copy_database(source: Path, target: Path) -> None:
     """A consistent copy also while the run is being written."""
-    old, new = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True), sqlite3.connect(target)
+    old = sqlite3.connect(f"{source.resolve().as_uri()}?mode=ro", uri=True)
+    new = sqlite3.connect(target)
     try:
         old.backup(new)
     finally:

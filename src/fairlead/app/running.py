@@ -34,15 +34,15 @@ def computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 
 def refuse_existing(folder: Path) -> None:
-    """Before anything is loaded: the engine would refuse too, but a minute later."""
+    """Refuse a folder that has files before anything is loaded; the engine would refuse it only after loading."""
     try:
         taken = folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
         resumable = (folder / DATABASE).exists()
     except OSError as error:
-        raise FairleadError(f"{folder} cannot be used ({error.strerror}): give another --out.") from error
+        raise FairleadError(f"{folder} cannot be used ({error.strerror}). Choose another --out.") from error
     if taken:
         hint = f", or continue the run in it with '{command('resume', folder)}'" if resumable else ""
-        raise FairleadError(f"{folder} exists already: give another --out{hint}.")
+        raise FairleadError(f"{folder} exists already. Choose another --out{hint}.")
 
 
 def warn(spec: Spec) -> None:
@@ -55,7 +55,7 @@ def warn(spec: Spec) -> None:
 
 @contextlib.contextmanager
 def reported(folder: Path) -> Iterator[None]:
-    """Whatever ends a run, its folder gets a report of what there is, and no folder stays where nothing was found."""
+    """However a run ends, write the report of what it has; remove the folder of a refused run that found nothing."""
     new = not folder.exists()
     try:
         yield
@@ -76,7 +76,7 @@ def reported(folder: Path) -> Iterator[None]:
 
 
 def finish(folder: Path, as_json: bool) -> int:
-    """Write the report and say what came out."""
+    """Write the report and print the result."""
     page = write_report(folder)
     view = View.read(folder)
     console = stderr() if as_json else stdout()
@@ -84,8 +84,8 @@ def finish(folder: Path, as_json: bool) -> int:
     say_what_was_kept(folder)
     if as_json:
         print_json(run_object(view))
-    if told := held_out.warning(view):
-        say(f"warning: {told}")
+    if sentence := held_out.warning(view):
+        say(f"warning: {sentence}")
     if view.status == RunStatus.STOPPED:
         word = "answer" if view.stopped == StopReason.WAITING else "resume"
         say(f"Stopped early. Continue with: {command(word, shown(folder))}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,15 @@ def names(views: Sequence[View]) -> list[str]:
         }
         for view in views
     ]
-    differing = [key for key in told[0] if len({each[key] for each in told}) > 1]
-    out = [" · ".join(each[key] for key in differing) for each in told]
-    return out if differing and len(set(out)) == len(out) else [view.folder.resolve().name for view in views]
+    differing = [key for key in told[0] if any(each[key] != told[0][key] for each in told)]
+    labels = [_joined(each, differing) for each in told]
+    if differing and len(set(labels)) == len(labels):
+        return labels
+    return [view.folder.resolve().name for view in views]
+
+
+def _joined(settings: Mapping[str, str], keys: Sequence[str]) -> str:
+    return " · ".join(settings[key] for key in keys)
 
 
 def _values(views: Sequence[View]) -> dict[str, Any]:

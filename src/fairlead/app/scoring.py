@@ -1,4 +1,4 @@
-"""`fairlead score`: existing pictures scored and ranked, or a run looked at by another reward."""
+"""`fairlead score`: scores and ranks existing pictures, or the candidates of a run by another reward."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.text import Text
 from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import number
+from fairlead.core.check import whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import parse_reward, reward_text
@@ -42,12 +43,11 @@ def score(
     batch: Annotated[int, typer.Option(metavar="N", help="Pictures scored at once.")] = 16,
     as_json: AsJson = False,
 ) -> int:
-    """Score and rank pictures, with prompts from their metadata, a file, or --prompt. Exit code 1 if one has no score."""
+    """Score and rank pictures; prompts come from metadata, a file or --prompt. Exit code 1 if one has no score."""
     tree = parse_reward(options.reward)
-    if batch < 1:
-        raise FairleadError(f"--batch is {batch}: give at least 1.")
+    whole_number("--batch", batch, 1)
     if prompt is not None and prompts is not None:
-        raise FairleadError("--prompt and --prompts are both given: give one of them.")
+        raise FairleadError(f"--prompt {prompt!r} and --prompts {prompts} exclude each other. Pass one of them.")
     if out is not None and out.suffix not in (".csv", ".json", ".parquet"):
         raise FairleadError(f"{out} ends in {out.suffix or 'nothing'}: write .csv, .json or .parquet.")
     from fairlead.run import scoring
@@ -84,7 +84,8 @@ def _show(ordered: list[dict[str, object]], formula: str) -> None:
         note = [Text(str(row["reason"]), style="yellow")] if reasons else []
         view.add_row(str(row["rank"] or "–"), *numbers, Text(str(row["file"])), *note)
     if len(ordered) > SHOWN:
-        view.caption, view.caption_justify = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all"), "left"
+        view.caption = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all")
+        view.caption_justify = "left"
     stdout().print(view)
 
 
@@ -92,5 +93,5 @@ def _add_statistics(path: Path, formula: str, found: dict[str, float]) -> None:
     try:
         known = json.loads(path.read_text()) if path.exists() else {}
     except (OSError, ValueError) as error:
-        raise FairleadError(f"{path} holds no statistics ({error}): give another --stats file.") from error
+        raise FairleadError(f"{path} is not a file of statistics ({error}). Choose another --stats file.") from error
     write_atomically(path, (json.dumps({**known, formula: found}, indent=1) + "\n").encode())

@@ -24,8 +24,11 @@ def number(value: float | None, sign: bool = False) -> str:
     if size >= 1e7 or 0 < size < 0.0005:
         text = f"{size:.2e}"
     else:
-        text = f"{size:,.{0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3 if size >= 1 else 4}f}"
-    return ("−" if value < 0 else "+" if sign and value > 0 else "") + text
+        decimals = 4 - sum(size >= bound for bound in (1, 10, 100, 1000))
+        text = f"{size:,.{decimals}f}"
+    if value < 0:
+        return "−" + text
+    return "+" + text if sign and value > 0 else text
 
 
 def count(value: float | None) -> str:
@@ -115,7 +118,7 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
 
 
 def run_command(spec: Spec) -> str | None:
-    """The command line that asks the same question; None where only Python can: a function as reward, a live pipeline."""
+    """The command line of the same run; None where only Python can ask it: a function as reward, or a live pipeline."""
     if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
     return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])

@@ -15,7 +15,8 @@ from fairlead.run import machine
 NAME = "Salesforce/blip-vqa-capfilt-large"
 SIDE = 480
 """Pixels of the published scorer; the hub's conversion was made at 384 and its positions are interpolated."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
 LONGEST = 35
 ENCODE, DECODE = "[ENC]", "[DEC]"
 ENCODE_ID, DECODE_ID = 30523, 30522
@@ -38,9 +39,10 @@ class BlipVqa:
             self._tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
             raise FairleadError(
-                f"BLIP-VQA needs {name}, which could not be had ({str(error).splitlines()[0]}): fetch it first."
+                f"BLIP-VQA needs {name}, which could not be loaded ({str(error).splitlines()[0]}). Download it first."
             ) from error
-        self._device, self._side = device or machine.device(), side
+        self._device = device or machine.device()
+        self._side = side
         self._model = self._model.to(self._device).eval()
         size = self._model.config.text_config.vocab_size
         self._encode = min(self._id(ENCODE, ENCODE_ID), size - 1)

@@ -1,4 +1,4 @@
-"""Runs every cell of a plan, in one process or several. What is done is never done again."""
+"""Runs every cell of a plan, in one process or several. A finished cell is not run again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from fairlead.bench.plan import Cell, Plan
+from fairlead.core.check import whole_number
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
 from fairlead.run import engine, machine, models, peak_memory, registry
@@ -51,7 +52,7 @@ class CellRunner:
         return self.models[name]
 
     def warm(self, cell: Cell) -> None:
-        """The first picture of a process pays for libraries that wake up; nobody should pay that in a comparison."""
+        """Render one picture that is not counted: the first picture of a process is slow while libraries initialise."""
         spec = replace(
             cell.spec,
             search=replace(cell.spec.search, name="best_of", settings={}),
@@ -65,11 +66,12 @@ class CellRunner:
             engine.start(spec, Path(scratch) / "run", model=self.model(spec)).close()
 
     def make(self, cell: Cell, stop: Callable[[], bool]) -> str:
-        """Start or continue one cell; returns how it stands: `done`, `stopped`, or the sentence that refused it."""
+        """Start or continue one cell; returns `done`, `stopped`, or the sentence that refused it."""
         folder = self.out / cell.folder
         device = machine.device()
         kept = note(folder)
-        fresh, since = not (folder / DATABASE).is_file(), time.perf_counter()
+        fresh = not (folder / DATABASE).is_file()
+        since = time.perf_counter()
         peak_memory.reset(device)
         try:
             model = self.model(cell.spec)
@@ -83,17 +85,17 @@ class CellRunner:
         except FairleadError as error:
             if isinstance(error, StoreError) or stop():
                 raise
-            told = {**kept, "error": str(error), "budget": dict(cell.spec.budget)}
-            write_atomically(_made(folder) / NOTE, json.dumps(told).encode())
+            failure = {**kept, "error": str(error), "budget": dict(cell.spec.budget)}
+            write_atomically(_made(folder) / NOTE, json.dumps(failure).encode())
             return str(error)
         wall = time.perf_counter() - since
         whole = fresh or kept.get("wall") is not None
-        told = {
+        measured = {
             "wall": (kept.get("wall") or 0.0) + wall if whole else None,
             "peak_mb": max(peak_memory.read(device) or 0.0, kept.get("peak_mb") or 0.0) or None,
             "threads": torch.get_num_threads(),
         }
-        write_atomically(folder / NOTE, json.dumps(told).encode())
+        write_atomically(folder / NOTE, json.dumps(measured).encode())
         return "done" if status == RunStatus.FINISHED else "stopped"
 
 
@@ -111,14 +113,14 @@ def note(folder: Path) -> dict[str, Any]:
 
 
 def _larger(folder: Path, spec: Spec) -> dict[str, float] | None:
-    """The plan's budget if it is not the record's. A smaller one would throw the comparison away that is there."""
+    """The plan's budget if it is not the record's. One below what was spent is refused: it would discard results."""
     store = Store.open(folder)
     try:
         if dict(store.spec.budget) == dict(spec.budget):
             return None
         if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
             asked = ",".join(f"{k}={v:.15g}" for k, v in spec.budget.items())
-            raise StoreError(f"{folder} has spent more than {asked}: give a larger --budget, or another --out.")
+            raise StoreError(f"{folder} has spent more than {asked}. Use a larger --budget, or another --out.")
         return dict(spec.budget)
     finally:
         store.close()
@@ -168,7 +170,7 @@ def walk(plan: Plan, out: Path, watch: Watch, stop: Callable[[], bool]) -> None:
 
 
 def check_settings(plan: Plan) -> None:
-    """Refuse a misspelt setting of any method before the first picture is paid for."""
+    """Refuse a misspelt setting of any method before the first picture is rendered."""
     for method in plan.methods:
         spec = plan.spec(method, plan.prompts[0][0], plan.seeds[0])
         parts = [("searches", spec.search, 2), ("spaces", spec.space, 1)]
@@ -187,48 +189,50 @@ def run(
     watch: Watch = lambda c, s: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """All cells; with `workers` > 1 in so many processes, each with its share of the threads, or an accelerator of its own.
+    """Run all cells, with `workers` > 1 in as many processes; each has its share of the threads, or its own
+    accelerator.
 
-    `watch(cell, how it stands)` is called in this process after every cell.
+    `watch(cell, status)` is called in this process after every cell.
     """
-    if workers < 1:
-        raise FairleadError(f"workers is {workers}: give at least 1.")
+    whole_number("workers", workers, 1)
     check_settings(plan)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{out} cannot be written ({error.strerror}): give another --out.") from error
+        raise StoreError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from error
     if workers == 1:
         walk(plan, out, watch, stop)
         return
     context = multiprocessing.get_context("spawn")
-    ended, said = context.Event(), context.Queue()
+    ended = context.Event()
+    messages = context.Queue()
     threads = max(1, torch.get_num_threads() // workers)
-    team = [context.Process(target=_work, args=(plan, out, i, threads, ended, said)) for i in range(workers)]
+    team = [context.Process(target=_work, args=(plan, out, i, threads, ended, messages)) for i in range(workers)]
     for one in team:
         one.start()
     try:
-        failed = _follow(plan, team, said, ended, watch, stop)
+        failed = _follow(plan, team, messages, ended, watch, stop)
     finally:
-        ended.set()  # also if the watcher broke: nobody works on unseen
+        ended.set()  # also if `watch` raised: no process goes on unobserved
         for one in team:
             one.join()
     if failed:
         raise FairleadError(failed)
     if (dead := sum(one.exitcode != 0 for one in team)) and not stop():
         raise FairleadError(
-            f"{dead} of {workers} workers died (out of memory?): start again with fewer, what is done is kept."
+            f"{dead} of {workers} workers died (out of memory?). Start again with fewer; finished cells are kept."
         )
 
 
-def _follow(plan: Plan, team: Sequence[Any], said: Any, ended: Any, watch: Watch, stop: Callable[[], bool]) -> str:
-    """Hear the workers to the end; returns the sentence that ended them, if one did."""
-    cells, failed = {c.folder: c for c in plan.cells()}, ""
-    while any(one.is_alive() for one in team) or not said.empty():
+def _follow(plan: Plan, team: Sequence[Any], messages: Any, ended: Any, watch: Watch, stop: Callable[[], bool]) -> str:
+    """Follow the workers to their end; returns the sentence of the error that ended them, if one did."""
+    cells = {c.folder: c for c in plan.cells()}
+    failed = ""
+    while any(one.is_alive() for one in team) or not messages.empty():
         if stop():
             ended.set()
         try:
-            where, status = said.get(timeout=0.2)
+            where, status = messages.get(timeout=0.2)
         except queue.Empty:
             continue
         if where:
@@ -239,13 +243,13 @@ def _follow(plan: Plan, team: Sequence[Any], said: Any, ended: Any, watch: Watch
     return failed
 
 
-def _work(plan: Plan, out: Path, rank: int, threads: int, ended: Any, said: Any) -> None:
+def _work(plan: Plan, out: Path, rank: int, threads: int, ended: Any, messages: Any) -> None:
     """One worker process: its own models, its own device where there are several."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if devices := torch.cuda.device_count():
         torch.cuda.set_device(rank % devices)
     torch.set_num_threads(threads)
     try:
-        walk(plan, out, lambda cell, status: said.put((cell.folder, status)), ended.is_set)
+        walk(plan, out, lambda cell, status: messages.put((cell.folder, status)), ended.is_set)
     except FairleadError as error:
-        said.put(("", str(error)))
+        messages.put(("", str(error)))

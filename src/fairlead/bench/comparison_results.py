@@ -1,4 +1,4 @@
-"""How a comparison stands: every cell read once, and what methods give on the prompts that all of them have done."""
+"""The results of a comparison: every cell is read once, and methods are compared on the prompts that all have done."""
 
 from __future__ import annotations
 
@@ -108,15 +108,15 @@ class ComparisonResults:
                 if view.status != RunStatus.FINISHED or dict(view.spec.budget) != dict(cell.spec.budget):
                     continue
                 if view.best is None:
-                    why = f"its {plan.resource} ended before the first picture: give more, or a smaller batch."
+                    why = f"its {plan.resource} ended before the first picture. Use more, or a smaller batch."
                     errors.setdefault(cell.method, []).append(why)
                     continue
                 where = (cell.method, cell.prompt, cell.seed)
                 found.done[where] = Done(cell, view, tuple(view.trace()), note.get("wall"), note.get("peak_mb"))
-        for method, told in errors.items():
+        for method, sentences in errors.items():
             every = sum(c.method == method for c in cells)
-            more = "" if len(told) == every else f"{len(told)} of {every} runs failed, the first: "
-            found.refused[method] = more + told[0]
+            more = "" if len(sentences) == every else f"{len(sentences)} of {every} runs failed, the first: "
+            found.refused[method] = more + sentences[0]
         found.done = {k: d for k, d in found.done.items() if k[0] not in found.refused}
         return found
 
@@ -176,7 +176,9 @@ class ComparisonResults:
     def _line(self, method: str) -> Line:
         reference = self.plan.reference
         rows = [self.done[method, *k] for k in self.shared] if method != BASELINE_ROW else []
-        values, over, won = {}, {}, {}
+        values = {}
+        over = {}
+        won = {}
         for metric in self.metrics:
             mine = self.final(method, metric)
             values[metric] = statistics.mean(self.over_prompts(mine))

@@ -1,8 +1,8 @@
 """T2I-CompBench's scores: BLIP-VQA, the rules over boxes and depth, CLIP, and 3-in-1.
 
 Boxes come from an open-vocabulary detector asked for exactly the two nouns, not from UniDet, so these parts are called
-`spatial-owl`, `3d-owl` and `numeracy-owl`: never compare them with published UniDet numbers. Its confidence threshold is
-ours. The published depth part reads its map transposed; this one does not.
+`spatial-owl`, `3d-owl` and `numeracy-owl`: never compare them with published UniDet numbers. Its confidence threshold
+is ours. The published depth part reads its map transposed; this one does not.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ CLOSE = ("next to", "on side of", "near")
 
 def iou(a: Box, b: Box) -> float:
     """Intersection over union, without the +1 of GenEval's."""
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
     inner = max(0.0, w) * max(0.0, h)
     area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inner
     return inner / area if area > 0 else 0.0
@@ -39,7 +40,8 @@ def place(relation: str, a: Box, b: Box) -> float:
 
     "on top of", which is no relation of the published scorer, is always 0 there and here.
     """
-    dx, dy = (b[0] + b[2] - a[0] - a[2]) / 2, (b[1] + b[3] - a[1] - a[3]) / 2
+    dx = (b[0] + b[2] - a[0] - a[2]) / 2
+    dy = (b[1] + b[3] - a[1] - a[3]) / 2
     if relation in CLOSE:
         return 1.0 if abs(dx) < NEAR or abs(dy) < NEAR else NEAR / max(abs(dx), abs(dy))
     if relation not in SIDES:
@@ -69,7 +71,8 @@ def in_depth(
     if first is None or second is None:
         one = first or second
         return 0.25 * one[0] if one else 0.0
-    a, b = near(first[1]), near(second[1])
+    a = near(first[1])
+    b = near(second[1])
     right = a > b if relation == "in front of" else a < b
     return 0.25 * first[0] + 0.25 * second[0] + 0.5 * (min(1.0, iou(first[1], second[1]) / 0.5) if right else 0.0)
 
@@ -84,7 +87,8 @@ def merged(boxes: Sequence[Box]) -> list[Box]:
 
 
 def _inside(a: Box, b: Box) -> float:
-    w, h = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
     area = (a[2] - a[0]) * (a[3] - a[1])
     return max(0.0, w) * max(0.0, h) / area if area > 0 else 0.0
 
@@ -105,7 +109,8 @@ class CompBench:
 
     id = "t2i-compbench-hf"
     note = (
-        "t2i-compbench-hf is a port: BLIP-VQA as published up to its resolution, boxes from OWLv2 instead of UniDet (their parts "
+        "t2i-compbench-hf is a port: BLIP-VQA as published up to its resolution, boxes from OWLv2 instead of UniDet "
+        "(their parts "
         "end in -owl and are not comparable with published ones); prompts that only a parser could read have no number"
     )
 

@@ -174,7 +174,8 @@ def generate(names: Sequence[str], count: int = 100, seed: int = 43) -> list[Pro
 
 def relations(a: Box, b: Box, threshold: float = POSITION_THRESHOLD) -> set[str]:
     """Where box ``a`` is relative to box ``b``: the published offset rule."""
-    first, second = np.asarray(a, float), np.asarray(b, float)
+    first = np.asarray(a, float)
+    second = np.asarray(b, float)
     offset = (first[:2] + first[2:] - second[:2] - second[2:]) / 2
     extent = (first[2:] - first[:2]) + (second[2:] - second[:2])
     revised = np.sign(offset) * np.maximum(np.abs(offset) - threshold * extent, 0)

@@ -1,4 +1,4 @@
-"""Scores of a benchmark's pictures, and what they add up to. Reads files, so any folder of that layout can be judged."""
+"""Scores of a benchmark's pictures and their totals. Reads files, so any folder of the same layout can be judged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ class Formula:
         from fairlead.run.rewards import build_reward, reward_leaf
 
         tree = parse_reward(self.formula)
-        self._reward, self._text = build_reward(tree, reward_leaf), reward_text(tree)
+        self._reward = build_reward(tree, reward_leaf)
+        self._text = reward_text(tree)
 
     @property
     def id(self) -> str:
@@ -177,8 +178,8 @@ class Result:
 
 
 def summarise(judge: Judge, records: Sequence[Mapping[str, Any]], tasks: bool) -> Result:
-    """Per category the mean over pictures. `tasks`: overall is the unweighted mean of the categories, as in GenEval, else
-    the mean over all pictures. Intervals are bootstraps over prompts.
+    """Per category the mean over pictures. `tasks`: overall is the unweighted mean of the categories, as in GenEval,
+    else the mean over all pictures. Intervals are bootstraps over prompts.
     """
     per: dict[str, dict[str, list[float]]] = {}
     for r in records:
@@ -198,8 +199,8 @@ def summarise(judge: Judge, records: Sequence[Mapping[str, Any]], tasks: bool) -
             "correct pictures": sum(scores) / len(scores),
             "prompts with a correct picture": sum(max(r) for r in every) / len(every),
         }
-    told = "mean of tasks" if tasks else "all pictures"
-    return Result(judge.id, judge.note, ratio, overall, told, extra, len(scores), len(records) - len(scores))
+    over = "mean of tasks" if tasks else "all pictures"
+    return Result(judge.id, judge.note, ratio, overall, over, extra, len(scores), len(records) - len(scores))
 
 
 def provenance() -> dict[str, str]:

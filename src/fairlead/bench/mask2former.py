@@ -1,9 +1,9 @@
 """GenEval's detector and colour classifier on transformers: a port, called geneval-hf and never plain GenEval.
 
-Detector: Mask2Former, Swin-S, COCO instances, with the resizing and post-processing of the published one (mmdet), not the
-processor's; another training run of the same class of accuracy, so that counting, which asks for a confidence above 0.9,
-may differ by several points from the official numbers (an estimate, not measured). Colours: OpenAI's CLIP ViT-L/14.
-Publish the plain model's score by the same evaluator beside every other.
+Detector: Mask2Former, Swin-S, COCO instances, with the resizing and post-processing of the published one (mmdet), not
+the processor's; another training run of the same class of accuracy, so that counting, which asks for a confidence above
+0.9, may differ by several points from the official numbers (an estimate, not measured). Colours: OpenAI's CLIP
+ViT-L/14. Publish the plain model's score by the same evaluator beside every other.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 CLIP = "openai/clip-vit-large-patch14"
 RENAMED = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 """COCO's name -> GenEval's."""
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN = (123.675, 116.28, 103.53)
+STD = (58.395, 57.12, 57.375)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 SHORT, LONG, MULTIPLE, TOP = 800, 1333, 32, 100
 GREY = 153 / 255
 TEMPLATES = ("a photo of a {colour} {name}", "a photo of a {colour}-colored {name}", "a photo of a {colour} object")
@@ -61,11 +63,12 @@ def resized(height: int, width: int) -> tuple[int, int]:
 def instances(
     classes: Tensor, masks: Tensor, size: tuple[int, int], inner: tuple[int, int], above: float
 ) -> list[tuple[int, float, geneval.Box, Tensor]]:
-    """Class logits [Q, C+1] and mask logits [Q, h, w] of one padded picture -> (class, score, box, mask [H, W]), best first.
+    """Class logits [Q, C+1] and mask logits [Q, h, w] of one padded picture -> (class, score, box, mask [H, W]), best
+    first.
 
-    `inner` is the resized picture without its padding, `size` the original. The 100 largest class probabilities over all
-    queries and classes; score = probability x mean sigmoid inside the mask. Since that is at most the probability, what
-    lies below `above` is left out before masks are enlarged.
+    `inner` is the resized picture without its padding, `size` the original. The 100 largest class probabilities over
+    all queries and classes; score = probability x mean sigmoid inside the mask. Since that is at most the probability,
+    what lies below `above` is left out before masks are enlarged.
     """
     p = classes.float().softmax(-1)[:, :-1]
     top, flat = p.flatten().topk(min(TOP, p.numel()))
@@ -79,7 +82,8 @@ def instances(
         m = F.interpolate(m[..., : inner[0], : inner[1]], size, mode="bilinear", align_corners=False)[0, 0]
         inside = m > 0
         score = probability * float((m.sigmoid() * inside).sum() / (inside.sum() + 1e-6))
-        rows, columns = inside.any(1).nonzero(), inside.any(0).nonzero()
+        rows = inside.any(1).nonzero()
+        columns = inside.any(0).nonzero()
         box = (0.0, 0.0, 0.0, 0.0)
         if len(rows):
             box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
@@ -125,7 +129,8 @@ class Colours:
         h, w = crop.shape[-2:]
         to = (max(side, int(side * h / w)), side) if w <= h else (side, max(side, int(side * w / h)))
         x = F.interpolate(crop, to, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
-        top, left = (to[0] - side) // 2, (to[1] - side) // 2
+        top = (to[0] - side) // 2
+        left = (to[1] - side) // 2
         x = x[..., top : top + side, left : left + side].to(self.device)
         mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
         return (x - mean) / std
@@ -145,7 +150,8 @@ class Mask2Former:
     def __init__(self, name: str = DETECTOR, colours: Colours | None = None, device: str | None = None) -> None:
         from transformers import Mask2FormerForUniversalSegmentation
 
-        self.device, self._colours = device or machine.device(), colours
+        self.device = device or machine.device()
+        self._colours = colours
         self._model = Mask2FormerForUniversalSegmentation.from_pretrained(name).to(self.device).eval()
         labels = {int(k): str(v) for k, v in self._model.config.id2label.items()}
         self.names = [RENAMED.get(labels[i], labels[i]) for i in range(len(labels))]
@@ -175,12 +181,14 @@ def geneval_hf(detector: str = DETECTOR, clip: str = CLIP) -> GenEval:
     try:
         found = Mask2Former(detector, Colours(clip))
     except (OSError, ValueError) as error:
-        told = str(error).splitlines()[0]
+        cause = str(error).splitlines()[0]
         raise FairleadError(
-            f"geneval-hf needs {detector} and {clip}, and one of them could not be had ({told}): fetch them first."
+            f"geneval-hf needs {detector} and {clip}, and one of them could not be loaded ({cause}). Download them "
+            "first."
         ) from error
     note = (
-        "geneval-hf is a port of GenEval to transformers' Mask2Former with the published rules: compare it with numbers of the "
+        "geneval-hf is a port of GenEval to transformers' Mask2Former with the published rules: compare it with "
+        "numbers of the "
         "same evaluator only; the detector's weights are licensed CC BY-NC 4.0"
     )
     return GenEval(f"geneval-hf[{detector}, {clip}]", note, found)

@@ -21,7 +21,7 @@ Box = tuple[float, float, float, float]
 
 def _missing(name: str, error: Exception) -> FairleadError:
     return FairleadError(
-        f"{name} could not be had ({str(error).splitlines()[0]}): fetch it first, or choose --category."
+        f"{name} could not be loaded ({str(error).splitlines()[0]}). Download it first, or choose --category."
     )
 
 
@@ -31,7 +31,8 @@ class Owl:
     def __init__(self, name: str = DETECTOR, threshold: float = THRESHOLD, device: str | None = None) -> None:
         from transformers import AutoProcessor, Owlv2ForObjectDetection
 
-        self._threshold, self._device = threshold, device or machine.device()
+        self._threshold = threshold
+        self._device = device or machine.device()
         try:
             self._model = Owlv2ForObjectDetection.from_pretrained(name).to(self._device).eval()
             self._processor = AutoProcessor.from_pretrained(name)

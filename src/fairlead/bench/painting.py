@@ -79,8 +79,8 @@ class Job:
         """What decides every pixel, as data."""
         spec = {k: v for k, v in json.loads(self.template.json()).items() if k not in ("prompt", "seed", "watch")}
         spec = {k: v for k, v in spec.items() if not self.plain or k in ("model", "sampler", "steps", "batch")}
-        told = {"bench": self.suite.name, "prompts_sha256": self.suite.digest, "prompts": len(self.suite.asked)}
-        return {**told, "images": self.images, "seed": self.seed, "plain": self.plain, "spec": spec}
+        question = {"bench": self.suite.name, "prompts_sha256": self.suite.digest, "prompts": len(self.suite.asked)}
+        return {**question, "images": self.images, "seed": self.seed, "plain": self.plain, "spec": spec}
 
 
 def manifest(out: Path) -> dict[str, Any]:
@@ -90,15 +90,16 @@ def manifest(out: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise StoreError(f"{out / MANIFEST} cannot be read ({error}): give another --out.") from error
+        raise StoreError(f"{out / MANIFEST} cannot be read ({error}). Choose another --out.") from error
 
 
 def prepare(job: Job, out: Path) -> None:
     """The folder with its manifest and prompts; a folder of another question is refused."""
-    known, asked = manifest(out), job.question()
+    known = manifest(out)
+    asked = job.question()
     if known:
         if differing := [k for k in asked if known.get(k) != asked[k]]:
-            raise StoreError(f"{out} holds the same benchmark with another {differing[0]}: give another --out.")
+            raise StoreError(f"{out} holds the same benchmark with another {differing[0]}. Choose another --out.")
         return
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -113,7 +114,7 @@ def prepare(job: Job, out: Path) -> None:
         }
         write_atomically(out / MANIFEST, json.dumps({**asked, **about}, indent=1).encode())
     except OSError as error:
-        raise StoreError(f"{out} cannot be written ({error.strerror}): give another --out.") from error
+        raise StoreError(f"{out} cannot be written ({error.strerror}). Choose another --out.") from error
 
 
 def paint(job: Job, out: Path, seen: Seen = lambda done, total: None, stop: Callable[[], bool] = lambda: False) -> None:
@@ -140,7 +141,8 @@ def _spend(out: Path, cost: Cost) -> None:
 def _plain(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) -> Iterator[tuple[int, Cost]]:
     """Batches over prompts. A batch that was begun is made again whole, so that its kernels have the same shape."""
     renderer = Renderer(models.with_dtype(job.template))
-    size, version = renderer.spec.batch, machine.versions()["fairlead"]
+    size = renderer.spec.batch
+    version = machine.versions()["fairlead"]
     for first in range(0, len(every), size):
         some = every[first : first + size]
         missing = [p for p in some if not (out / p.path).is_file()]
@@ -154,9 +156,9 @@ def _plain(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool]) 
         images = renderer.draw([p.asked.text for p in some], keys)
         for picture, spec, key, image in zip(some, specs, keys, images, strict=True):
             if picture in missing:
-                told = replace(spec, model=models.with_dtype(spec).model, batch=size)
-                data = png.recipe(told, version, BASELINE, key.hex(), float("nan"), {}, True)
-                text = png.parameters(told, (image.shape[-1], image.shape[-2]), version, BASELINE)
+                shown = replace(spec, model=models.with_dtype(spec).model, batch=size)
+                data = png.recipe(shown, version, BASELINE, key.hex(), float("nan"), {}, True)
+                text = png.parameters(shown, (image.shape[-1], image.shape[-2]), version, BASELINE)
                 write_atomically(out / picture.path, png.encode(png.pixels(image), data, text))
         yield len(missing), renderer.meter.spent - before
 
@@ -169,13 +171,16 @@ def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool
             continue
         if stop():
             return
-        spec, folder = job.spec(picture), out / "runs" / f"{picture.index:05d}-{picture.number:05d}"
+        spec = job.spec(picture)
+        folder = out / "runs" / f"{picture.index:05d}-{picture.number:05d}"
         model = bench.model(spec)
         if (folder / DATABASE).is_file():
             store = engine.resume(folder, model=model, stop=stop)
         else:
             store = engine.start(spec, folder, model=model, stop=stop)
-        best, cost, status = store.best(), store.spent(), store.status
+        best = store.best()
+        cost = store.spent()
+        status = store.status
         store.close()
         if status != RunStatus.FINISHED or best is None:
             return

@@ -1,7 +1,8 @@
 """What a prompt speaks of: noun phrases, the two ends of a relation, numbers of things.
 
 spaCy's en_core_web_sm is the published parser and is used where it is installed. Without it only what T2I-CompBench's
-templates have is read ("A and B", "A on the left of B", "two apples and a cup"); of other prompts nothing is made up: None.
+templates have is read ("A and B", "A on the left of B", "two apples and a cup"); of other prompts nothing is made up:
+None.
 """
 
 from __future__ import annotations
@@ -63,12 +64,14 @@ def relation(prompt: str) -> tuple[str, str, str] | None:
     found = re.search(rf"^(.+?)\s+({'|'.join(RELATIONS)})\s+(.+)$", prompt.strip(" ."), flags=re.IGNORECASE)
     if found is None:
         return None
-    first, second = bare(found[1]), bare(found[3])
+    first = bare(found[1])
+    second = bare(found[3])
     if (nlp := _parser()) is not None:
         nouns = [t.text for t in nlp(prompt) if t.pos_ == "NOUN"]
         if len(nouns) < 2:
             return None
-        first, second = nouns[0], nouns[-1]
+        first = nouns[0]
+        second = nouns[-1]
     person = {name: "person" for name in PEOPLE}
     return person.get(first, first), found[2].lower(), person.get(second, second)
 

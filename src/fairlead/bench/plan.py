@@ -3,7 +3,7 @@
     model = "pocket"
     reward = "clip_score"               # what every method optimises
     watch = ["detector"]                # what no method sees
-    budget = "nfe=320"                  # the one resource held equal: nfe, forwards (network rows), seconds, dollars, ...
+    budget = "nfe=320"                  # the one resource held equal: nfe, forwards, seconds, dollars, ...
     reference = "random"                # what differences and wins are counted against
     seeds = 2                           # a number, or a list
     prompts = {generate = 12}           # a list, {file = "prompts.txt", count = 40}, or the pocket world's grammar
@@ -31,6 +31,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fairlead.core.check import whole_number
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key
 from fairlead.run import models
@@ -132,8 +133,8 @@ class Plan:
 
     def id(self) -> str:
         """8 hex digits of everything that is asked."""
-        told = json.dumps([c.spec.json() for c in self.cells()], sort_keys=True)
-        return blake2b(told.encode(), digest_size=4).hexdigest()
+        asked = json.dumps([c.spec.json() for c in self.cells()], sort_keys=True)
+        return blake2b(asked.encode(), digest_size=4).hexdigest()
 
 
 def ready_made() -> list[str]:
@@ -146,14 +147,14 @@ def read(source: str) -> Plan:
     path = Path(source)
     if not path.is_file():
         if source not in ready_made():
-            raise FairleadError(f"There is no plan {source!r}: give a TOML file, or one of {', '.join(ready_made())}.")
+            raise FairleadError(f"There is no plan {source!r}. Pass a TOML file, or one of {', '.join(ready_made())}.")
         return parse(
             files("fairlead.bench").joinpath("plans", f"{source}.toml").read_text(encoding="utf-8"), source, Path()
         )
     try:
         return parse(path.read_text(encoding="utf-8"), path.stem, path.parent)
     except (OSError, UnicodeDecodeError) as error:
-        raise FairleadError(f"{path} cannot be read ({error}): give a TOML file.") from error
+        raise FairleadError(f"{path} cannot be read ({error}). Pass a TOML file.") from error
 
 
 def parse(text: str, name: str, folder: Path) -> Plan:
@@ -161,7 +162,7 @@ def parse(text: str, name: str, folder: Path) -> Plan:
     try:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise FairleadError(f"Plan {name} is not TOML ({error}): mend it.") from error
+        raise FairleadError(f"Plan {name} is not valid TOML ({error}). Fix it and run the command again.") from error
     return make(raw, name, folder)
 
 
@@ -170,13 +171,15 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
     _known(raw, PLAN, "entry of a plan")
     methods = raw.get("methods")
     if not isinstance(methods, dict) or not methods:
-        raise FairleadError(f"Plan {name} has no methods: add a table like [methods.random].")
+        raise FairleadError(f"Plan {name} has no methods. Add a table like [methods.random].")
     for method, words in methods.items():
         if not isinstance(words, dict):
-            raise FairleadError(f"Method {method} of plan {name} is {words!r}: make it a table, [methods.{method}].")
+            raise FairleadError(f"Method {method} of plan {name} is {words!r}: must be a table, [methods.{method}].")
         if not re.fullmatch(r"\w[\w .+-]*", method) or method == BASELINE_ROW:
             raise FairleadError(
-                f"A method of plan {name} is called {method!r}: use letters, digits, spaces and _-+., and not {BASELINE_ROW!r}."
+                f"A method of plan {name} is called {method!r}: must have only letters, digits, spaces and _-+., and "
+                "not be "
+                f"{BASELINE_ROW!r}."
             )
         _known(words, METHOD_OPTIONS, f"setting of method {method}")
         _typed(words, f"method {method}")
@@ -203,7 +206,7 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
     for metric in plan.diversity:
         parse_part(metric, "metrics")
     if not plan.prompts:
-        raise FairleadError(f"Plan {name} has 0 prompts: give at least one.")
+        raise FairleadError(f"Plan {name} has 0 prompts: must be at least 1.")
     checked = [plan.spec(method, plan.prompts[0][0], plan.seeds[0]) for method in methods]
     return replace(plan, watch=tuple(map(reward_text, checked[0].watch)))  # as the record spells it
 
@@ -226,21 +229,20 @@ def _typed(words: Mapping[str, Any], whose: str) -> None:
     own = words.get("settings", {})
     if not isinstance(own, dict) or not all(isinstance(v, dict) for v in own.values()):
         raise FairleadError(
-            f"settings of {whose} is {own!r}: give a table per part, like {{zero_order = {{neighbours = 8}}}}."
+            f"settings of {whose} is {own!r}: must be a table per part, like {{zero_order = {{neighbours = 8}}}}."
         )
 
 
-def _listed(value: Any, what: str = "The entry", advice: str = "give text in quotes, or a list of it") -> list[str]:
+def _listed(value: Any, what: str = "The entry", wanted: str = "text in quotes, or a list of it") -> list[str]:
     many = [value] if isinstance(value, str) else value
     if not isinstance(many, list | tuple) or not all(isinstance(v, str) for v in many):
-        raise FairleadError(f"{what} is {value!r}: {advice}.")
+        raise FairleadError(f"{what} is {value!r}: must be {wanted}.")
     return list(many)
 
 
 def _whole(value: Any, what: str, least: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise FairleadError(f"{what} is {value!r}: give a whole number of at least {least}.")
-    return value
+    number: int = whole_number(what, value, least)
+    return number
 
 
 def _seeds(value: Any) -> tuple[int, ...]:
@@ -249,7 +251,7 @@ def _seeds(value: Any) -> tuple[int, ...]:
         return tuple(range(_whole(value, "seeds")))
     many = tuple(_whole(v, "A seed", 0) for v in value)
     if not many or len(set(many)) < len(many):
-        raise FairleadError(f"seeds is {value!r}: give at least one, each once.")
+        raise FairleadError(f"seeds is {value!r}: must be at least one seed, each only once.")
     return many
 
 
@@ -258,11 +260,11 @@ def _one(budget: Any) -> tuple[str, float]:
     if isinstance(budget, dict):
         budget = ",".join(f"{k}={v}" for k, v in budget.items())
     if not isinstance(budget, str):
-        raise FairleadError(f"The budget is {budget!r}: give text like 'nfe=640'.")
+        raise FairleadError(f"budget is {budget!r}: must be text like 'nfe=640'.")
     limits = parse_budget(budget)
     if len(limits) != 1:
         raise FairleadError(
-            f"A comparison holds one resource equal and its budget names {', '.join(limits)}: give one of them."
+            f"The budget names {', '.join(limits)}, but a comparison holds only one resource equal. Name one of them."
         )
     ((name, value),) = limits.items()
     return name, value
@@ -271,7 +273,7 @@ def _one(budget: Any) -> tuple[str, float]:
 def _prompts(given: Any, folder: Path) -> list[tuple[str, str]]:
     """Texts with their categories, each text once: the prompt is the unit of every interval."""
     if not isinstance(given, dict):
-        texts = _listed(given, "prompts", "give text in quotes, a list of it, or {generate = 12}")
+        texts = _listed(given, "prompts", "text in quotes, a list of it, or {generate = 12}")
         return list({text.strip(): (text.strip(), "") for text in texts}.values())
     _known(given, ("file", "count", "generate", "seed"), "entry of prompts")
     if "generate" in given:
@@ -282,7 +284,7 @@ def _prompts(given: Any, folder: Path) -> list[tuple[str, str]]:
 
     count = None if "count" not in given else _whole(given["count"], "prompts.count")
     if not isinstance(given.get("file"), str):
-        raise FairleadError(f"prompts is {given!r}: name a file, as in {{file = 'prompts.txt'}}, or {{generate = 12}}.")
+        raise FairleadError(f"prompts is {given!r}: must be like {{file = 'prompts.txt'}} or {{generate = 12}}.")
     every: dict[str, str] = {}
     for p in prompts.read(folder / given["file"]):
         every.setdefault(p.text, p.category)
@@ -299,13 +301,14 @@ def generated(count: int, seed: int = 44) -> list[tuple[str, str]]:
     found = [row for rows in zip(*lists, strict=False) for row in rows]
     if count > len(found):
         raise FairleadError(
-            f"prompts.generate is {count} and this grammar gives {len(found)} from one seed: ask for fewer."
+            f"prompts.generate is {count}: must be at most {len(found)}, which is all that this grammar has for one "
+            "seed."
         )
     return found[:count]
 
 
 def part(words: Mapping[str, Any]) -> str:
     """A method in one line."""
-    told = [f"{k} {', '.join(v) if isinstance(v, list) else v}" for k, v in words.items() if k != "settings"]
-    told += [f"{owner}.{k}={v}" for owner, own in words.get("settings", {}).items() for k, v in own.items()]
-    return ", ".join(told) or Part("best_of").name
+    parts = [f"{k} {', '.join(v) if isinstance(v, list) else v}" for k, v in words.items() if k != "settings"]
+    parts += [f"{owner}.{k}={v}" for owner, own in words.get("settings", {}).items() for k, v in own.items()]
+    return ", ".join(parts) or Part("best_of").name

@@ -42,17 +42,17 @@ def read(path: Path) -> list[BenchmarkPrompt]:
     TSV is read without quoting (PartiPrompts has bare quotation marks), outer blanks are stripped.
     """
     if not path.exists():
-        raise FairleadError(f"{path} does not exist: give a text file with a prompt a line.")
+        raise FairleadError(f"{path} does not exist. Pass a text file with one prompt per line.")
     try:
         raw = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise FairleadError(f"{path} cannot be read ({error}): give a file of prompts.") from error
+        raise FairleadError(f"{path} cannot be read ({error}). Pass a file of prompts.") from error
     try:
         found = list(_rows(path.suffix, raw))
     except (ValueError, KeyError, csv.Error) as error:
         raise FairleadError(f"{path} has no column of prompts ({error}): name one 'Prompt'.") from error
     if not found:
-        raise FairleadError(f"{path} holds no prompt: give one a line.")
+        raise FairleadError(f"{path} has no prompt: must have one per line.")
     return found
 
 
@@ -80,5 +80,5 @@ def _rows(suffix: str, raw: str) -> Iterator[BenchmarkPrompt]:
 
 def digest(asked: list[BenchmarkPrompt]) -> str:
     """sha256 of texts and categories, 16 hex digits: what a result states."""
-    told = json.dumps([a.record() for a in asked], sort_keys=True, ensure_ascii=False)
-    return sha256(told.encode()).hexdigest()[:16]
+    records = json.dumps([a.record() for a in asked], sort_keys=True, ensure_ascii=False)
+    return sha256(records.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Means over prompts with bootstrap intervals. The prompt is the unit: seeds of one prompt are no independent evidence."""
+"""Means over prompts with bootstrap intervals. The prompt is the unit: its seeds are not independent evidence."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Mean:
 
     @property
     def sure(self) -> int:
-        """1 if the interval lies above zero, -1 below, 0 if it holds zero or there is none."""
-        return 1 if self.low > 0 else -1 if self.high < 0 else 0
+        """1 if the interval is above zero, -1 if it is below, 0 if it contains zero or there is none."""
+        return int(self.low > 0) - int(self.high < 0)
 
 
 def resamples(n: int, key: Key | None = None) -> NDArray[np.int64]:
@@ -50,7 +50,7 @@ def mean(values: Sequence[float], key: Key | None = None) -> Mean:
 
 
 def band(curves: Sequence[Sequence[float]]) -> list[Mean]:
-    """Curves of prompts [P, G] on one grid -> their mean at each of the G places; NaN where a prompt has no value yet."""
+    """Curves of prompts [P, G] on one grid -> their mean at each place; NaN where a prompt has no value yet."""
     x = np.array(curves, float)
     if not x.size:
         return []
@@ -61,7 +61,7 @@ def band(curves: Sequence[Sequence[float]]) -> list[Mean]:
 
 
 def wins(ours: float, theirs: float) -> float:
-    """1 for a win, one half for a tie, NaN if one is not known. Rounding wins nothing: one picture, rendered in another batch."""
+    """1 for a win, 0.5 for a tie, NaN if one is unknown. A difference by rounding is a tie."""
     if ours != ours or theirs != theirs:
         return math.nan
     return 0.5 if math.isclose(ours, theirs, rel_tol=1e-6) else float(ours > theirs)
@@ -74,9 +74,12 @@ def ratio(rows: Sequence[Sequence[float]]) -> Mean:
 
 def mean_of(groups: Sequence[Sequence[Sequence[float]]]) -> Mean:
     """The unweighted mean over groups of each group's mean over pictures; prompts are resampled inside their group."""
-    values, draws, n = [], [], 0
+    values = []
+    draws = []
+    n = 0
     for i, rows in enumerate(groups):
-        totals, sizes = np.array([sum(r) for r in rows], float), np.array([len(r) for r in rows], float)
+        totals = np.array([sum(r) for r in rows], float)
+        sizes = np.array([len(r) for r in rows], float)
         values.append(totals.sum() / sizes.sum())
         n += len(rows)
         picks = resamples(len(rows), Key.root(0).fold("bootstrap", i))

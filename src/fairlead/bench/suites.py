@@ -39,8 +39,8 @@ class Suite:
 def load(name: str, path: Path | None, words: bool, split_seed: int) -> Suite:
     """A benchmark by its name. `words`: the model paints the pocket world only, and is asked for no other objects.
 
-    geneval takes evaluation_metadata.jsonl, or object_names.txt to draw a new split from; t2i_compbench the folder of its
-    `*_val.txt`; drawbench, partiprompts and prompts their file.
+    geneval takes evaluation_metadata.jsonl, or object_names.txt to draw a new split from; t2i_compbench the folder of
+    its `*_val.txt`; drawbench, partiprompts and prompts their file.
     """
     key = name.replace("-", "_")
     if key not in SUITES:
@@ -50,7 +50,7 @@ def load(name: str, path: Path | None, words: bool, split_seed: int) -> Suite:
 
 def _needed(path: Path | None, what: str) -> Path:
     if path is None:
-        raise FairleadError(f"This benchmark's prompts are not in the package: give {what} by --prompts.")
+        raise FairleadError(f"This benchmark's prompts are not in the package. Pass {what} with --prompts.")
     return path
 
 
@@ -59,22 +59,24 @@ def _geneval(path: Path | None, words: bool, seed: int) -> Suite:
     from fairlead.pocket import world
 
     if path is None and not words:
-        raise FairleadError("GenEval's prompts are not in the package: give evaluation_metadata.jsonl by --prompts.")
+        raise FairleadError("GenEval's prompts are not in the package. Pass evaluation_metadata.jsonl with --prompts.")
     try:
         if path is None:
-            chosen, source = geneval.generate(world.NAMES, seed=seed), f"drawn in GenEval's grammar, seed {seed}"
+            chosen = geneval.generate(world.NAMES, seed=seed)
+            source = f"drawn in GenEval's grammar, seed {seed}"
         elif path.suffix == ".txt":
             names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
             chosen = geneval.generate([n for n in names if not words or n in world.NAMES], seed=seed)
             source = f"drawn in GenEval's grammar from the classes in {path.name}, seed {seed}"
         else:
             chosen = geneval.read_prompts(path)
-            source, every = path.name, len(chosen)
+            source = path.name
+            every = len(chosen)
             if words:
                 chosen = [p for p in chosen if p.names <= set(world.NAMES)]
                 source += f", the {len(chosen)} of {every} whose classes are in the pocket world"
     except (OSError, ValueError, KeyError) as error:
-        raise FairleadError(f"{path} cannot be read ({error}): give GenEval's evaluation_metadata.jsonl.") from error
+        raise FairleadError(f"{path} cannot be read ({error}). Pass GenEval's evaluation_metadata.jsonl.") from error
     if not chosen:
         raise FairleadError(f"{path} has no prompt that this model can be asked: use another model or file.")
     return Suite("geneval", tuple(BenchmarkPrompt.of(geneval.as_record(p)) for p in chosen), source, 4)
@@ -86,7 +88,7 @@ def _compbench(path: Path | None, words: bool, seed: int) -> Suite:
     for category in COMPBENCH:
         file = folder / f"{category}_val.txt"
         if not file.is_file():
-            raise FairleadError(f"{file} is not there: give T2I-CompBench's folder examples/dataset by --prompts.")
+            raise FairleadError(f"{file} does not exist. Pass T2I-CompBench's folder examples/dataset with --prompts.")
         kinds = {"kind": ""}
         if category == "complex":
             kinds = {p.text: kind for kind in ("spatial", "action", "spatialaction") for p in _optional(folder, kind)}
@@ -110,9 +112,9 @@ def _table(name: str, images: int, what: str) -> Callable[[Path | None, bool, in
         asked = prompts.read(file)
         wanted = PUBLISHED.get(name, len(asked))
         if len(asked) != wanted:
-            told = ", ".join(f"{k} {n}" for k, n in Counter(a.category for a in asked).items())
+            parts = ", ".join(f"{k} {n}" for k, n in Counter(a.category for a in asked).items())
             raise FairleadError(
-                f"{file} has {len(asked)} prompts ({told}) and {name} has {wanted}: it is a partial copy."
+                f"{file} has {len(asked)} prompts ({parts}) and {name} has {wanted}: it is a partial copy."
             )
         return Suite(name, tuple(asked), file.name, images)
 

@@ -1,6 +1,7 @@
 """Formulas of rewards beyond + and *: quotients, minima, normalisers, conditions, ranks, and rewards that only watch.
 
-Every node combines the values of the same leaves, so a leaf is evaluated once per image whatever the formula does with it.
+Every node combines the values of the same leaves, so a leaf is evaluated once per image whatever the formula does
+with it.
 """
 
 from __future__ import annotations
@@ -117,12 +118,14 @@ class ZScore(Sum):
 
     def __init__(self, parts: tuple[Reward, ...]) -> None:
         super().__init__(parts[:1])
-        mean, std = parts[1], parts[2]
+        mean = parts[1]
+        std = parts[2]
         assert isinstance(mean, Constant)
         assert isinstance(std, Constant)
         if not std.value > 0:
             raise FairleadError(f"zscore.std is {std.value:g}: give the positive spread of the baseline's scores.")
-        self.mean, self.std = mean.value, std.value
+        self.mean = mean.value
+        self.std = std.value
         self.name = f"zscore({parts[0].name})"
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
@@ -145,7 +148,8 @@ class Condition(Sum):
         super().__init__(parts[:1])
         if not isinstance(parts[1], Constant):
             raise FairleadError(f"{parts[0].name} is compared with {parts[1].name!r}: compare a reward with a number.")
-        self._holds, self._bound = COMPARISONS[comparison], parts[1].value
+        self._holds = COMPARISONS[comparison]
+        self._bound = parts[1].value
         self.name = f"({parts[0].name} {comparison} {parts[1].name})"
         self.differentiable = False
 
@@ -180,7 +184,8 @@ def ranks(values: Tensor) -> Tensor:
 
 
 class RankMean(Sum):
-    """The verifier ensemble: unweighted mean of ranks (Ma et al. 2025, arXiv 2501.09732), as the share of others beaten.
+    """The verifier ensemble: unweighted mean of ranks (Ma et al. 2025, arXiv 2501.09732), as the share of others
+    beaten.
 
     A number for a set, not for a picture: 1 is best under every part, 0 worst under every part, ties count half, and a
     lone picture has 0.5. With n pictures and mean rank r (1 is best) it is (n - r)/(n - 1), so the order is the
@@ -213,8 +218,11 @@ class Watched(Sum):
 
     def __init__(self, target: Reward, watched: Mapping[str, Reward]) -> None:
         super().__init__((target, *watched.values()))
-        self.target, self.watched = target, dict(watched)
-        self.name, self.differentiable, self.relative = target.name, target.differentiable, target.relative
+        self.target = target
+        self.watched = dict(watched)
+        self.name = target.name
+        self.differentiable = target.differentiable
+        self.relative = target.relative
 
     @property
     def optimised(self) -> Reward:
@@ -233,7 +241,8 @@ class Watched(Sum):
         self, images: Tensor, prompts: Sequence[str], early: Mapping[float, Tensor] | None = None, rivals: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The target's total and terms, and a term per watched formula; only the target's leaves keep a graph."""
-        own, images = self.target.leaves(), as_float(images)
+        own = self.target.leaves()
+        images = as_float(images)
         known = {id(leaf) for leaf in own}
         values = {id(leaf): checked(leaf, images, prompts, early, rivals) for leaf in own}
         with torch.no_grad():

@@ -1,4 +1,6 @@
-"""Checks what a class declares about itself, when the class is defined: a misspelt capability is an error, not a default."""
+"""Checks what a class declares about itself, when the class is defined: a misspelt capability is an error, not a
+default.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ def kernel(features: Tensor) -> Tensor:
 
 
 def vendi(k: Tensor, q: float = 1.0) -> Tensor:
-    """Similarities with unit diagonal [..., n, n] -> exponential of the order-q entropy of the eigenvalues of k/n, [...].
+    """Similarities with unit diagonal [..., n, n] -> exponential of the order-q entropy of the eigenvalues of k/n,
+    [...].
 
     Between 1 (all alike) and n (nothing in common). q = 1 is von Neumann's entropy, 2 collision, infinity the largest
     eigenvalue; smaller orders weigh rare pictures more (Pasarkar and Dieng 2023, arXiv 2310.12952).
@@ -44,16 +45,18 @@ def vendi(k: Tensor, q: float = 1.0) -> Tensor:
 def pick(k: Tensor, quality: Tensor, n: int) -> list[int]:
     """Similarities k [N, N] with unit diagonal, log-quality [N] -> n indices, the most wanted first.
 
-    Each next one maximises det of diag(e^quality) k diag(e^quality) over the chosen (greedy MAP of a determinantal point
-    process: Chen et al. 2018, arXiv 1709.05135, Algorithm 1, with its incremental Cholesky factor). Equal qualities give
-    the most different ones, a large spread the best ones. NaN is never chosen; the earlier of equals is.
+    Each next one maximises det of diag(e^quality) k diag(e^quality) over the chosen (greedy MAP of a determinantal
+    point process: Chen et al. 2018, arXiv 1709.05135, Algorithm 1, with its incremental Cholesky factor). Equal
+    qualities give the most different ones, a large spread the best ones. NaN is never chosen; the earlier of equals
+    is.
     """
     usable = int(quality.isfinite().sum())
     if not 1 <= n <= usable:
         raise FairleadError(f"{n} pictures are to be kept of {usable} that have a reward: keep from 1 to {usable}.")
     log_q = torch.where(quality.isfinite(), quality.double(), -torch.inf)
     similar = k.double().cpu()
-    rest, factor = similar.diagonal().clone(), similar.new_zeros(0, len(similar))
+    rest = similar.diagonal().clone()
+    factor = similar.new_zeros(0, len(similar))
     chosen: list[int] = []
     open_ = log_q.isfinite()
     while len(chosen) < n:

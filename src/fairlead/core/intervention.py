@@ -19,8 +19,8 @@ PROMPT = Site("prompt", "joint", 0, "prompt", depth=0.0)
 class Intervention(ABC):
     """An edit of tokens inside the network. It depends on (settings, rows, tokens) only, not on search or steering.
 
-    A subclass is a frozen dataclass whose fields are its settings. What it does is declared by overriding the attributes
-    below. Any other public attribute of the class is rejected when the class is defined.
+    A subclass is a frozen dataclass whose fields are its settings. What it does is declared by overriding the
+    attributes below. Any other public attribute of the class is rejected when the class is defined.
     """
 
     switched_off: ClassVar[Mapping[str, Any]] = {}
@@ -33,8 +33,9 @@ class Intervention(ABC):
 
     @property
     def place(self) -> Place:
-        """What is edited: "block" is what a block returns, "attention" what its attention returns, "prompt" the prompt's
-        tokens before the network reads them (text only; the image is the latents [R, h w, C]). May be a setting.
+        """What is edited: "block" is what a block returns, "attention" what its attention returns, "prompt" the
+        prompt's tokens before the network reads them (text only; the image is the latents [R, h w, C]). May be a
+        setting.
         """
         return "block"
 
@@ -95,7 +96,8 @@ class Editing:
 
 def _checked(who: Intervention, new: Tokens, old: Tokens, site: Site) -> Tokens:
     for name in ("image", "text"):
-        a, b = getattr(new, name), getattr(old, name)
+        a = getattr(new, name)
+        b = getattr(old, name)
         if a.shape != b.shape or a.dtype != b.dtype:
             raise TypeError(
                 f"{type(who).__name__} returned {name} tokens {tuple(a.shape)} {a.dtype} at {site.name}, "
@@ -110,6 +112,7 @@ def one_prompt_a_group(prompts: Sequence[str], rows: Rows) -> None:
     for prompt, group in zip(prompts, rows.group.tolist(), strict=True):
         if first.setdefault(group, prompt) != prompt:
             raise FairleadError(
-                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so give every "
+                f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so "
+                "give every "
                 "prompt a group of its own."
             )

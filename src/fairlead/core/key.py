@@ -52,7 +52,8 @@ class Key:
         n = math.prod(shape)
         half = (n + 1) // 2
         u = (self._bits(2 * half) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        radius, angle = np.sqrt(-2.0 * np.log1p(-u[:half])), 2.0 * np.pi * u[half:]
+        radius = np.sqrt(-2.0 * np.log1p(-u[:half]))
+        angle = 2.0 * np.pi * u[half:]
         flat = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:n].astype(np.float32)
         return torch.from_numpy(flat.reshape(shape))
 

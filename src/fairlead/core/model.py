@@ -25,7 +25,9 @@ class Level:
 
     @property
     def time(self) -> float:
-        """sigma / (alpha + sigma) in [0, 1]: where rectified flow has the same signal-to-noise ratio, so sigma itself there."""
+        """sigma / (alpha + sigma) in [0, 1]: where rectified flow has the same signal-to-noise ratio, so sigma itself
+        there.
+        """
         return self.sigma / (self.alpha + self.sigma)
 
 
@@ -96,8 +98,10 @@ class Conditioning:
     prompts: tuple[str, ...]
     """length B"""
     extra: Mapping[str, Tensor]
-    """Masks, size codes, the negative prompt: [B, ...] each; opaque outside the adapter. Two names mean something to all:
-    `pooled` [B, P] is the text encoders' pooled vector, `mask` [B, T] is not zero where a token is text, not padding."""
+    """Masks, size codes, the negative prompt: [B, ...] each; opaque outside the adapter. Two names mean something to
+    all: `pooled` [B, P] is the text encoders' pooled vector, `mask` [B, T] is not zero where a token is text, not
+    padding.
+    """
 
     def take(self, rows: Tensor) -> Conditioning:
         """Rows [R] int64 -> the R samples, repeats allowed."""
@@ -136,7 +140,9 @@ class Conditioning:
 
 @dataclass(frozen=True)
 class Rows:
-    """Whose row is whose in one network call. Made by the loop, doubled by CFG in the adapter, read by interventions."""
+    """Whose row is whose in one network call. Made by the loop, doubled by CFG in the adapter, read by
+    interventions.
+    """
 
     base: Tensor
     """[R] int64, index of the sample"""
@@ -251,11 +257,15 @@ class Model(Protocol):
         ...
 
     def levels(self, steps: int) -> Sequence[Level]:
-        """`steps` + 1 of them, noisiest first, the last with sigma 0, or where the model's schedule stops (SD 1.x: 0.03)."""
+        """`steps` + 1 of them, noisiest first, the last with sigma 0, or where the model's schedule stops (SD 1.x:
+        0.03).
+        """
         ...
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
-        """x [R, C, h, w] at level `at` -> guided clean prediction x0 [R, C, h, w], float32. CFG and eps/v/flow live here."""
+        """x [R, C, h, w] at level `at` -> guided clean prediction x0 [R, C, h, w], float32. CFG and eps/v/flow live
+        here.
+        """
         ...
 
     def decode(self, x: Tensor) -> Tensor:
@@ -263,7 +273,9 @@ class Model(Protocol):
         ...
 
     def meter(self, meter: Meter) -> None:
-        """Called once by the worker: from now on the network charges `forwards` and the decoder `decodes` before running."""
+        """Called once by the worker: from now on the network charges `forwards` and the decoder `decodes` before
+        running.
+        """
         ...
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:

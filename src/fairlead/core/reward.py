@@ -76,7 +76,9 @@ class Reward(ABC):
         return without_infinity(self.combine(values)).expand(len(terms))
 
     def copy(self) -> Self:
-        """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one alone."""
+        """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one
+        alone.
+        """
         return copy.deepcopy(self, {id(leaf): copy.copy(leaf) for leaf in self.leaves()})
 
     def meter(self, meter: Meter) -> None:
@@ -276,7 +278,9 @@ def as_float(images: Tensor) -> Tensor:
 
 
 def check_images(images: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks fine."""
+    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks
+    fine.
+    """
     if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
         what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
         raise RewardError(
@@ -295,7 +299,9 @@ def check_images(images: Tensor, prompts: Sequence[str]) -> None:
 
 
 def without_infinity(values: Tensor) -> Tensor:
-    """Values [B] with NaN for +inf: a number that nothing can beat is a division by zero or an overflow, not a merit."""
+    """Values [B] with NaN for +inf: a number that nothing can beat is a division by zero or an overflow, not a
+    merit.
+    """
     return values.masked_fill(values == math.inf, math.nan)
 
 
@@ -347,6 +353,7 @@ class Function(Reward):
             return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
         except (TypeError, ValueError, RuntimeError):
             raise RewardError(
-                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} numbers, "
+                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} "
+                "numbers, "
                 "one per image, higher is better."
             ) from None

@@ -70,7 +70,8 @@ def heun(
     if to.sigma == 0:
         return y
     y0 = denoise(y, to)
-    eps, eps_y = (x - at.alpha * x0) / at.sigma, (y - to.alpha * y0) / to.sigma
+    eps = (x - at.alpha * x0) / at.sigma
+    eps_y = (y - to.alpha * y0) / to.sigma
     return x + 0.5 * ((to.alpha - at.alpha) * (x0 + y0) + (to.sigma - at.sigma) * (eps + eps_y))
 
 
@@ -80,7 +81,8 @@ def dpmpp_2m(
 ) -> Tensor:
     """DPM-Solver++ 2M (Lu et al. 2022, Algorithm 2), one evaluation a step; first order at the ends."""
     if previous is not None and to.sigma > 0 and previous.at.alpha > 0:
-        h, before = _log_snr(to) - _log_snr(at), _log_snr(at) - _log_snr(previous.at)
+        h = _log_snr(to) - _log_snr(at)
+        before = _log_snr(at) - _log_snr(previous.at)
         x0 = x0 + (0.5 * h / before) * (x0 - previous.x0)
     return euler(denoise, x, x0, at, to, noise, None)
 
@@ -105,7 +107,8 @@ def ancestral(
 def consistency(
     denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
 ) -> Tensor:
-    """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM, DMD2.
+    """The clean prediction with fresh noise (Song et al. 2023, Algorithm 1); for networks that jump to the end: LCM,
+    DMD2.
 
     The boundary weights of LCM differ from (0, 1) by less than 1e-4 at every step of its schedules and are left out.
     """

@@ -31,7 +31,8 @@ def karras(high: float, low: float, moves: int, rho: float = 7.0) -> list[float]
     """`moves` + 1 ratios from `high` down to `low`, spaced evenly in their rho-th root (Karras et al. 2022, eq. 5)."""
     if not (0 < low < high < math.inf and moves >= 1):
         return [high, low] if moves >= 1 else [high]
-    a, b = high ** (1 / rho), low ** (1 / rho)
+    a = high ** (1 / rho)
+    b = low ** (1 / rho)
     return [high, *((a + (b - a) * i / moves) ** rho for i in range(1, moves)), low]
 
 
@@ -58,7 +59,9 @@ class Sde:
         """x, x0, noise [R, C, h, w] -> x at `to`; at sigma 0 the clean prediction."""
         if to.sigma == 0:
             return to.alpha * x0
-        a, b, beta = ratio(at), ratio(to), self._beta
+        a = ratio(at)
+        b = ratio(to)
+        beta = self._beta
         start = x / at.alpha
         drift = (1 + beta * a) * (start - x0) / a
         kick: Tensor | float = 0.0
@@ -74,7 +77,9 @@ def arrive(denoise: Inner, x: Tensor, levels: Sequence[Level], heun: bool = True
 
     `heun`: two evaluations a move. Else DPM-Solver++ 2M, one a move.
     """
-    solve, none, previous = Sde(0.0), torch.empty(0), None
+    solve = Sde(0.0)
+    none = torch.empty(0)
+    previous = None
     for a, b in pairwise(levels):
         x0 = denoise(x, a)
         x = solve(denoise, x, x0, a, b, none, None) if heun else dpmpp_2m(denoise, x, x0, a, b, none, previous)

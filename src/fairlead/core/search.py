@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class Feedback:
     @property
     def value(self) -> float:
         """The reward, minus infinity where it failed: what to rank by."""
-        return self.reward if self.reward == self.reward else float("-inf")
+        return float("-inf") if math.isnan(self.reward) else self.reward
 
 
 class Search(Protocol):
@@ -71,26 +72,28 @@ class Search(Protocol):
         ...
 
     def ask(self, n: int) -> list[Proposal]:
-        """At most n, which is what the budget affords. Empty: finished, or less than a generation is affordable."""
+        """At most n proposals, which is what the budget affords. Empty if the search is finished or cannot use that
+        few.
+        """
         ...
 
     def tell(self, feedback: Sequence[Feedback]) -> None:
-        """Everything asked last, in the order asked. State is a function of the key and of what was told."""
+        """Everything asked last, in the order asked. The state is a function of the key and of the feedback."""
         ...
 
 
 class Generations(ABC):
-    """A search that moves in generations. Only a whole generation, once told, moves it.
+    """A search that moves in generations. Only a whole answered generation moves it.
 
-    A generation may be asked for and told in pieces, so neither the size of a piece nor the end of the budget changes
-    a question: what is left of a budget is spent on the front of a generation.
+    A generation may be asked for and answered in pieces, so neither the size of a piece nor the end of the budget
+    changes a question: what is left of a budget is spent on the front of a generation.
     """
 
     wants_gradient: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self._queue: list[Proposal] = []
-        self._told: list[Feedback] = []
+        self._answered: list[Feedback] = []
 
     @abstractmethod
     def propose(self) -> list[Proposal]:
@@ -102,17 +105,17 @@ class Generations(ABC):
 
     def ask(self, n: int) -> list[Proposal]:
         """The next questions of this generation, at most n."""
-        if not self._queue and not self._told:
+        if not self._queue and not self._answered:
             self._queue = self.propose()
         out, self._queue = self._queue[: max(0, n)], self._queue[max(0, n) :]
         return out
 
     def tell(self, feedback: Sequence[Feedback]) -> None:
         """Collected until the generation is whole."""
-        self._told += feedback
-        if self._told and not self._queue:
-            told, self._told = self._told, []
-            self.learn(told)
+        self._answered += feedback
+        if self._answered and not self._queue:
+            answered, self._answered = self._answered, []
+            self.learn(answered)
 
 
 def best_first(feedback: Sequence[Feedback]) -> list[Feedback]:

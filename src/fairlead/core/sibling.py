@@ -49,7 +49,8 @@ class Sibling:
 
     @cached_property
     def _alike(self) -> bool:
-        mine, its = level_at(self._own, 0.4), level_at(self.curve, 0.4)
+        mine = level_at(self._own, 0.4)
+        its = level_at(self.curve, 0.4)
         return abs(mine.alpha - its.alpha) + abs(mine.sigma - its.sigma) < 1e-6
 
     def conditioning(self, n: int) -> Conditioning:
@@ -74,17 +75,22 @@ def check_related(model: Model, other: Model, name: str) -> None:
     """Refuse a sibling whose latents mean something else: plausible shapes would give garbage."""
     if model.latent != other.latent:
         raise FairleadError(
-            f"Model {name!r} has latents of shape {other.latent} and the run's model {model.latent}: give a sibling of the same "
+            f"Model {name!r} has latents of shape {other.latent} and the run's model {model.latent}: give a sibling "
+            "of the same "
             "picture size and autoencoder."
         )
-    mine, its = model.autoencoder, other.autoencoder
+    mine = model.autoencoder
+    its = other.autoencoder
     if unlike := [key for key in sorted({*mine, *its}) if mine.get(key) != its.get(key)]:
-        key, advice = unlike[0], "give a sibling that shares the autoencoder."
+        key = unlike[0]
+        advice = "give a sibling that shares the autoencoder."
         if {*unlike} <= SCALING:
             advice = (
-                "their latents are scaled differently, so one cannot look ahead for the other; leave `model` out to use the "
+                "their latents are scaled differently, so one cannot look ahead for the other; leave `model` out to "
+                "use the "
                 "run's own model in few steps."
             )
         raise FairleadError(
-            f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with {mine.get(key)!r}: {advice}"
+            f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with "
+            f"{mine.get(key)!r}: {advice}"
         )

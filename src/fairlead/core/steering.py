@@ -122,7 +122,9 @@ class Step:
         return replace(self, after=lambda x: after(before(x)))
 
     def solve(self, x: Tensor, levels: Sequence[Level], rows: Tensor) -> Tensor:
-        """x [R, C, h, w] at levels[0], rows [R] -> x at levels[-1] by first-order ODE moves; one charged NFE per move."""
+        """x [R, C, h, w] at levels[0], rows [R] -> x at levels[-1] by first-order ODE moves; one charged NFE per
+        move.
+        """
         for at, to in pairwise(levels):
             x = line(x, self.denoise(x, at, rows), at, to)
         return x
@@ -135,7 +137,8 @@ class Step:
     def by(self, model: ModelRef | None) -> Step:
         """The same step with the unguided denoiser and the schedule of a sibling; None is the run's own model.
 
-        `step.by("pocket-turbo").peek(x, at, rows, 1)` is the sibling's clean prediction of x at `at`; it is charged alike.
+        `step.by("pocket-turbo").peek(x, at, rows, 1)` is the sibling's clean prediction of x at `at`; it is charged
+        alike.
         """
         if model is None:
             return self
@@ -191,7 +194,9 @@ class Render(Protocol):
 
 @dataclass(frozen=True)
 class Scene:
-    """What a steering may use once per prompt, before sampling starts. Charged; done by one worker, sent to the others."""
+    """What a steering may use once per prompt, before sampling starts. Charged; done by one worker, sent to the
+    others.
+    """
 
     key: Key
     render: Render
@@ -206,18 +211,22 @@ class Scene:
 class Steering(ABC):
     """A method inside the denoising loop: it receives every `Step` and returns the step to run instead.
 
-    A subclass is a frozen dataclass. Its fields are its settings and, once prepared, its tensors. What it does and needs
-    is declared by overriding the attributes below, as a class attribute or, where it depends on settings, as a property.
-    Any other public attribute of the class is rejected when the class is defined.
+    A subclass is a frozen dataclass. Its fields are its settings and, once prepared, its tensors. What it does and
+    needs is declared by overriding the attributes below, as a class attribute or, where it depends on settings, as a
+    property. Any other public attribute of the class is rejected when the class is defined.
     """
 
     compares: ClassVar[bool] = False
-    """True if it scores together exactly the candidates that it compares. Rewards that rank pictures are then allowed."""
+    """True if it scores together exactly the candidates that it compares. Rewards that rank pictures are then
+    allowed.
+    """
     asks: ClassVar[bool] = False
     """True if a person may give its rewards: it handles `Enough`, which ends the questions about one sample."""
     decides: ClassVar[Decision | None] = None
     """What it decides about where samples are after a step: "noise" if it makes the noise, "rows" if it moves samples
-    between rows, "state" if it replaces all that others decided. A "state" part stands last, behind none that decides."""
+    between rows, "state" if it replaces all that others decided. A "state" part stands last, behind none that
+    decides.
+    """
     stochastic: ClassVar[bool] = False
     """True if it works only with a sampler that draws noise."""
     differentiates: ClassVar[bool] = False
@@ -280,7 +289,9 @@ CHOICES: dict[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Chain(Steering):
-    """Several steerings in order: each sees the step that the one before it returned. Empty, it is the plain sampler."""
+    """Several steerings in order: each sees the step that the one before it returned. Empty, it is the plain
+    sampler.
+    """
 
     parts: tuple[Steering, ...] = ()
 
@@ -307,7 +318,8 @@ class Chain(Steering):
 
 
 class EarlyPredictions(Steering):
-    """Last in a chain: keeps the clean predictions at wanted shares of noise sigma/(alpha + sigma). Costs no evaluation.
+    """Last in a chain: keeps the clean predictions at wanted shares of noise sigma/(alpha + sigma). Costs no
+    evaluation.
 
     Each is taken at the nearest step of the grid, the noisier one of two equally near.
     """

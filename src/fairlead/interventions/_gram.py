@@ -27,7 +27,8 @@ def repel(
     rounding: str = "once",
     known: Array | None = None,
 ) -> Tensor:
-    """x [g, B, P] -> x after `inner` steps of eta/inner times the gradient, eta one number or [g]; in x's number format.
+    """x [g, B, P] -> x after `inner` steps of eta/inner times the gradient, eta one number or [g]; in x's number
+    format.
 
     Every step is a combination of the rows, so it is taken on their Gram matrix (`known`, if it is) and applied once:
     the tokens are read twice and written once. A group with a zero or infinite row has no cosines and is left alone.
@@ -80,7 +81,9 @@ def moves(g: Array, step: Array, inner: int, kernel_reg: float, objective: str) 
 
 
 def _slope(k: Array, kernel_reg: float, objective: str) -> Array:
-    """Cosines [g, B, B] -> derivative of the objective with respect to K / B, [g, B, B] (its radial part is projected out)."""
+    """Cosines [g, B, B] -> derivative of the objective with respect to K / B, [g, B, B] (its radial part is projected
+    out).
+    """
     b = k.shape[-1]
     eye = np.eye(b)
     if objective == "mean_cosine":

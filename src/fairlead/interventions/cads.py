@@ -1,4 +1,6 @@
-"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of repulsion."""
+"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of
+repulsion.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,18 @@ from fairlead.core.model import Rows, Site, Tokens
 class Cads(Intervention):
     """text <- sqrt(gamma) text + scale sqrt(1 - gamma) noise, brought back to the text's own mean and deviation.
 
-    gamma is 1 below a share of noise of `until`, 0 above `start`, and a line between them; `mix` is the share of the
-    rescaled text (psi). The defaults are those of its comparison on large transformers (arXiv 2603.28762, where scale
-    was varied); with mix 1 the prompt is gone altogether above `start`, whatever the scale, unless that is 0. Padding
-    takes part like any token; a pooled vector beside the tokens is left as it is (ours).
+    gamma is 1 below a share of noise of `until`, 0 above `start`, and a straight line between them. The defaults
+    are those of its comparison on large transformers (arXiv 2603.28762, where the scale was varied). With mix=1 the
+    prompt is gone altogether above `start`, whatever the scale is, unless the scale is 0. Padding takes part like
+    any token. A pooled vector beside the tokens is left unchanged (ours).
+
+    Settings:
+        scale (number >= 0, default 0.1): strength of the noise, s; 0 switches the method off. Sadat et al. 2024.
+        until (number in [0, 1], default 0.3): share of noise below which the prompt is unchanged, tau_1.
+        start (number >= 0, default 0.8): share of noise above which gamma is 0, tau_2; a value above 1 keeps some
+            of the prompt.
+        mix (number in [0, 1], default 1.0): share of the rescaled text, psi. Sadat et al. 2024.
+        seed (whole number, default 0): seed of the noise.
     """
 
     scale: float = 0.1
@@ -40,7 +50,8 @@ class Cads(Intervention):
             and 0 <= self.start < float("inf")
         ):
             raise FairleadError(
-                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give a scale of at "
+                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give "
+                "a scale of at "
                 "least 0 and shares from 0 to 1; a start over 1 keeps some of the prompt."
             )
 
@@ -57,7 +68,8 @@ class Cads(Intervention):
     def __call__(self, site: Site, rows: Rows, tokens: Tokens) -> Tokens:
         """Text [R, T, D] of the conditional rows; row by row from its group, its place in it and the step."""
         text = tokens.text.float()
-        kept, noise = self._kept(rows.level.time), self._noise(rows, text)
+        kept = self._kept(rows.level.time)
+        noise = self._noise(rows, text)
         noisy = kept**0.5 * text + self.scale * (1 - kept) ** 0.5 * noise
         same = (noisy - _mean(noisy)) / _std(noisy).clamp(min=1e-12) * _std(text) + _mean(text)
         new = (self.mix * same + (1 - self.mix) * noisy).to(tokens.text.dtype)

@@ -1,4 +1,5 @@
-"""Repulsion in the contextual space (Dahary et al., SIGGRAPH 2026, arXiv 2603.28762): a group's text tokens pushed apart.
+"""Repulsion in the contextual space (Dahary et al., SIGGRAPH 2026, arXiv 2603.28762): a group's text tokens pushed
+apart.
 
 In early steps, inside every block. Dahary, Koren, Garibi, Cohen-Or, "On-the-fly Repulsion in the Contextual Space for
 Rich Diversity in Diffusion Transformers". No official code was available: what the paper leaves open is marked
@@ -53,13 +54,31 @@ class Contact:
 class Repulsion(Intervention):
     """Gradient ascent on the von Neumann entropy of the cosines between a group's token vectors (paper eq. 2 to 4).
 
-    `strength` is dimensionless, eta / (B r^2) with B pictures of root mean square length r (inferred: it means the same
-    at every site and backbone); 0.01 to 0.3 is useful, and values over 1 are clipped. `eta` replaces it by the paper's
-    absolute scale, for one number format and `place`. `inner` gradient steps are exact on the Gram matrix, in float64,
-    and rounded once; over 10 their number hardly matters. Active in the first `first` steps, left out: a seventh of
-    them, rounded, and one of few; with `sigma_min` (a share of noise, 0 to 1) also only above that level.
-    Joint blocks repel their text, single blocks all tokens. `place` is what attention returns (paper eq. 1, as read
-    here) or what blocks hand on. Each branch of guidance has its own kernel. A group of one is left alone.
+    Gradient steps are exact on the Gram matrix, in float64. Each branch of guidance has its own kernel. A group of
+    one is left alone.
+
+    Settings:
+        strength (number in [0, 1], default 0.05): dimensionless step, eta / (B r^2) with B pictures whose vectors
+            have root mean square length r; 0 switches the method off, larger values than 1 are clipped; 0.01 to 0.3
+            is useful. Inferred.
+        eta (number >= 0 or None, default None): the paper's absolute step size instead of `strength`, for one
+            number format and `place`.
+        inner (whole number >= 1, default 10): gradient steps, M of the paper; above 10 their number hardly matters.
+        first (whole number >= 0 or None, default None): steps of the run in which it acts; None is a seventh of
+            them, rounded, at least one.
+        sigma_min (number in [0, 1], default 0.0): share of noise below which it does not act.
+        place (attention or block, default 'attention'): what is edited: what attention returns (paper eq. 1, as
+            read here) or what a block returns.
+        joint (text, image, both or off, default 'text'): what is repelled in joint blocks.
+        single (all, text or off, default 'all'): what is repelled in single blocks.
+        blocks (all, first_third, middle_third, last_third or names of sites, default 'all'): which blocks are
+            edited.
+        objective (vendi, renyi2, dpp or mean_cosine, default 'vendi'): what is maximised; `vendi` is the paper's
+            entropy.
+        cfg (per_branch, joint or cond_only, default 'per_branch'): which branches of guidance form a kernel.
+        kernel_reg (number >= 0, default 0.0001): added to the diagonal of the kernel.
+        rounding (once or per_step, default 'once'): whether the moved tokens are rounded after all gradient steps
+            or after each.
     """
 
     strength: float = 0.05
@@ -97,7 +116,8 @@ class Repulsion(Intervention):
             raise FairleadError(f"repulsion.sigma_min is {self.sigma_min!r}: give a share of noise from 0 to 1.")
         if self.strength > STRONGEST:
             warnings.warn(
-                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal already.",
+                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal "
+                "already.",
                 stacklevel=3,
             )
             object.__setattr__(self, "strength", STRONGEST)
@@ -113,7 +133,8 @@ class Repulsion(Intervention):
             )
         if rows.step == 0 < first and rows.level.time < self.sigma_min:
             warnings.warn(
-                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it changes nothing.",
+                f"repulsion.sigma_min {self.sigma_min:g} is above the noisiest level, {rows.level.time:.3g}: it "
+                "changes nothing.",
                 stacklevel=2,
             )
         return rows.step < first and rows.level.time >= self.sigma_min
@@ -138,7 +159,8 @@ class Repulsion(Intervention):
             streams[0] = streams[0] * tokens.mask[..., None].to(streams[0])
         x = torch.cat([stream.flatten(1) for stream in streams], 1)
         y = self._moved(x, members, site, rows)
-        out, start = {}, 0
+        out = {}
+        start = 0
         for name, stream in zip(self._part(site), streams, strict=True):
             width = stream[0].numel()
             new = y[:, start : start + width].reshape(stream.shape)
@@ -176,16 +198,19 @@ class Repulsion(Intervention):
         eta = self.strength * g.shape[-1] * length if self.eta is None else np.full(len(g), self.eta)
         if self.eta is not None and np.any(eta > STRONGEST * g.shape[-1] * length):
             warnings.warn(
-                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a strength.",
+                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a "
+                "strength.",
                 stacklevel=2,
             )
         y = repel(x, eta, self.inner, self.kernel_reg, self.objective, self.rounding, g)
         if self.seen is not None:
-            after, total = gram(y), g.shape[-1] * np.where(length > 0, length, 1)
+            after = gram(y)
+            total = g.shape[-1] * np.where(length > 0, length, 1)
             moved = np.sqrt((y.double() - x.double()).square().sum((1, 2)).cpu().numpy() / total)
             cosines, vendis = (list(zip(f(g), f(after), strict=True)) for f in (cosine, vendi))
             for i, own in enumerate(members):
-                branch, q = bool(rows.conditional[own[0]]), float(eta[i] / total[i])
+                branch = bool(rows.conditional[own[0]])
+                q = float(eta[i] / total[i])
                 norm = float(length[i]) ** 0.5
                 self.seen.append(Contact(site.name, rows.step, branch, cosines[i], vendis[i], float(moved[i]), q, norm))
         return y

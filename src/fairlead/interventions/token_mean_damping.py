@@ -13,10 +13,15 @@ from fairlead.core.model import Rows, Site, Tokens
 
 @dataclass(frozen=True)
 class TokenMeanDamping(Intervention):
-    """text <- text + strength (text - mean over the group), at joint sites during the first `until` of the steps.
+    """text <- text + strength (text - mean over the group), at joint sites during the first steps.
 
-    Positive strength spreads a group, negative strength contracts it, zero is the identity bit for bit. It is the
-    linear part of contextual repulsion and the reference that method has to beat. A group of one is left alone.
+    It is the linear part of contextual repulsion and the reference that method has to beat. A group of one is left
+    alone.
+
+    Settings:
+        strength (number, default 0.1): positive values spread a group, negative values contract it, 0 switches the
+            method off.
+        until (number in [0, 1], default 0.5): share of the steps in which it acts.
     """
 
     strength: float = 0.1
@@ -39,7 +44,8 @@ class TokenMeanDamping(Intervention):
         _, owner, count = torch.unique(label, dim=0, return_inverse=True, return_counts=True)
         if int(count.max()) == 1:
             return tokens
-        owner, count = owner.to(tokens.text.device), count.to(tokens.text.device)
+        owner = owner.to(tokens.text.device)
+        count = count.to(tokens.text.device)
         text = tokens.text.float()
         mean = (
             torch.zeros(len(count), *text.shape[1:], device=text.device).index_add_(0, owner, text)

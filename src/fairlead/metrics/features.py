@@ -11,14 +11,19 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.pocket import load as pocket
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
 
 class Encoder:
-    """A transformers image encoder: folder or hub name of a CLIP, SigLIP, DINO or DINOv2 model; the package's own CLIP by default.
+    """A transformers image encoder: CLIP, SigLIP, DINO or DINOv2.
 
-    CLIP gives its projected features, the others what they pool, or their first token. Shorter side to the encoder's
-    size and centre crop, as their processors do.
+    CLIP gives its projected features; the others give what they pool, or their first token. Pictures are resized
+    and cropped as the processors of these models do: shorter side to the encoder's size, then the centre.
+
+    Settings:
+        source (folder, hub name or None, default None): the model; None is the small CLIP in the package.
+        device (name of a device, default 'cpu'): where the network runs.
     """
 
     def __init__(self, source: str | None = None, device: str = "cpu") -> None:
@@ -32,9 +37,11 @@ class Encoder:
             why = str(error).partition("\n")[0]
             raise FairleadError(f"No image encoder could be loaded from {source!r} ({why}): give another.") from error
         self._net.to(device)
-        self._mean, self._std = tuple(own.image_mean or MEAN), tuple(own.image_std or STD)
+        self._mean = tuple(own.image_mean or MEAN)
+        self._std = tuple(own.image_std or STD)
         config = getattr(self._net.config, "vision_config", self._net.config)
-        self._size, self._device = int(config.image_size), device
+        self._size = int(config.image_size)
+        self._device = device
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
@@ -57,7 +64,11 @@ class Encoder:
 
 
 class Pixels:
-    """The picture itself, averaged down to `side` x `side`, its mean removed: layout and colour, no meaning."""
+    """The picture itself, averaged down to a small square, with its mean removed: layout and colour, no meaning.
+
+    Settings:
+        side (whole number >= 1, default 16): side of the square, in pixels.
+    """
 
     def __init__(self, side: int = 16) -> None:
         self._side = side

@@ -34,7 +34,8 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     line = (-place.square() / (2 * 1.5**2)).exp()
     window = (line[:, None] * line / line.sum() ** 2)[None, None]
     mx, my, xx, yy, xy = (F.conv2d(v, window) for v in (x, y, x * x, y * y, x * y))
-    c1, c2 = 0.01**2, 0.03**2
+    c1 = 0.01**2
+    c2 = 0.03**2
     alike = (2 * mx * my + c1) * (2 * (xy - mx * my) + c2)
     out: Tensor = (alike / ((mx**2 + my**2 + c1) * (xx - mx**2 + yy - my**2 + c2))).mean((1, 2, 3))
     return out
@@ -50,7 +51,11 @@ class MeanSsim:
 
 
 class MeanLpips:
-    """Mean LPIPS over pairs (Zhang et al. 2018), 0 for equal pictures; high is diverse. Needs lpips, and so torchvision."""
+    """Mean LPIPS over pairs (Zhang et al. 2018), 0 for equal pictures; high is diverse. Needs lpips and torchvision.
+
+    Settings:
+        net (alex, vgg or squeeze, default 'alex'): the backbone.
+    """
 
     def __init__(self, net: str = "alex") -> None:
         if find_spec("lpips") is None:
@@ -67,7 +72,11 @@ class MeanLpips:
 
 
 class MeanDreamSim:
-    """Mean DreamSim distance over pairs (Fu et al. 2023), high is diverse. Needs dreamsim, and so torchvision."""
+    """Mean DreamSim distance over pairs (Fu et al. 2023); high is diverse. Needs dreamsim and torchvision.
+
+    Settings:
+        cache (folder, default 'models'): where dreamsim keeps its weights.
+    """
 
     def __init__(self, cache: str = "models") -> None:
         if find_spec("dreamsim") is None:

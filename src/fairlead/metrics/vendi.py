@@ -15,7 +15,9 @@ Features = Callable[[Tensor], Tensor]
 
 
 def pairwise_vendi(k: Tensor) -> Tensor:
-    """[..., n, n] -> mean over pairs of the score of the two, eigenvalues (1 +- c)/2, [...]: not bounded by n but by 2."""
+    """[..., n, n] -> mean over pairs of the score of the two, eigenvalues (1 +- c)/2, [...]: not bounded by n but by
+    2.
+    """
     n = k.shape[-1]
     rows, columns = torch.triu_indices(n, n, 1)
     c = k[..., rows, columns].clamp(-1, 1).double()
@@ -33,9 +35,13 @@ def mean_cosine(k: Tensor) -> Tensor:
 
 
 class VendiScore:
-    """Diversity of a group of pictures under given features: the small CLIP of the package unless others are given.
+    """Diversity of a group of pictures under given features: the effective number of different pictures.
 
-    `pairwise` is the mean over pairs, for comparing groups of unlike size.
+    Settings:
+        features (function or None, default None): images [n, 3, H, W] -> features [n, D]; None is the small CLIP in
+            the package.
+        q (number >= 0, default 1.0): order of the score.
+        pairwise (true or false, default False): the mean over pairs, which compares groups of unlike size.
     """
 
     def __init__(self, features: Features | None = None, q: float = 1.0, pairwise: bool = False) -> None:
@@ -43,7 +49,9 @@ class VendiScore:
             from fairlead.metrics.features import Encoder
 
             features = Encoder()
-        self._features, self._q, self._pairwise = features, q, pairwise
+        self._features = features
+        self._q = q
+        self._pairwise = pairwise
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> float:
         """Images [G, 3, H, W] in [0, 1] -> 1 to G, or 1 to 2 pairwise."""
@@ -52,7 +60,12 @@ class VendiScore:
 
 
 class MeanCosine:
-    """Mean cosine between the features of a group's pictures, -1 to 1; low is diverse. CLIP unless others are given."""
+    """Mean cosine between the features of a group's pictures, in [-1, 1]; low is diverse.
+
+    Settings:
+        features (function or None, default None): images [n, 3, H, W] -> features [n, D]; None is the small CLIP in
+            the package.
+    """
 
     def __init__(self, features: Features | None = None) -> None:
         if features is None:

@@ -165,7 +165,7 @@ def _place(pipe: Any, device: str, offload: str | None) -> None:
 
 
 def guidance_interval(given: Any) -> tuple[float, float]:
-    """Two shares of noise, checked."""
+    """The shares of noise between which guidance acts, checked."""
     try:
         low, high = map(float, given)
     except (TypeError, ValueError):

@@ -14,7 +14,22 @@ from fairlead.models.schedule import flow
 
 
 class AuraFlow(Pipeline):
-    """An AuraFlow folder, hub name or live pipeline. Sizes are pixels. The text an edit sees begins with the registers."""
+    """An AuraFlow folder, hub name or live pipeline.
+
+    The text that an edit sees begins with the registers.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 3.5): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 256): longest prompt, in tokens.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
+    """
 
     family = "AuraFlowPipeline"
 

@@ -16,7 +16,8 @@ from fairlead.models.schedule import Discrete
 
 
 class DiscretePipeline(Pipeline):
-    """A pipeline on a discrete schedule. x may come at any common scale of (alpha, sigma); the network sees unit variance.
+    """A pipeline on a discrete schedule. x may come at any common scale of (alpha, sigma); the network sees unit
+    variance.
 
     `timesteps` replaces the schedule's own for runs of exactly that many steps.
     """
@@ -30,7 +31,9 @@ class DiscretePipeline(Pipeline):
             )
 
     def levels(self, steps: int) -> Sequence[Level]:
-        """The scheduler's own, from its configuration; SD 1.x with DDIM or PNDM stops at sigma 0.03, as it always did."""
+        """The scheduler's own, from its configuration; SD 1.x with DDIM or PNDM stops at sigma 0.03, as it always
+        did.
+        """
         return self.schedule.levels(steps)
 
     def network_input(self, x: Tensor, at: Level) -> tuple[Tensor, Tensor]:

@@ -16,11 +16,23 @@ from fairlead.models.schedule import flow
 
 
 class Flux(Pipeline):
-    """A `FluxPipeline` folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+    """A `FluxPipeline` folder, hub name, checkpoint file or live pipeline.
 
-    `guidance_scale` is the embedded scale of guidance-distilled networks (FLUX.1-dev) and is ignored by the others;
-    `true_cfg_scale` above 1 runs a second row per sample with `negative_prompt`.
-    `prompt_2` and `negative_prompt_2` are T5's; without them both text encoders read the same text.
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 3.5): the embedded scale of guidance-distilled networks (FLUX.1-dev); other
+            networks ignore it.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
+        true_cfg_scale (number, default 1.0): above 1 a second row per sample is run with `negative_prompt`.
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "FluxPipeline"
@@ -39,7 +51,8 @@ class Flux(Pipeline):
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
-        self._guidance, self._length = float(guidance_scale), max_sequence_length
+        self._guidance = float(guidance_scale)
+        self._length = max_sequence_length
         self._second = (prompt_2, negative_prompt_2)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt

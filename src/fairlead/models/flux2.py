@@ -15,9 +15,17 @@ from fairlead.models.schedule import flow
 
 
 class Flux2(Pipeline):
-    """A FLUX.2 dev folder, hub name or live pipeline, without reference pictures. Sizes are pixels.
+    """A FLUX.2 dev folder, hub name or live pipeline, without reference pictures.
 
-    `guidance_scale` is embedded in the network, which has no second row.
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 4.0): embedded in the network, which has no second row.
+        max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "Flux2Pipeline"
@@ -58,7 +66,8 @@ class Flux2(Pipeline):
 
     def levels(self, steps: int) -> Sequence[Level]:
         """The pipeline's own sigmas; their shift depends on picture size and on the number of steps."""
-        own, n = self.pipe.scheduler.config.get("use_flow_sigmas"), self._image_ids.shape[1]
+        own = self.pipe.scheduler.config.get("use_flow_sigmas")
+        n = self._image_ids.shape[1]
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
         return flow(self.pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
 
@@ -78,7 +87,8 @@ class Flux2(Pipeline):
         return out.float().mT.reshape(x.shape)
 
     def unscale(self, x: Tensor) -> Tensor:
-        normal, eps = self.vae.bn, self.vae.config.batch_norm_eps
+        normal = self.vae.bn
+        eps = self.vae.config.batch_norm_eps
         mean, std = (v.float().view(1, -1, 1, 1) for v in (normal.running_mean, (normal.running_var + eps).sqrt()))
         out: Tensor = self.pipe._unpatchify_latents(x * std + mean)
         return out
@@ -91,9 +101,19 @@ class Flux2(Pipeline):
 
 
 class Flux2Klein(Flux2):
-    """A FLUX.2 klein folder, hub name or live pipeline: `guidance_scale` above 1 runs a second row, of the empty prompt.
+    """A FLUX.2 klein folder, hub name or live pipeline.
 
-    Distilled members ignore it, as in the pipeline, and want 4 steps.
+    Distilled members ignore the guidance, as in the pipeline, and need 4 steps.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 4.0): above 1 a second row per sample is run, of the empty prompt.
+        max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "Flux2KleinPipeline"

@@ -23,7 +23,8 @@ class Gaussians:
     """p(z) = sum_k w_k N(z; m_k, s^2 I) in d dimensions, float64."""
 
     def __init__(self, means: Tensor, weights: Tensor, spread: float) -> None:
-        self.means, self.spread = means.double(), float(spread)
+        self.means = means.double()
+        self.spread = float(spread)
         self.weights = weights.double() / weights.double().sum()
 
     def _parts(self, x: Tensor, at: Level) -> tuple[Tensor, float, Tensor]:
@@ -75,8 +76,17 @@ class _Network(torch.nn.Module):
 class Mixture:
     """The mixture as a `Model`: rectified flow, one token that shifts the means (zero for every prompt).
 
-    `modes` components in `size` dimensions shaped (1, 1, size), drawn from `seed` and scaled by `radius`, or given
-    through `gaussians`. Decoding is affine: pixels 0.5 + z/8, three equal channels, one row, clamped to [0, 1].
+    Components are shaped (1, 1, size). Decoding is affine: pixels 0.5 + z/8, three equal channels, one row, clamped
+    to [0, 1].
+
+    Settings:
+        size (whole number >= 1, default 8): dimensions.
+        modes (whole number >= 1, default 4): components.
+        spread (number > 0, default 0.3): standard deviation of a component.
+        radius (number, default 1.0): scale of the means.
+        seed (whole number, default 0): seed of the means.
+        gaussians (a Gaussians object or None, default None): the components themselves, instead of the settings
+            above.
     """
 
     def __init__(

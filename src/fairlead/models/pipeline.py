@@ -26,7 +26,8 @@ from fairlead.models.sites import Compiled, Sites
 
 
 class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
-    """A diffusers pipeline behind the `Model` protocol. A subclass says how text, time and output of its family are meant.
+    """A diffusers pipeline behind the `Model` protocol. A subclass says how text, time and output of its family are
+    meant.
 
     Classifier-free guidance runs [negative, positive] in one call and mixes the raw outputs, as diffusers does.
     """
@@ -36,9 +37,10 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
     loading: ClassVar[frozenset[str]] = frozenset(
         [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval", *_given.NAMES]
     )
-    """Settings of every family. Besides those of `_load.load`: `compile`, and `guidance_interval`, the shares of noise
-    sigma/(alpha + sigma) between which guidance acts, (0.22, 0.84) as published for SDXL (Kynkaanniemi et al. 2024, arXiv
-    2404.07724). Both branches are run at every level, so the price stays the same."""
+    """Settings of every family. Besides those of `_load.load`: `compile`, and `guidance_interval`, the shares of
+    noise sigma/(alpha + sigma) between which guidance acts, (0.22, 0.84) as published for SDXL (Kynkaanniemi et al.
+    2024, arXiv 2404.07724). Both branches are run at every level, so the price stays the same.
+    """
 
     pipe: Any
     """The diffusers pipeline."""
@@ -73,7 +75,8 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
             source: a hub name, a folder, a checkpoint file (then `loading` goes to `_load.load`) or a live pipeline,
                 which is used where it is and given back unchanged by `release`.
             loading: the settings named in the class attribute `loading`.
-            height: in pixels, and `width` too; None is what the network was trained for.
+            height: in pixels; None is what the network was trained for.
+            width: as `height`.
             cfg: scale of classifier-free guidance; 1 or less runs one branch only.
             negative_prompt: the text of the unconditional branch; None is the empty text.
             pipeline: the class to load, where it is not `family`.
@@ -182,7 +185,9 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         return self.branches
 
     def clean_prediction(self, x: Tensor, at: Level, out: Tensor) -> Tensor:
-        """x and the guided output [R, C, h, w] -> clean prediction x0 [R, C, h, w]; the default reads the output as a flow velocity."""
+        """x and the guided output [R, C, h, w] -> clean prediction x0 [R, C, h, w]; the default reads the output as a
+        flow velocity.
+        """
         return x - at.sigma * out
 
     def decode_latents(self, z: Tensor) -> Tensor:
@@ -242,7 +247,9 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         return self.clean_prediction(x, at, out)
 
     def _in_chunks(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor], rows: Rows) -> Tensor:
-        """The network over all rows, charged once; halved when memory runs out, never between rows that see each other."""
+        """The network over all rows, charged once; halved when memory runs out, never between rows that see each
+        other.
+        """
         if self._meter is not None:
             self._meter.charge(Cost(forwards=len(x)))
         labels = torch.stack([rows.group, rows.replica, rows.conditional.long()], 1) if self._edits else None

@@ -12,7 +12,24 @@ from fairlead.models.discrete import DiscretePipeline
 
 
 class PixArtSigma(DiscretePipeline):
-    """A PixArt-Sigma folder, hub name or live pipeline. Sizes are pixels and are not rounded to aspect-ratio bins."""
+    """A PixArt-Sigma folder, hub name or live pipeline.
+
+    Sizes are not rounded to aspect-ratio bins.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 4.5): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 300): longest prompt, in tokens.
+        timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
+            exactly that many steps.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
+    """
 
     family = "PixArtSigmaPipeline"
 

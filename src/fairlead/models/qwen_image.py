@@ -19,10 +19,22 @@ ROUNDED = 64
 
 
 class QwenImage(Pipeline):
-    """A Qwen-Image folder, hub name or live pipeline. Sizes are pixels.
+    """A Qwen-Image folder, hub name or live pipeline.
 
-    `true_cfg_scale` above 1 runs a second row per sample with `negative_prompt`, and the guided velocity of every patch
-    is scaled back to the length of the conditional one, as the pipeline does.
+    The guided velocity of every patch is scaled back to the length of the conditional one, as the pipeline does.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 1.0): the embedded scale of guidance-distilled networks; other networks
+            ignore it.
+        negative_prompt (text or None, default ' '): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
+        true_cfg_scale (number, default 4.0): above 1 a second row per sample is run with `negative_prompt`.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "QwenImagePipeline"
@@ -39,7 +51,8 @@ class QwenImage(Pipeline):
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
-        self._length, self._guidance = max_sequence_length, float(guidance_scale)
+        self._length = max_sequence_length
+        self._guidance = float(guidance_scale)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
@@ -93,7 +106,8 @@ class QwenImage(Pipeline):
         return self._unpack(out.float())
 
     def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
-        own, mixed = self._pack(positive), self._pack(super().guide(negative, positive))
+        own = self._pack(positive)
+        mixed = self._pack(super().guide(negative, positive))
         return self._unpack(mixed * (own.norm(dim=-1, keepdim=True) / mixed.norm(dim=-1, keepdim=True)))
 
     def unscale(self, x: Tensor) -> Tensor:

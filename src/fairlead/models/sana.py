@@ -16,9 +16,23 @@ from fairlead.models.schedule import flow
 
 
 class Sana(Pipeline):
-    """A Sana folder, hub name or live pipeline. Sizes are pixels and are not rounded to aspect-ratio bins.
+    """A Sana folder, hub name or live pipeline.
 
-    `instruction` puts the pipeline's own instruction to the language model before the prompt, as the pipeline does.
+    Sizes are not rounded to aspect-ratio bins.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 4.5): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 300): longest prompt, in tokens.
+        instruction (true or false, default True): the pipeline's own instruction to the language model comes before
+            the prompt.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "SanaPipeline"
@@ -35,7 +49,8 @@ class Sana(Pipeline):
         instruction: bool = True,
         **loading: Any,
     ) -> None:
-        self._length, self._instruct = max_sequence_length, instruction
+        self._length = max_sequence_length
+        self._instruct = instruction
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )

@@ -51,7 +51,8 @@ class Discrete:
         curved = any(
             config.get(f"use_{k}") for k in ("karras_sigmas", "exponential_sigmas", "beta_sigmas", "lu_lambdas")
         )
-        self._log, self._round = bool(curved), bool(curved and name in DPM)
+        self._log = bool(curved)
+        self._round = bool(curved and name in DPM)
         self._timesteps = [int(t) for t in timesteps]
 
     def levels(self, steps: int) -> list[Level]:
@@ -61,7 +62,8 @@ class Discrete:
         and leading spacing would start next to none), and more steps than the scheduler can space apart, half the table
         or what a consistency model was distilled for, are spread evenly over the table.
         """
-        size, config = len(self._table), self._scheduler.config
+        size = len(self._table)
+        config = self._scheduler.config
         if steps > size:
             raise FairleadError(f"steps is {steps} and this model knows {size} noise levels: give fewer --steps.")
         own = self._timesteps if len(self._timesteps) == steps else []
@@ -123,13 +125,16 @@ def flow(
             f"The scheduler is {name}, and this family needs rectified-flow levels: save the pipeline with "
             "FlowMatchEulerDiscreteScheduler."
         )
-    copy, config = type(scheduler).from_config(scheduler.config), scheduler.config
+    copy = type(scheduler).from_config(scheduler.config)
+    config = scheduler.config
     extra: dict[str, Any] = {}
     if config.get("use_dynamic_shifting") and mu is not None:
         extra["mu"] = mu
     elif config.get("use_dynamic_shifting") and tokens is not None:
-        low, high = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-        base, top = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
+        low = config.get("base_image_seq_len", 256)
+        high = config.get("max_image_seq_len", 4096)
+        base = config.get("base_shift", 0.5)
+        top = config.get("max_shift", 1.15)
         extra["mu"] = base + (top - base) * (tokens - low) / (high - low)
     if sigmas is None:
         copy.set_timesteps(steps, **extra)

@@ -24,7 +24,8 @@ class UNet(DiscretePipeline):
 
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, timesteps, **given)
-        width, self._embedded = self.net.config.time_cond_proj_dim, None
+        width = self.net.config.time_cond_proj_dim
+        self._embedded = None
         if width is not None:
             embedded = self.pipe.get_guidance_scale_embedding(
                 torch.tensor([self.guidance_scale - 1.0]), embedding_dim=width
@@ -62,11 +63,24 @@ class UNet(DiscretePipeline):
 
 
 class StableDiffusion(UNet):
-    """A Stable Diffusion 1.x or 2.x folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+    """A Stable Diffusion 1.x or 2.x folder, hub name, checkpoint file or live pipeline.
 
-    `guidance_scale` above 1 runs a second row per sample with `negative_prompt`. `timesteps`
-    replaces the schedule's own for runs of that many steps. `guidance_rescale` in [0, 1] corrects overexposure under
-    guidance; `clip_skip` leaves out that many of the text encoder's last layers.
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 7.5): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
+            exactly that many steps.
+        guidance_rescale (number in [0, 1], default 0.0): weight of the guided output that has the deviation of the
+            conditional one, against overexposure.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoders are
+            left out for the prompt.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "StableDiffusionPipeline"
@@ -100,6 +114,19 @@ class StableDiffusion(UNet):
 
 
 class LatentConsistency(StableDiffusion):
-    """An LCM distilled from Stable Diffusion 1.x (Luo et al. 2023); use sampler `consistency` with 1 to 8 steps."""
+    """An LCM distilled from Stable Diffusion 1.x (Luo et al. 2023); needs sampler `consistency`, 1 to 8 steps.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 7.5): the embedded guidance scale, without a second row.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
+            exactly that many steps.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
+    """
 
     family = "LatentConsistencyModelPipeline"

@@ -15,13 +15,37 @@ from fairlead.models.schedule import flow
 
 
 class StableDiffusion3(Pipeline):
-    """An SD3 or SD3.5 folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+    """An SD3 or SD3.5 folder, hub name, checkpoint file or live pipeline.
 
-    Turbo wants `guidance_scale=1` and 4 steps. The last block drops its text, so it is no site. Under guidance,
-    `skip_guidance_layers` (the publisher's for SD3.5 medium: 7, 8, 9) adds `skip_layer_guidance_scale` times what the
-    conditional answer changes when those blocks are left out, in steps i of n with start*n < i < stop*n, as the pipeline
-    does; each of them costs a third row. `prompt_2`, `prompt_3` and their negatives are the other text encoders'; without
-    them they read the same text. `clip_skip` leaves out that many of the CLIP encoders' last layers.
+    Turbo needs guidance_scale=1 and 4 steps. The last block drops its text, so it is no site. A step with skipped
+    blocks costs a third row.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 7.0): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 256): longest prompt, in tokens.
+        skip_guidance_layers (numbers of blocks or None, default None): blocks that are left out for skip-layer
+            guidance; the publisher's for SD3.5 medium are 7, 8, 9.
+        skip_layer_guidance_scale (number, default 2.8): weight of what the conditional answer changes when those
+            blocks are left out.
+        skip_layer_guidance_start (number in [0, 1], default 0.01): it acts in steps i of n with start*n < i <
+            stop*n, as in the pipeline.
+        skip_layer_guidance_stop (number in [0, 1], default 0.2): see skip_layer_guidance_start.
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        prompt_3 (text or None, default None): text for the third text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
+        negative_prompt_3 (text or None, default None): text of the unconditional branch for the third text
+            encoder; None is the negative prompt.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoders are
+            left out for the prompt.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "StableDiffusion3Pipeline"
@@ -50,7 +74,8 @@ class StableDiffusion3(Pipeline):
         self._other, self._other_negative = (prompt_2, prompt_3), (negative_prompt_2, negative_prompt_3)
         self._clip_skip = clip_skip
         self._left_out: list[int] | None = None
-        self._skip, self._skip_scale = list(skip_guidance_layers or ()), float(skip_layer_guidance_scale)
+        self._skip = list(skip_guidance_layers or ())
+        self._skip_scale = float(skip_layer_guidance_scale)
         self._skip_between = (float(skip_layer_guidance_start), float(skip_layer_guidance_stop))
         super().__init__(
             source, loading, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
@@ -60,7 +85,8 @@ class StableDiffusion3(Pipeline):
             raise FairleadError(f"skip_guidance_layers has {wrong[0]!r}: this network's blocks are 0 to {blocks - 1}.")
         if self._skip and self.branches == 1:
             raise FairleadError(
-                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give more than 1."
+                f"skip_guidance_layers acts under guidance only, and guidance_scale is {self.guidance_scale:g}: give "
+                "more than 1."
             )
 
     def size_multiple(self) -> int:

@@ -12,14 +12,34 @@ from fairlead.models.sd import UNet
 
 
 class StableDiffusionXL(UNet):
-    """An SDXL folder, hub name, checkpoint file or live pipeline. Sizes are pixels.
+    """An SDXL folder, hub name, checkpoint file or live pipeline.
 
-    Turbo, Lightning and kin want `guidance_scale=0` and 1 to 8 steps; the denoiser may be swapped (`swap`) or merged
-    with a LoRA (`lora`), and DMD2's schedule is `timesteps=(999, 749, 499, 249)` with sampler `consistency`. Without a
-    `negative_prompt` the unconditional text is zero where the folder says so, as in the pipeline. `original_size` and
-    `crop` are SDXL's micro-conditioning, (height, width) and (top, left) in pixels (Podell et al. 2024, 2.2).
-    `prompt_2` and `negative_prompt_2` are the second text encoder's; without them it reads the same text. `clip_skip`
-    leaves out that many of the text encoders' last layers; `guidance_rescale` in [0, 1] corrects overexposure.
+    Turbo, Lightning and similar networks need guidance_scale=0 and 1 to 8 steps. The denoiser may be replaced
+    (`swap`) or merged with a LoRA (`lora`). DMD2's schedule is timesteps=(999, 749, 499, 249) with sampler
+    `consistency`. Without a `negative_prompt` the unconditional text is zero where the folder says so, as in the
+    pipeline.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 5.0): scale of classifier-free guidance; above 1 a second row per sample is
+            run with `negative_prompt`.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        clip_skip (whole number or None, default None): last layers of the text encoders that are skipped.
+        timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
+            exactly that many steps.
+        original_size ((height, width) or None, default None): micro-conditioning, in pixels; None is the size of
+            the picture (Podell et al. 2024, section 2.2).
+        crop ((top, left), default (0, 0)): micro-conditioning, in pixels (Podell et al. 2024, section 2.2).
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
+        guidance_rescale (number in [0, 1], default 0.0): weight of the guided output that has the deviation of the
+            conditional one, against overexposure.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "StableDiffusionXLPipeline"

@@ -20,7 +20,8 @@ class Compiled:
     """A block's forward twice: compiled, and plain for the calls in which something inside the block is edited."""
 
     def __init__(self, plain: Callable[..., Any], fast: Callable[..., Any]) -> None:
-        self._plain, self._fast = plain, fast
+        self._plain = plain
+        self._fast = fast
         self.inner: list[tuple[Any, Callable[..., Any], Callable[[], bool]]] = []
         """(module, hook, whether it acts in this call)"""
 
@@ -94,7 +95,9 @@ class Sites:
         return ()
 
     def edit(self, site: Site, edit: Edit) -> Callable[[], None]:
-        """Edit both streams where block `site` returns them, or its attention does; returns a function that removes the edit."""
+        """Edit both streams where block `site` returns them, or its attention does; returns a function that removes
+        the edit.
+        """
         if site.place == "prompt":
             self._prompt_edits = (*self._prompt_edits, edit)
             return lambda: setattr(self, "_prompt_edits", tuple(e for e in self._prompt_edits if e is not edit))
@@ -157,7 +160,9 @@ class Sites:
         return new.text, new.image
 
     def edit_attention(self, output: Any, edit: Callable[[Tokens], Tokens]) -> Any:
-        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one sequence."""
+        """An attention's output edited; it returns (image, text), in the other order than blocks do, or one
+        sequence.
+        """
         if not isinstance(output, tuple | list):
             return self.edit_output(output, edit)
         image, text, *rest = output

@@ -19,10 +19,22 @@ ROUNDED = 32
 
 
 class ZImage(Pipeline):
-    """A Z-Image folder, hub name or live pipeline. Sizes are pixels; Turbo wants `guidance_scale=0` and 8 steps.
+    """A Z-Image folder, hub name or live pipeline. Turbo needs guidance_scale=0 and 8 steps.
 
-    As in the pipeline, `guidance_scale` is what is added: 0 is off, and g mixes as 1 + g does elsewhere. Sites are the
-    blocks over the one sequence; the text an edit sees ends with the filling up to a multiple of 32 that attention reads.
+    Sites are the blocks over the one sequence. The text that an edit sees ends with the padding up to a multiple of
+    32 that attention reads.
+
+    Settings:
+        height (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        width (whole number or None, default None): of the picture, in pixels; None is what the network was trained
+            for.
+        guidance_scale (number, default 5.0): what is added, as in the pipeline: 0 is off, and g mixes as 1 + g does
+            elsewhere.
+        negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
+        max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
+
+    The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
 
     family = "ZImagePipeline"

@@ -107,7 +107,8 @@ class Client:
         dearest = sum(self.dearest(q) for q in new.values())
         if self._cap is not None and self.spent + dearest > self._cap + 1e-12:
             raise RewardError(
-                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions could cost "
+                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions "
+                "could cost "
                 f"${dearest:.4f}: raise judge.cap, then resume."
             )
         self.charge(Cost(dollars=dearest))
@@ -144,7 +145,9 @@ class Client:
                 self._cache.drop(name)
 
     def dearest(self, question: Mapping[str, Any]) -> float:
-        """Dollars one question costs at most, tries included: a picture is taken for 2000 tokens, two letters for one."""
+        """Dollars one question costs at most, tries included: a picture is taken for 2000 tokens, two letters for
+        one.
+        """
         text = sum(len(p.get("text", "")) for m in question["messages"] for p in m["content"])
         images = sum(p["type"] == "image_url" for m in question["messages"] for p in m["content"])
         return float(self._prices[0] * (2000 * images + text / 2) + self._prices[1] * question["max_tokens"]) / 1e6
@@ -173,7 +176,8 @@ class Client:
                 ) from error
             except api.APIStatusError as error:
                 raise RewardError(
-                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and OPENAI_API_KEY."
+                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and "
+                    "OPENAI_API_KEY."
                 ) from error
             except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
                 return Reply(refusal=f"unreadable reply: {type(error).__name__}")

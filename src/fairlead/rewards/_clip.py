@@ -1,4 +1,6 @@
-"""A CLIP checkpoint as two functions: transformers folders, hub names, and open_clip files. No torchvision, no open_clip."""
+"""A CLIP checkpoint as two functions: transformers folders, hub names, and open_clip files. No torchvision, no
+open_clip.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ def preprocess(images: Tensor, size: int, mean: Sequence[float] = MEAN, std: Seq
     h, w = images.shape[-2:]
     images = resize(images, *((size, int(size * w / h)) if h <= w else (int(size * h / w), size)))
     h, w = images.shape[-2:]
-    top, left = (h - size) // 2, (w - size) // 2
+    top = (h - size) // 2
+    left = (w - size) // 2
     return normalise(images[..., top : top + size, left : left + size], mean, std)
 
 
@@ -53,8 +56,10 @@ class Clip:
         import transformers
         from transformers import AutoTokenizer, CLIPModel
 
-        self._mean, self._std = MEAN, STD
-        what, path = source, Path(source).expanduser()
+        self._mean = MEAN
+        self._std = STD
+        what = source
+        path = Path(source).expanduser()
         try:
             if path.suffix in FILES and path.is_file():
                 net: Any = _openclip.network("CLIP", tensors("CLIP", path), activation)
@@ -64,7 +69,8 @@ class Clip:
                 what = tokenizer or source
                 kind: Any = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
                 shape: Any = kind.from_pretrained(what)
-                self._mean, self._std = tuple(shape.image_mean), tuple(shape.image_std)
+                self._mean = tuple(shape.image_mean)
+                self._std = tuple(shape.image_std)
             self._tokens: Any = AutoTokenizer.from_pretrained(what)
         except (OSError, ValueError) as error:
             raise missing("CLIP", what, error) from error

@@ -26,7 +26,8 @@ def missing(reward: str, name: str, error: BaseException) -> FairleadError:
     kinds = {type(e).__name__ for e in chain}
     if "GatedRepoError" in kinds or any("gated" in str(e).lower() for e in chain):
         return FairleadError(
-            f"{reward} needs {name!r}, which is gated: accept its licence on the hub, then set HF_TOKEN or run 'hf auth login'."
+            f"{reward} needs {name!r}, which is gated: accept its licence on the hub, then set HF_TOKEN or run 'hf "
+            "auth login'."
         )
     if Path(name).exists():
         told = (

@@ -1,4 +1,5 @@
-"""CLIP checkpoints in the layout of OpenAI and open_clip, mapped onto transformers' `CLIPModel`; open_clip is not needed.
+"""CLIP checkpoints in the layout of OpenAI and open_clip, mapped onto transformers' `CLIPModel`; open_clip is not
+needed.
 
 The layout stacks query, key and value in one matrix and stores both projections transposed. Sizes are read off the
 tensors; the activation is not in them: OpenAI's files (known by `input_resolution`) use quick_gelu, LAION's use gelu,
@@ -55,7 +56,9 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         elif key in ("visual.proj", "text_projection"):
             out["visual_projection.weight" if key == "visual.proj" else "text_projection.weight"] = value.T.contiguous()
         elif match := re.fullmatch(r"(visual\.)?transformer\.resblocks\.(\d+)\.(.+)", key):
-            tower, number, rest = "vision" if match[1] else "text", match[2], match[3]
+            tower = "vision" if match[1] else "text"
+            number = match[2]
+            rest = match[3]
             prefix = f"{tower}_model.encoder.layers.{number}."
             if rest.startswith("attn.in_proj_"):
                 for name, part in zip("qkv", value.chunk(3), strict=True):
@@ -121,7 +124,8 @@ def network(reward: str, state: Mapping[str, Tensor], activation: str | None) ->
     if activation is None:
         if "input_resolution" not in state:
             raise FairleadError(
-                "The activation is not said and the file does not tell: set activation to 'quick_gelu' (OpenAI's weights) "
+                "The activation is not said and the file does not tell: set activation to 'quick_gelu' (OpenAI's "
+                "weights) "
                 "or 'gelu' (LAION's); the wrong one changes every score."
             )
         activation = "quick_gelu"

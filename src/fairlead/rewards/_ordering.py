@@ -21,9 +21,9 @@ SCHEMES = ("partition", "sort", "pairs", "round_robin")
 def order(scheme: str, priority: Sequence[int], compare: Compare) -> list[float]:
     """n distinct priorities, in whose order members are pivots or paired -> n values in [0, 1], higher is better.
 
-    `sort` gives the share of the others that are beaten, `partition` the share of a member's possible places that lie in the
-    upper half, `pairs` and `round_robin` the mean of a member's comparisons. Any answers at all, also circles, come to an
-    end within `calls`; who met nobody has 1/2.
+    `sort` gives the share of the others that are beaten, `partition` the share of a member's possible places that lie
+    in the upper half, `pairs` and `round_robin` the mean of a member's comparisons. Any answers at all, also circles,
+    come to an end within `calls`; who met nobody has 1/2.
     """
     n = len(priority)
     if n < 2:
@@ -37,7 +37,8 @@ def order(scheme: str, priority: Sequence[int], compare: Compare) -> list[float]
         )
         return _means(n, pairs, compare(pairs))
     parts = (_sorted if scheme == "sort" else _halved)(n, priority, compare)
-    values, below = [0.0] * n, 0
+    values = [0.0] * n
+    below = 0
     for part in parts:
         top = min(len(part), max(0, below + len(part) - (n - n // 2)))
         share = (below + (len(part) - 1) / 2) / (n - 1) if scheme == "sort" else top / len(part)
@@ -72,7 +73,8 @@ def _split(parts: Sequence[list[int]], priority: Sequence[int], compare: Compare
     out = []
     for part, pivot in zip(parts, pivots, strict=True):
         value = {i: found.get((i, pivot), 0.5) for i in part}
-        worse, better = [i for i in part if value[i] < 0.5], [i for i in part if value[i] > 0.5]
+        worse = [i for i in part if value[i] < 0.5]
+        better = [i for i in part if value[i] > 0.5]
         out.append([worse, [i for i in part if value[i] == 0.5], better])
     return out
 
@@ -104,7 +106,8 @@ def _halved(n: int, priority: Sequence[int], compare: Compare) -> Parts:
 
 def _straddling(sizes: Sequence[int], n: int) -> int | None:
     """Which part, worst first, has members in both halves, if one has."""
-    below, half = 0, n - n // 2
+    below = 0
+    half = n - n // 2
     for at, size in enumerate(sizes):
         if below < half < below + size:
             return at

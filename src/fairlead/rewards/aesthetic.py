@@ -30,17 +30,23 @@ def load_head(path: Path) -> tuple[Tensor, Tensor]:
             f"Aesthetic head {str(path)!r} has layers {layers}: only V1 (weight, bias) and the linear V2 heads "
             "(layers 0, 2, 4, 6, 7) are affine; the ReLU variant is not."
         )
-    w, b = state["layers.0.weight"], state["layers.0.bias"]
+    w = state["layers.0.weight"]
+    b = state["layers.0.bias"]
     for i in layers[1:]:
-        w, b = state[f"layers.{i}.weight"] @ w, state[f"layers.{i}.weight"] @ b + state[f"layers.{i}.bias"]
+        w = state[f"layers.{i}.weight"] @ w
+        b = state[f"layers.{i}.weight"] @ b + state[f"layers.{i}.bias"]
     return w.flatten().float(), b.flatten()[0].float()
 
 
 class Aesthetic(Reward):
-    """w . e + b with e the unit CLIP image feature; nominal 1 to 10, unbounded outside the data the head saw.
+    """w . e + b with e the unit CLIP image feature; nominally 1 to 10, unbounded outside the data the head saw.
 
-    `head` is a file of either layout, `checkpoint` the CLIP it was trained on; left out, the small pair that comes with
-    the package, whose notion of beauty is a formula (see the model card).
+    Settings:
+        head (file or None, default None): weights of the linear head, in either layout; None is the small one in
+            the package, whose notion of beauty is a formula (see the model card).
+        checkpoint (folder, hub name or None, default None): the CLIP that the head was trained on; None is the
+            small one in the package.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "aesthetic"
@@ -66,9 +72,11 @@ class Aesthetic(Reward):
         w, b = load_head(path)
         if len(w) != self._clip.dim:
             raise FairleadError(
-                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was trained on."
+                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was "
+                "trained on."
             )
-        self._w, self._b = w.to(device), b.to(device)
+        self._w = w.to(device)
+        self._b = b.to(device)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B]."""

@@ -17,11 +17,19 @@ SCALES = ("percent", "cosine", "hessel", "logit")
 class ClipScore(Reward):
     """Agreement of picture and prompt on one of the four scales in use.
 
-    `percent` is 100 cos (torchmetrics; 20 to 35 on OpenAI's checkpoints), `cosine` is raw, `hessel` is
-    2.5 max(cos, 0) with the paper's prefix "A photo depicts", `logit` multiplies by the checkpoint's own temperature.
-    `checkpoint` is a transformers CLIP folder or hub name, or an open_clip file, whose `activation` ('quick_gelu' for
-    OpenAI's weights, 'gelu' for LAION's) is to be said; left out, the small one that comes with the package, which knows
-    only the pocket world. Compare scores of one backbone and one scale only.
+    Compare scores of one backbone and one scale only.
+
+    Settings:
+        checkpoint (folder, hub name, file or None, default None): a transformers CLIP, or an open_clip file; None
+            is the small one in the package, which knows only the pocket world.
+        scale (percent, cosine, hessel or logit, default 'percent'): `percent` is 100 cos (torchmetrics; 20 to 35 on
+            OpenAI's checkpoints), `cosine` is raw, `hessel` is 2.5 max(cos, 0) with the paper's prefix "A photo
+            depicts", `logit` multiplies by the checkpoint's own temperature.
+        activation (quick_gelu, gelu or None, default None): needed for an open_clip file: 'quick_gelu' for OpenAI's
+            weights, 'gelu' for LAION's.
+        tokenizer (folder, hub name or None, default None): where the tokenizer is loaded from; None is the
+            checkpoint's own.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "clip_score"
@@ -40,7 +48,8 @@ class ClipScore(Reward):
     ) -> None:
         if scale not in SCALES:
             raise unknown("clip_score scale", str(scale), SCALES)
-        self._clip, self._scale = clip(checkpoint, device, tokenizer, activation), scale
+        self._clip = clip(checkpoint, device, tokenizer, activation)
+        self._scale = scale
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""

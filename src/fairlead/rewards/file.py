@@ -17,8 +17,12 @@ from fairlead.core.reward import EarlyReward, Function, Reward, early_level
 class FileReward(EarlyReward):
     """What the named object returns: a function of images [B, 3, H, W] in [0, 1] and prompts, a `Reward`, or its class.
 
-    The file is executed. Its content is part of the run: `digest` names it, and a run whose file has changed since is
-    refused rather than mixed.
+    The file is executed.
+
+    Settings:
+        source (path/to/file.py:name, required): the file and the name of the object in it.
+        digest (text or None, default None): digest of the file's content; it is recorded, and a run whose file has
+            changed since is rejected.
     """
 
     name = "file"

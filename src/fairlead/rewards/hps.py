@@ -25,15 +25,21 @@ def letterbox(images: Tensor, size: int) -> Tensor:
     scale = size / max(h, w)
     images = resize(images, max(1, round(h * scale)), max(1, round(w * scale)))
     h, w = images.shape[-2:]
-    left, top = (size - w) // 2, (size - h) // 2
+    left = (size - w) // 2
+    top = (size - h) // 2
     return normalise(F.pad(images, (left, size - w - left, top, size - h - top)))
 
 
 class Hps(Reward):
-    """100 cos(text, image) of a CLIP ViT-H/14 tuned on preferences; no temperature. Compare within one prompt only.
+    """100 cos(text, image) of a CLIP ViT-H/14 tuned on preferences. Compare within one prompt only.
 
-    `version` is '2.1' or '2', whose numbers are not comparable (SDXL: 30.6 and 27.7). `checkpoint` is the published
-    file, or a transformers CLIP folder; left out, it is fetched from `xswu/HPSv2`.
+    Settings:
+        version (2 or 2.1, default '2.1'): version of the score; the numbers of the two are not comparable (SDXL:
+            30.6 and 27.7).
+        checkpoint (file, folder or None, default None): the published file or a transformers CLIP folder; None
+            downloads it from `xswu/HPSv2`.
+        tokenizer (folder, hub name or None, default None): where the tokenizer is loaded from.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "hps"

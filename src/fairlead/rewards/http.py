@@ -33,8 +33,13 @@ def png(image: Tensor) -> bytes:
 class HttpReward(Reward):
     """POST {"images": [base64 PNG, ...], "prompts": [...]} -> {"scores": [...]}, or a bare list; null is no number.
 
-    One request per batch. A server that is down, busy (429) or broken (5xx) is asked three times with growing pauses;
-    other answers are errors at once. `timeout` is in seconds.
+    There is one request per batch. A server that is down, busy (429) or broken (5xx) is asked three times with
+    growing pauses. Any other answer is an error at once.
+
+    Settings:
+        url (address, required): where the request is sent.
+        timeout (number > 0, default 60.0): seconds to wait for an answer.
+        pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
     """
 
     name = "http"

@@ -17,12 +17,17 @@ MODES = ("pick", "pairwise")
 
 
 class Human(HumanReward):
-    """Asks you, through the run's record: `fairlead answer RUN` shows the pictures, takes the answers and goes on.
+    """Asks you through the run's record: `fairlead answer RUN` shows the pictures, takes the answers and continues.
 
-    `pick`: of every `k` pictures of a round choose any number; chosen is 1, not chosen 0. `pairwise`: every picture
-    against the best so far, one question each; better counts one more than the best so far had, a tie the same, worse a
-    half less (it lies between this best and the one before). The first picture has 0. A steering that can ask on the way
-    (demon) shows the previews of every step on one numbered sheet: liked is 1, disliked -1, the others 0.
+    A steering that can ask during sampling (demon) shows the previews of every step on one numbered sheet: liked is
+    1, disliked is -1, the others are 0.
+
+    Settings:
+        mode (pick or pairwise, default 'pick'): `pick` lets you choose any number of pictures of a round: chosen is
+            1, not chosen is 0. `pairwise` compares every picture with the best so far, one question each: a better
+            one counts one more than the best so far had, a tie the same, a worse one half less (it lies between
+            this best and the one before). The first picture has 0.
+        k (whole number in [2, 36], default 4): pictures shown at once in mode `pick`.
     """
 
     name = "human"
@@ -35,7 +40,8 @@ class Human(HumanReward):
             raise unknown("human mode", str(mode), MODES)
         if not isinstance(k, int) or not 2 <= k <= 36:
             raise FairleadError(f"human.k is {k!r}: show between 2 and 36 pictures at once.")
-        self._mode, self._k = mode, k
+        self._mode = mode
+        self._k = k
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """NaN [B]: nobody has seen them yet."""

@@ -35,16 +35,22 @@ BLOCK: tuple[tuple[str, str], ...] = (
 
 
 def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers' names."""
+    """The published state dict -> tensors of the image encoder, the text encoder and the head, by transformers'
+    names.
+    """
     vision: dict[str, Tensor] = {}
     text: dict[str, Tensor] = {}
     head: dict[str, Tensor] = {}
     for full, value in state.items():
         key = full.removeprefix("blip.")
         if key.startswith("visual_encoder."):
-            key, prefix, table = key.removeprefix("visual_encoder."), "", VISION
+            key = key.removeprefix("visual_encoder.")
+            prefix = ""
+            table = VISION
             if match := re.match(r"blocks\.(\d+)\.", key):
-                key, prefix, table = key[match.end() :], f"encoder.layers.{match[1]}.", BLOCK
+                key = key[match.end() :]
+                prefix = f"encoder.layers.{match[1]}."
+                table = BLOCK
             new = next((n + key[len(o) :] for o, n in table if key.startswith(o)), None)
             if new is None:
                 raise FairleadError(f"image_reward does not know the tensor {full!r}: give ImageReward.pt.")
@@ -67,7 +73,8 @@ def networks(state: Mapping[str, Tensor]) -> tuple[Any, Any, Tensor, Tensor]:
         words, hidden = text["embeddings.word_embeddings.weight"].shape
         longest = len(text["embeddings.position_embeddings.weight"])
         fc = len(vision["encoder.layers.0.mlp.fc1.weight"]), len(text["encoder.layer.0.intermediate.dense.weight"])
-        w, b = head["layers.0.weight"].double(), head["layers.0.bias"].double()
+        w = head["layers.0.weight"].double()
+        b = head["layers.0.bias"].double()
         for i in (2, 4, 6, 7):
             w, b = (head[f"layers.{i}.{k}"].double() @ v for k, v in (("weight", w), ("weight", b)))
             b = b + head[f"layers.{i}.bias"].double()
@@ -115,17 +122,23 @@ def _embedded() -> str:
     folder = getattr(pocket, "preference_folder", None)
     if folder is None or not Path(folder()).is_dir():
         raise FairleadError(
-            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or give its file."
+            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or "
+            "give its file."
         )
     return str(folder())
 
 
 class ImageReward(Reward):
-    """Standardised human preference: BLIP reads the prompt while looking at the picture, a linear head rates token 0.
+    """Standardised human preference: BLIP reads prompt and picture, a linear head rates token 0.
 
-    `checkpoint` is the published file, a hub name that has it ('THUDM/ImageReward'), or a folder; left out, the small
-    network that comes with the package, where there is one. `tokenizer` is the folder's own, else BERT's. Prompts are cut
-    at 35 word pieces.
+    Prompts are cut at 35 word pieces.
+
+    Settings:
+        checkpoint (file, hub name, folder or None, default None): the published file, a hub name that has it
+            ('THUDM/ImageReward') or a folder; None is the small network in the package, where there is one.
+        tokenizer (folder, hub name or None, default None): where the tokenizer is loaded from; None is the folder's
+            own, or BERT's.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "image_reward"
@@ -150,7 +163,10 @@ class ImageReward(Reward):
             self._tokens: Any = AutoTokenizer.from_pretrained(tokenizer)
         except (OSError, ValueError) as error:
             raise missing(self.name, tokenizer, error) from error
-        self._see, self._read, self._w, self._b = see.to(device), read.to(device), w.to(device), b.to(device)
+        self._see = see.to(device)
+        self._read = read.to(device)
+        self._w = w.to(device)
+        self._b = b.to(device)
         self._size = int(see.config.image_size)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -15,7 +15,11 @@ from fairlead.core.reward import Reward
 
 
 class JpegSize(Reward):
-    """Kilobytes (1000 bytes) of the image at one JPEG quality; more detail is more. Negate it for compressibility."""
+    """Kilobytes (1000 bytes) of the picture as JPEG; more detail is more. Negate it for compressibility.
+
+    Settings:
+        quality (whole number in [1, 100], default 95): JPEG quality.
+    """
 
     name = "jpeg_size"
     unit: ClassVar[str] = "kB at the given quality; 64 px: 1 to 3, 512 px: 30 to 200"

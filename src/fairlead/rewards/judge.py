@@ -19,7 +19,8 @@ from fairlead.rewards._asking import Client, Reply
 from fairlead.rewards.http import png
 
 FIVE = {
-    "accuracy_to_prompt": "all that the prompt asks for is there, in number, colour and place, and nothing contradicts it",
+    "accuracy_to_prompt": "all that the prompt asks for is there, in number, colour and place, and nothing "
+    "contradicts it",
     "originality": "the picture finds its own way to show the subject instead of the most ordinary one",
     "visual_quality": "it is sharp, well lit and well composed, without artefacts or broken anatomy",
     "internal_consistency": "its parts fit together in perspective, light, scale and style",
@@ -36,16 +37,31 @@ QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 
 
 class Judge(PaidReward):
-    """Asks a model about every picture; what cannot be read is NaN with a reason, never a number.
+    """Asks a vision-language model about every picture; what cannot be read is NaN with a reason, never a number.
 
-    `rubric` mode: each aspect of `rubric` from 0 to 100 as structured reply, explanation first; the score is their mean,
-    computed here. `yes_no`: P(yes) over P(yes) + P(no) from the first token's log-probabilities, spellings merged.
-    `pairwise`: against the picture `reference`, in both orders; 1 won, 0 lost, ties and contradictions between.
+    Even at temperature 0 servers repeat themselves only to about 1e-3.
 
-    `base_url` is the server (left out: OpenAI's, with OPENAI_API_KEY). `price_in` and `price_out` are dollars per million
-    tokens: spending is charged to the run's budget entry `dollars`, and `cap` limits this reward by itself. Replies are
-    kept in `cache` (a file; False for none) by picture, question and model. Even at temperature 0 servers repeat
-    themselves only to about 1e-3.
+    Settings:
+        model (name, required): the model, as the server calls it.
+        base_url (address or None, default None): the server; None is OpenAI's, with the key in OPENAI_API_KEY.
+        mode (rubric, yes_no or pairwise, default 'rubric'): `rubric` rates each aspect from 0 to 100 as a
+            structured reply with the explanation first, and the score is their mean, computed here. `yes_no` is
+            P(yes) over P(yes) + P(no) from the log-probabilities of the first token, spellings merged. `pairwise`
+            compares with `reference` in both orders: 1 won, 0 lost, ties and contradictions between.
+        rubric (name or mapping, default 'five_aspects'): what is rated in mode `rubric`.
+        question (text with a place for the prompt, default 'Does this figure show "{}"? Please answer Yes or No.'):
+            the question of mode `yes_no`.
+        reference (file or None, default None): the picture that mode `pairwise` compares with.
+        concurrency (whole number >= 1, default 8): questions that are open at once.
+        retries (whole number >= 0, default 4): further attempts after a failed request.
+        timeout (number > 0, default 60.0): seconds to wait for an answer.
+        pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
+        price_in (number >= 0, default 0.0): US dollars per million tokens sent; spending is charged to the run's
+            budget entry `dollars`.
+        price_out (number >= 0, default 0.0): US dollars per million tokens received.
+        cap (number > 0 or None, default None): most that this reward alone may spend, in US dollars.
+        cache (file, false or None, default None): where replies are kept by picture, question and model; None is
+            the usual place, false keeps none.
     """
 
     name = "judge"
@@ -165,8 +181,10 @@ class Judge(PaidReward):
     def _rubric(self, shot: str, prompt: str, turned: bool) -> dict[str, Any]:
         lines = "\n".join(f"- {name}: {what}." for name, what in self._aspects.items())
         text = (
-            f"The picture was made for this prompt: {prompt!r}.\nRate it on every aspect with a whole number from 0 (fails "
-            f"completely) to 100 (could not be better); 50 is an ordinary result.\n{lines}\nAnswer with one JSON object: first "
+            f"The picture was made for this prompt: {prompt!r}.\nRate it on every aspect with a whole number from 0 "
+            "(fails "
+            f"completely) to 100 (could not be better); 50 is an ordinary result.\n{lines}\nAnswer with one JSON "
+            "object: first "
             f"`explanation`, what you see in two sentences, then {', '.join(f'`{name}`' for name in self._aspects)}."
         )
         numbers = {name: {"type": "number", "minimum": 0, "maximum": 100} for name in self._aspects}
@@ -193,7 +211,8 @@ class Judge(PaidReward):
 def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
     """The question which of two pictures (as `shot_of` gives them) is better; `outcome` reads its reply."""
     text = (
-        f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with the "
+        f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with "
+        "the "
         "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
         "sentences, then `winner`, one of `first`, `second`, `tie`."
     )

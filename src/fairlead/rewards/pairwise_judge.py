@@ -20,18 +20,36 @@ SIDES = ("drawn", "both")
 
 
 class PairwiseJudge(Judge, PairwiseReward):
-    """Orders the pictures that compete in a step by asking a model which of two is better; the order is their score.
+    """Ranks the pictures that compete in a step by asking a model which of two is better. For `demon` and `paths`.
 
-    For `demon` and `paths`. `scheme` `partition` is Demon's, 1 for the better half of K and 0 for the rest: 15 or 23 to 29
-    questions with K=16 (use `demon(tau=0)`, each weight is then +1 or -1); `sort` gives ranks, 2(K+1)H_K - 4K questions
-    expected; `pairs` K/2; `round_robin` K(K-1)/2. What does not wait for another answer is asked at once, `concurrency`
-    questions at a time. `sides`: which picture comes first is `drawn` per pair (from `seed` and the pixels, so that a pair is
-    one question for ever), or `both` orders are asked, for twice the price; a contradiction is a tie. Equal pictures are not
-    compared. A comparison that stays without a readable answer is a tie, and said; none answered at all stops the run,
-    which resumes.
+    Questions that do not need another answer first are asked at once. Equal pictures are not compared. A comparison
+    that stays without a readable answer is a tie, with a warning. If no comparison is answered, the run stops and
+    can be resumed. A finished picture competes with no other: it is rated by `rubric`, as by `judge`, and that
+    rating is the recorded term.
 
-    A finished picture competes with nobody: it is rated by `rubric`, as by `judge`, and that is the recorded term. `scenario`
-    says who wants the picture for what. Server, prices, `cap` and `cache` are those of `judge`.
+    Settings:
+        model (name, required): the model, as the server calls it.
+        base_url (address or None, default None): the server; None is OpenAI's, with the key in OPENAI_API_KEY.
+        scheme (partition, sort, pairs or round_robin, default 'partition'): `partition` is Demon's, 1 for the
+            better half of K and 0 for the rest: 15 or 23 to 29 questions with K=16 (use demon(tau=0), so that each
+            weight is +1 or -1). `sort` gives ranks and expects 2(K+1)H_K - 4K questions, `pairs` asks K/2,
+            `round_robin` K(K-1)/2.
+        sides (drawn or both, default 'drawn'): which picture comes first: `drawn` per pair from `seed` and the
+            pixels, so that a pair is always the same question; `both` asks in both orders for twice the price, and
+            a contradiction is a tie.
+        scenario (text, default ''): who wants the picture, and for what.
+        rubric (name, default 'five_aspects'): what a finished picture is rated by.
+        seed (whole number, default 0): seed of `drawn` sides and of the order of comparisons.
+        concurrency (whole number >= 1, default 8): questions that are open at once.
+        retries (whole number >= 0, default 4): further attempts after a failed request.
+        timeout (number > 0, default 60.0): seconds to wait for an answer.
+        pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
+        price_in (number >= 0, default 0.0): US dollars per million tokens sent; spending is charged to the run's
+            budget entry `dollars`.
+        price_out (number >= 0, default 0.0): US dollars per million tokens received.
+        cap (number > 0 or None, default None): most that this reward alone may spend, in US dollars.
+        cache (file, false or None, default None): where replies are kept by picture, question and model; None is
+            the usual place, false keeps none.
     """
 
     name = "pairwise_judge"
@@ -84,7 +102,9 @@ class PairwiseJudge(Judge, PairwiseReward):
         return super().score(images, [self._told(prompt) for prompt in prompts])
 
     def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Competing images [K, 3, H, W] in [0, 1] of one prompt -> [K] in [0, 1], best highest, in whatever order they come."""
+        """Competing images [K, 3, H, W] in [0, 1] of one prompt -> [K] in [0, 1], best highest, in whatever order
+        they come.
+        """
         if len(set(prompts)) != 1:
             raise RewardError(f"pairwise_judge got {len(set(prompts))} prompts: pictures of one prompt compete.")
         shots = [shot_of(image) for image in images]

@@ -17,8 +17,13 @@ PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 class PickScore(Reward):
     """s cos(text, image), with s the checkpoint's own temperature (about 100) and no rescaling.
 
-    The probability that people prefer one of several pictures of a prompt is the softmax of their scores. `processor`
-    is where tokenizer and normalisation come from; a checkpoint folder that has its own is read with them.
+    The probability that people prefer one of several pictures of a prompt is the softmax of their scores.
+
+    Settings:
+        checkpoint (folder or hub name, default 'yuvalkirstain/PickScore_v1'): the network.
+        processor (folder, hub name or None, default None): where tokenizer and normalisation come from; None is the
+            checkpoint's own, where it has them.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "pick_score"

@@ -1,4 +1,6 @@
-"""Self-supervised verifier: does the early prediction look like the finished picture? (Ma et al. 2025, arXiv 2501.09732)"""
+"""Self-supervised verifier: does the early prediction look like the finished picture? (Ma et al. 2025, arXiv
+2501.09732)
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,17 @@ from fairlead.rewards._load import missing
 
 
 class SelfVerifier(EarlyReward):
-    """Cosine between features of the finished picture and of the clean prediction at a share of noise, 0.4 by default.
+    """Cosine between features of the finished picture and of the clean prediction at one share of noise.
 
-    Reads no prompt, costs one more decode and no denoiser evaluation: the prediction is taken from the trajectory, at
-    the step whose share sigma/(alpha + sigma) is nearest to `level`. `features` is a checkpoint of CLIP, DINO, DINOv2 or
-    SigLIP; left out, the small CLIP that comes with the package. A picture without a trajectory (a file) has no score.
+    It reads no prompt and costs one more decode but no denoiser evaluation: the prediction is taken from the
+    trajectory, at the step whose share sigma/(alpha + sigma) is nearest to `level`. A picture without a trajectory
+    (a file) has no score.
+
+    Settings:
+        features (folder, hub name or None, default None): a CLIP, DINO, DINOv2 or SigLIP; None is the small CLIP in
+            the package.
+        level (number in (0, 1), default 0.4): share of noise at which the prediction is read.
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
     """
 
     name = "self_verifier"
@@ -62,10 +70,13 @@ class _Tower:
             shape: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError) as error:
             raise missing("self_verifier", source, error) from error
-        self._net, self._joint = net.to(device), hasattr(net, "get_image_features")
-        self._mean, self._std = shape.image_mean, shape.image_std
+        self._net = net.to(device)
+        self._joint = hasattr(net, "get_image_features")
+        self._mean = shape.image_mean
+        self._std = shape.image_std
         vision = getattr(config, "vision_config", config)
-        self._size, self._patch = int(getattr(vision, "image_size", 224)), int(getattr(vision, "patch_size", 16))
+        self._size = int(getattr(vision, "image_size", 224))
+        self._patch = int(getattr(vision, "patch_size", 16))
         if str(getattr(config, "model_type", "")).startswith("dinov2"):
             self._size = 224 if self._size > 224 else self._size
 

@@ -26,7 +26,8 @@ def spellings(vocabulary: dict[str, int], word: str) -> list[int]:
 def probability(logits: Tensor, yes: Sequence[int], no: Sequence[int], reading: str = "normalised") -> Tensor:
     """First-token logits [B, V] -> [B]: P(yes), or P(yes)/(P(yes) + P(no)); all spellings of a word together."""
     log_p = logits.float().log_softmax(-1)
-    sure, not_ = log_p[:, list(yes)].logsumexp(-1), log_p[:, list(no)].logsumexp(-1)
+    sure = log_p[:, list(yes)].logsumexp(-1)
+    not_ = log_p[:, list(no)].logsumexp(-1)
     return torch.sigmoid(sure - not_) if reading == "normalised" else sure.exp()
 
 
@@ -54,9 +55,18 @@ def processor(checkpoint: str) -> Any:
 class VqaScore(Reward):
     """P(yes) to "Does this figure show ...?" from one forward pass of a chat model, not from generation.
 
-    Generation settings (a repetition penalty, say) would distort the probability, because the question itself contains
-    both words. `reading` is `normalised`, P(yes)/(P(yes) + P(no)), or `raw`. Numbers of different models, and of
-    CLIP-FlanT5 (which rates "Yes" and the end of the answer together), are not comparable.
+    Generation settings (a repetition penalty, for example) would distort the probability, because the question
+    itself contains both words. Numbers of different models are not comparable, nor are those of CLIP-FlanT5, which
+    rates "Yes" and the end of the answer together.
+
+    Settings:
+        checkpoint (folder or hub name, default 'Qwen/Qwen2-VL-2B-Instruct'): the chat model.
+        question (text with a place for the prompt, default 'Does this figure show "{}"? Please answer Yes or No.'):
+            what is asked.
+        reading (normalised or raw, default 'normalised'): `normalised` is P(yes)/(P(yes) + P(no)), `raw` is P(yes).
+        device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.
+        dtype (name of a number format or auto, default 'auto'): number format of the network; `auto` is the
+            checkpoint's.
     """
 
     name = "vqa_score"
@@ -81,7 +91,8 @@ class VqaScore(Reward):
             )
         if reading not in READINGS:
             raise unknown("vqa_score reading", str(reading), READINGS)
-        self._question, self._reading = question, reading
+        self._question = question
+        self._reading = reading
         try:
             self._processor: Any = processor(checkpoint)
             net: Any = AutoModelForImageTextToText.from_pretrained(checkpoint, dtype=dtype)
@@ -89,7 +100,8 @@ class VqaScore(Reward):
             raise missing(self.name, checkpoint, error) from error
         self._net = net.eval().requires_grad_(False).to(device)
         words = self._processor.tokenizer.get_vocab()
-        self._yes, self._no = spellings(words, "yes"), spellings(words, "no")
+        self._yes = spellings(words, "yes")
+        self._no = spellings(words, "no")
         if not (self._yes and self._no):
             raise FairleadError(f"{checkpoint!r} has no token for 'yes' or for 'no': choose another model.")
 

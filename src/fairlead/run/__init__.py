@@ -1,4 +1,8 @@
-"""Where the axes meet. Called, it is `fairlead.api.run`: importing a package puts it in place of a function of its name."""
+"""Where the axes meet: the package that builds and runs what a Spec names.
+
+The package can be called, because importing it hides the function `fairlead.run`: calling it is calling
+`fairlead.api.run`.
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,9 @@ class Draft:
     correlation: float
     """Spearman's, between draft and full rewards of one prompt's candidates, mean over prompts; NaN if constant."""
     kept: float
-    """(full reward of the best draft - mean) / (best full reward - mean), sums over prompts; 1 loses nothing, 0 is luck."""
+    """(full reward of the best draft - mean) / (best full reward - mean), summed over prompts: 1 loses nothing, 0 is
+    what a random choice keeps.
+    """
     low: float
     """Bounds of the 95 % bootstrap interval of `kept`, over prompts and over candidates within them."""
     high: float
@@ -84,10 +86,12 @@ def calibrate(
     Candidates whose reward is NaN at any effort are left out, per prompt; every prompt must keep two.
     """
     if n < 2 or not prompts:
-        raise FairleadError(f"{len(prompts)} prompts and {n} candidates: give at least one prompt and two candidates.")
+        raise FairleadError(
+            f"{len(prompts)} prompts and {n} candidates: at least 1 prompt and 2 candidates are needed."
+        )
     for steps in drafts:
         if not 1 <= steps < spec.steps:
-            raise FairleadError(f"Draft of {steps} steps: give numbers from 1 to {spec.steps - 1}.")
+            raise FairleadError(f"drafts has {steps}: must be whole numbers in [1, {spec.steps - 1}].")
     efforts = [*dict.fromkeys(drafts), spec.steps]
     model: Model | None = None
     found: dict[int, list[Tensor]] = {steps: [] for steps in efforts}
@@ -103,11 +107,10 @@ def calibrate(
     least = int(fine.sum(1).min())
     if least < 2:
         raise FairleadError(
-            f"Only {least} of {n} candidates of a prompt have a reward at every effort: at least 2 are needed."
+            f"Only {least} of {n} candidates of a prompt have a reward at every number of steps: at least 2 are needed."
         )
-    table = {
-        steps: torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)]) for steps, y in table.items()
-    }
+    for steps, y in table.items():
+        table[steps] = torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)])
     key = Key.root(spec.seed).fold("calibrate")
     return [compare(table[s], table[spec.steps], s, nfe[s], key.fold(s)) for s in efforts]
 

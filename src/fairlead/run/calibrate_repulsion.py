@@ -1,4 +1,4 @@
-"""How strong repulsion should be for a model: groups at several strengths, their diversity and what it costs in reward."""
+"""How strong repulsion should be for a model: the diversity and the reward of groups at several strengths."""
 
 from __future__ import annotations
 
@@ -41,11 +41,12 @@ def calibrate(
     """Groups of `spec.group` pictures of every prompt, plain and at every strength, of the same seeds."""
     if spec.group < 2 or not prompts:
         raise FairleadError(
-            f"{len(prompts)} prompts and groups of {spec.group}: give a prompt and groups of at least 2."
+            f"{len(prompts)} prompts and groups of {spec.group}: at least 1 prompt and groups of 2 are needed."
         )
     models.check(replace(spec, interventions=(Part("repulsion"),)))
     encode: Callable[[Tensor], Tensor] = registry.build("features", Part(likeness))
-    model, table = None, dict[float, list[tuple[float, float]]]()
+    model = None
+    table = dict[float, list[tuple[float, float]]]()
     for prompt in prompts:
         for strength in (0.0, *sorted(set(strengths) - {0.0})):
             part = Part("repulsion", {"strength": float(strength)})
@@ -70,7 +71,7 @@ def _group(worker: Worker, encode: Callable[[Tensor], Tensor]) -> tuple[float, f
 
 
 def chosen(found: Sequence[Strength], loss: float) -> Strength:
-    """The most diverse whose reward is at most `loss` (a share of its size) below the plain one's; else the plain one."""
+    """The most diverse strength whose reward is at most the share `loss` below that of strength 0; else strength 0."""
     plain = found[0]
     least = plain.reward - loss * abs(plain.reward)
     return max((s for s in found if s.reward >= least or s is plain), key=lambda s: s.vendi)
@@ -81,7 +82,8 @@ def write(name: str, strength: Strength, evidence: Sequence[Strength]) -> Path:
     where = models.folder(name)
     if where is None:
         raise FairleadError(
-            f"{name!r} is not a folder, so nothing can be written beside it: say --set repulsion.strength=..."
+            f"{name!r} is not a folder, so nothing can be written beside it. Use --set repulsion.strength=... in "
+            "each run."
         )
     path = where / "fairlead.json"
     data: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else models.defaults(name)

@@ -124,6 +124,12 @@ def refusal(pipeline: str) -> str | None:
     return next((reason for part, reason in REFUSED.items() if part in pipeline), None)
 
 
+def _guidance(embedded: bool, few_step: bool) -> str:
+    if embedded:
+        return "embedded"
+    return "none needed" if few_step else "classifier-free"
+
+
 def of(
     pipeline: str, adapter: bool, name: str, denoiser: Mapping[str, Any], scheduler: Mapping[str, Any]
 ) -> Capabilities:
@@ -143,5 +149,5 @@ def of(
         few_step=few,
         embedding=True,
         sampler=steps_with,
-        guidance="embedded" if embedded else "none needed" if few else "classifier-free",
+        guidance=_guidance(embedded, few),
     )

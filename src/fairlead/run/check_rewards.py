@@ -1,4 +1,4 @@
-"""`fairlead doctor --rewards`: which rewards can run here, and where real checkpoints are, whether they say what was published.
+"""`fairlead doctor --rewards`: which rewards can run here, and whether real checkpoints give the published scores.
 
 No weights are downloaded. A published number belongs to a picture; those pictures are read from a folder of the user's
 (`--pictures`), under the file names of the places they come from.
@@ -120,19 +120,21 @@ def checks(pictures: Path | None = None, references: Path | None = None) -> list
 
 def _present(name: str) -> Check:
     kind = registry.resolve("rewards", name)
-    told = f"{kind.unit}; {'differentiable' if kind.differentiable else 'no gradient'}; {kind.licence}"
+    facts = f"{kind.unit}; {'differentiable' if kind.differentiable else 'no gradient'}; {kind.licence}"
     if name in ("judge", "pairwise_judge"):
         try:
             import openai
 
-            return Check(f"reward {name}", True, f"{told}; openai {openai.__version__}")
+            return Check(f"reward {name}", True, f"{facts}; openai {openai.__version__}")
         except ImportError:
-            return Check(f"reward {name}", True, f"{told}; its client is not installed (pip install 'fairlead[judge]')")
+            return Check(
+                f"reward {name}", True, f"{facts}; its client is not installed (pip install 'fairlead[judge]')"
+            )
     if name not in CHECKPOINTS:
-        return Check(f"reward {name}", True, told)
+        return Check(f"reward {name}", True, facts)
     repository, _ = CHECKPOINTS[name]
     here = "here" if _cached(*CHECKPOINTS[name]) else f"not here ('hf download {repository}')"
-    return Check(f"reward {name}", True, f"{told}; weights {repository} {here}")
+    return Check(f"reward {name}", True, f"{facts}; weights {repository} {here}")
 
 
 def _cached(repository: str, filename: str) -> bool:
@@ -159,17 +161,17 @@ def _heads() -> Iterator[Check]:
         w, b = load(data / file)
         gap = float((e @ w + b - torch.tensor(published)).abs().max())
         ok = gap < 2e-4
-        told = f"largest gap to the published values {gap:.1e}"
-        yield Check(f"aesthetic {Path(file).name}", ok, told, "" if ok else "report this")
+        detail = f"largest gap to the published values {gap:.1e}"
+        yield Check(f"aesthetic {Path(file).name}", ok, detail, "" if ok else "report this")
 
 
 def _try(reference: Reference, pictures: Path | None) -> Check:
     name = f"{reference.reward.partition('(')[0]} on {reference.picture}, {reference.prompt[:24]!r}"
-    said = f"published {reference.published:.4f} ({reference.source})"
+    published = f"published {reference.published:.4f} ({reference.source})"
     path = None if pictures is None else pictures / reference.picture
     if path is None or not path.is_file():
         return Check(
-            name, True, f"not tried, {said}: put {reference.picture} into a folder and name it with --pictures"
+            name, True, f"not tried, {published}: put {reference.picture} into a folder and name it with --pictures"
         )
     from fairlead.run import scoring
     from fairlead.run.rewards import build_reward, reward_leaf
@@ -179,15 +181,15 @@ def _try(reference: Reference, pictures: Path | None) -> Check:
         wanted = str(part.settings.get("checkpoint") or CHECKPOINTS.get(part.name, ("", ""))[0])
         file = "ImageReward.pt" if part.name == "image_reward" else "config.json"
         if re.fullmatch(r"[\w.-]+/[\w.-]+", wanted) and not Path(wanted).exists() and not _cached(wanted, file):
-            return Check(name, True, f"not tried, {said}: the weights are not here ('hf download {wanted}')")
+            return Check(name, True, f"not tried, {published}: the weights are not here ('hf download {wanted}')")
     try:
         reward = build_reward(tree, reward_leaf)
         (score,) = scoring.score([scoring.Picture(path, reference.prompt, str(path))], reward)
     except FairleadError as error:
-        return Check(name, True, f"not tried, {said}: {error}")
+        return Check(name, True, f"not tried, {published}: {error}")
     ok = abs(score.reward - reference.published) <= reference.tolerance
     fix = "" if ok else "the checkpoint or the picture is another one, or report this"
-    return Check(name, ok, f"ours {score.reward:.4f}, {said}", fix)
+    return Check(name, ok, f"ours {score.reward:.4f}, {published}", fix)
 
 
 def _read(path: Path) -> list[Reference]:
@@ -207,5 +209,5 @@ def _read(path: Path) -> list[Reference]:
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FairleadError(
-            f"{path} is no list of reward, picture, prompt and published ({error}): mend it."
+            f"{path} is not a JSON list of objects with reward, picture, prompt and published ({error}). Fix the file."
         ) from error

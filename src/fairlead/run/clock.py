@@ -1,4 +1,4 @@
-"""How a run stands while it runs, for whoever watches. Imports no torch."""
+"""The progress of a run while it runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ Watch = Callable[[Progress], None]
 
 
 class Clock:
-    """Turns what happens into Progress."""
+    """Turns the events of a run into `Progress`."""
 
     def __init__(self, spec: Spec, watch: Watch) -> None:
-        self._spec, self._watch, self._since = spec, watch, time.perf_counter()
+        self._spec = spec
+        self._watch = watch
+        self._since = time.perf_counter()
         self.expected: int | None = None
         self.baseline: float | None = None
         self.best: tuple[float, int] | None = None
@@ -38,7 +40,7 @@ class Clock:
         self._answered = self._answered + cost
 
     def seen(self, outcomes: Sequence[Outcome | Candidate], controlled: bool, refined: bool = False) -> None:
-        """Outcomes arrived, rendered or recalled; `refined`: full renderings, whose rewards do not compare with drafts'."""
+        """Outcomes arrived. `refined`: full renderings, whose rewards are not compared with those of drafts."""
         if refined and not self._refining:
             self.best, self._refining = None, True
         for o in outcomes:
@@ -53,7 +55,7 @@ class Clock:
                     self.best = (o.reward, o.index)
 
     def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
-        """Every total was decided again."""
+        """All totals were computed again."""
         self.baseline = totals.get(BASELINE if controlled else 0)
         known = [(v, -i) for i, v in totals.items() if i != BASELINE and v == v]
         self.best = (max(known)[0], -max(known)[1]) if known else None
@@ -63,11 +65,11 @@ class Clock:
         return self._computing / self._computed if self._computed else 0.0
 
     def per_nfe(self) -> float:
-        """Seconds per evaluation of the run so far, recalled ones included: a resumed run stops where it would have."""
+        """Seconds per evaluation so far. Recalled ones count, so that a resumed run stops at the same place."""
         return self._answered.seconds / self._answered.nfe if self._answered.nfe else 0.0
 
     def say(self, phase: Phase) -> None:
-        """Tell the watcher."""
+        """Report the progress."""
         best, index = self.best or (None, None)
         rate = 1 / self.per_image() if self.per_image() else 0.0
         self._watch(

@@ -1,7 +1,7 @@
 """Which parts of a run cannot be used together: one function per pair, each with its sentence.
 
-Every function returns the sentence if the run has the pair it is named after, else None. To add a pair, write a function
-and put it into the list below. Imports no torch.
+Every function returns the sentence if the run has the pair it is named after, else None.
+To add a pair, write a function and put it into the list below. Imports no torch.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ def intervention_without_sites(spec: Spec, able: Capabilities | None) -> str | N
     """An intervention edits joint attention; some networks have none."""
     if able is None or able.sites != 0 or not spec.interventions:
         return None
-    name, family = spec.interventions[0].name, able.pipeline.removesuffix("Pipeline")
+    name = spec.interventions[0].name
+    family = able.pipeline.removesuffix("Pipeline")
     return (
         f"{name} edits joint attention and {spec.model.name!r} ({family}) has none: {JOINT_ONLY}. "
         "Use a model with joint attention, such as pocket, SD3 or FLUX."
@@ -117,8 +118,8 @@ def ranking_reward_with_steering_that_scores_alone(parts: Parts) -> str | None:
     if not parts.reward.relative or parts.scores_alone is None:
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, but the steering {parts.scores_alone} needs the reward of a "
-        "single picture. Use zscore(...) of its parts instead."
+        f"{parts.reward.name} ranks the candidates of a run, but the steering {parts.scores_alone} needs the reward of "
+        "a single picture. Use zscore(...) of its parts instead."
     )
 
 
@@ -127,8 +128,9 @@ def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
     if not parts.reward.relative or not parts.wants_gradient:
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the gradient of "
-        "a single picture's reward. Use zscore(...) of its parts instead."
+        f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the "
+        "gradient "
+        "of a single picture's reward. Use zscore(...) of its parts instead."
     )
 
 
@@ -195,8 +197,9 @@ def gradient_steering_with_reward_without_gradient(parts: Parts) -> str | None:
     if not followers or parts.reward.optimised.differentiable:
         return None
     return (
-        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another reward, or a "
-        "steering that needs only values, such as lidar or feynman_kac."
+        f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another "
+        "reward, or "
+        "a steering that needs only values, such as lidar or feynman_kac."
     )
 
 
@@ -222,8 +225,9 @@ def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
     if not parts.early_levels or not parts.couples:
         return None
     return (
-        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of this run "
-        "couples pictures. Leave one of them out."
+        f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of "
+        "this "
+        "run couples pictures. Leave one of them out."
     )
 
 

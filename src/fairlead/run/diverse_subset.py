@@ -1,8 +1,8 @@
 """`--keep k`: pictures of a finished run that are good and different. A function of the record; nothing is rendered.
 
-A quality-weighted determinant and not a MAP-Elites grid: a grid needs axes that somebody names and bins, and fills as many
-cells as it has; a determinant needs only a likeness, returns exactly k, and has one knob between the k best and the k
-most different.
+A quality-weighted determinant is used, not a MAP-Elites grid. A grid needs axes that somebody names and divides into
+bins, and it fills as many cells as it has. A determinant needs only a measure of likeness, returns exactly k pictures,
+and has one setting between the k best and the k most different.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range
 from fairlead.core.diverse import kernel, pick, standard, vendi
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import models, registry, scoring
@@ -36,16 +37,15 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     is by `clip`, `pixels`, or a folder or hub name of an image encoder; left out, the package's CLIP for models that
     speak its words, pixels for the others.
     """
-    if not 0 <= weight < float("inf"):
-        raise FairleadError(f"The weight of quality is {weight!r}: give a finite number of at least 0.")
+    number_in_range("weight", weight, "[0, inf)")
     store = Store.open(folder)
     try:
-        every, name = store.candidates(), store.spec.model.name
+        every = store.candidates()
+        name = store.spec.model.name
     finally:
         store.close()
     if not every:
-        why = f"{folder} has no pictures yet, so there is nothing to keep"
-        raise FairleadError(f"{why}: continue it with 'fairlead resume {folder}'.")
+        raise FairleadError(f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'.")
     models.quiet()
     full = [c for c in every if c.refines is not None] or every
     likeness = likeness or ("clip" if _speaks(name) else "pixels")

@@ -74,7 +74,7 @@ def _torchvision() -> Iterator[Check]:
 
         yield Check("torchvision", True, str(torchvision.__version__))
     except Exception as error:
-        cure = "pip uninstall torchvision, or install the build that belongs to your torch: a mismatched one breaks transformers"
+        cure = "pip uninstall torchvision, or install the build for your torch: a mismatched one breaks transformers"
         yield Check("torchvision", False, str(error).splitlines()[0], cure)
 
 

@@ -1,4 +1,4 @@
-"""Draft, then commit: which drafts are rendered again at full effort, and what is set aside for that."""
+"""Drafts: which of them are rendered again with all steps, and the budget that is reserved for that."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ def finals(store: Store) -> dict[int, int]:
 
 
 class Drafts:
-    """The best groups of drafts so far. Without drafts it keeps nothing and costs nothing."""
+    """The best groups of drafts so far. A run without drafts reserves nothing."""
 
     def __init__(self, spec: Spec, full: Cost) -> None:
-        self._spec, self._group = spec, full * spec.group
+        self._spec = spec
+        self._group = full * spec.group
         self.kept = self._group * spec.finals if spec.draft else Cost()
-        """Set aside for the full renderings until they are made."""
+        """Reserved for the full renderings until they are made."""
         self._top: list[tuple[float, list[IndexedProposal]]] = []
         self._booked: set[int] = set()
         self._ranked: set[int] = set()
 
     def seconds(self, pace: float) -> float:
-        """What to set aside of the clock, at `pace` seconds an evaluation in full batches, as if these were full too."""
+        """The time to reserve, at `pace` seconds per evaluation, as if every batch were full."""
         pictures = self._spec.group * self._spec.finals
         return pace * self.kept.nfe * -(-pictures // self._spec.batch) * self._spec.batch / pictures
 
     def rank(self, asked: Sequence[IndexedProposal], answers: Sequence[Outcome | Candidate]) -> None:
-        """Keep the groups with the best drafts of those that are answered; the earlier of equals first, the failed never."""
+        """Keep the groups with the best answered drafts: the earlier of equals, never a failed one."""
         if not self._spec.draft:
             return
         rewards = {o.index: o.reward for o in answers}
@@ -52,9 +53,9 @@ class Drafts:
         self._top = sorted([*self._top, *new], key=lambda entry: -entry[0])[: self._spec.finals]
 
     def book(self, store: Store, ledger: Ledger, clock: Clock, every: bool = False) -> None:
-        """Account for full renderings that are recorded: those made before later drafts, under a smaller budget, or all.
+        """Charge recorded full renderings: those made before later drafts, under a smaller budget; with `every`, all.
 
-        Those of the same budget are covered by what is kept, so that a resumed run asks what the uninterrupted one did.
+        Those of the same budget are covered by the reserve, so that a resumed run asks what the uninterrupted one did.
         """
         if not self._spec.draft:
             return
@@ -69,13 +70,13 @@ class Drafts:
                 clock.seen([candidate], self._spec.controlled, refined=True)
 
     def release(self, store: Store, ledger: Ledger, clock: Clock) -> None:
-        """The search is over: what was kept may be spent, and has been as far as it is recorded."""
+        """The search is over: the reserve may be spent, and what is recorded has been."""
         ledger.settle(self.kept, Cost())
         self.kept = Cost()
         self.book(store, ledger, clock, every=True)
 
     def again(self, store: Store, ledger: Ledger, groups: Iterator[int]) -> list[IndexedProposal]:
-        """The best drafts not yet rendered fully, each with its whole group, as many as are affordable."""
+        """The best drafts that are not rendered fully yet, each with its whole group, as many as the budget affords."""
         done = finals(store)
         missing = [group for _, group in self._top if any(a.index not in done for a in group)]
         missing = missing[: ledger.affordable(self._group)]

@@ -29,10 +29,13 @@ class CountingModel:
     """A model of the same sizes that charges like the real one and computes nothing."""
 
     def __init__(self, model: Model, conditioning: Conditioning | None = None) -> None:
-        self._model, self._conditioning = model, conditioning
+        self._model = model
+        self._conditioning = conditioning
         self._meter = Meter()
-        self.latent, self.device = model.latent, model.device
-        self.sites, self.branches = model.sites, model.branches
+        self.latent = model.latent
+        self.device = model.device
+        self.sites = model.sites
+        self.branches = model.branches
         self.autoencoder = model.autoencoder
         self.forget()
 
@@ -84,7 +87,8 @@ class CountingReward(EarlyReward):
     differentiable = True
 
     def __init__(self, real: Reward) -> None:
-        self.name, self.level = real.name, early_level(real)
+        self.name = real.name
+        self.level = early_level(real)
         self.real = real
         self.seen = Counter[int]()
         """Number of pictures by how many competed at once; 1 for those that stood alone."""
@@ -173,7 +177,7 @@ def costs(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> 
 
 
 def footprint(setup: Setup) -> memory.Footprint | None:
-    """Memory of a run: its model and its siblings, each with the most rows that are asked of it at once, and gradients."""
+    """Memory of a run: its model and its siblings, each with the most rows it computes at once, and gradients."""
     worker = dry_run(setup).worker
     pairs = [(setup.model, worker.model)]
     pairs += [(sibling.model, worker.siblings[name].model) for name, sibling in setup.siblings.items()]

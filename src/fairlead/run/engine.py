@@ -45,14 +45,14 @@ def start(
     on_progress: Watch = _silent,
     stop: Stop = _never,
 ) -> Store:
-    """Run `spec` into the new directory `out`. Nothing is written before the run is known to be possible.
+    """Run `spec` into the new folder `out`. Nothing is written before it is clear that the run is possible.
 
     `reward`, `model` and `siblings` are live objects in place of what the Spec names.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise StoreError(
-            f"{out} exists already: give another --out, or continue the run in it with 'fairlead resume {out}'."
+            f"{out} exists already. Choose another --out, or continue its run with 'fairlead resume {out}'."
         )
     clock = Clock(spec, on_progress)
     models.check(spec)
@@ -100,7 +100,7 @@ def resume(
             spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
                 asked = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
-                raise FairleadError(f"Budget {asked} is below what {folder} has spent: give a larger one.")
+                raise FairleadError(f"Budget {asked} is less than {folder} has spent already. Choose a larger one.")
             store.extend(spec)
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)

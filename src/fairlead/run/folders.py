@@ -18,7 +18,8 @@ def slug(text: str, longest: int = 40) -> str:
 def new_folder(prompt: str, now: datetime, root: Path = Path("runs")) -> Path:
     """A folder under `root` that does not exist yet, named by time and prompt."""
     name = f"{now:%Y%m%d-%H%M%S}-{slug(prompt)}"
-    folder, again = root / name, 2
+    folder = root / name
+    again = 2
     while folder.exists():
         folder, again = root / f"{name}-{again}", again + 1
     return folder

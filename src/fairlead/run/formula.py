@@ -1,4 +1,4 @@
-"""Formulas of rewards as text and as data: `clip_score + 0.5*aesthetic` <-> {"+": [Part, {"*": [0.5, Part]}]}. No torch.
+"""Formulas of rewards as text and as data: `a + 0.5*b` <-> {"+": [Part, {"*": [0.5, Part]}]}. Imports no torch.
 
     names and calls       aesthetic, clip_score(scale='hessel'); settings need their names
     + - * and brackets    between rewards and numbers; a/10 divides by a number
@@ -23,20 +23,23 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core import source
+from fairlead.core.check import number_in_range
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
 from fairlead.run.part import Part as Part
 
 COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<="}
 SIGNS = {"+": 1, "*": 2, "/": 2, **dict.fromkeys(COMPARISONS.values(), 0)}
-"""How tightly an operation binds."""
+"""The precedence of each operation; the higher one binds first."""
 CALLS = ("min", "rank_mean", "zscore", "veto")
 
 
 def aesthetic_clip(w: float = 0.5) -> str:
-    """w*aesthetic/10 + (1-w)*clip_cosine/0.5, w in [0, 1] (Pereira Neto et al. 2025, arXiv 2511.03913); no term of weight 0."""
-    if not isinstance(w, int | float) or not 0 <= w <= 1:
-        raise FairleadError(f"aesthetic_clip has w={w!r}: give the weight of the aesthetic score, from 0 to 1.")
+    """w*aesthetic/10 + (1-w)*clip_cosine/0.5 with w in [0, 1] (Pereira Neto et al. 2025, arXiv 2511.03913).
+
+    A term of weight 0 is left out.
+    """
+    number_in_range("aesthetic_clip.w", w, "[0, 1]")
     parts = ((w, "aesthetic/10"), (round(1 - w, 12), "clip_score(scale='cosine')/0.5"))
     return " + ".join(term if weight == 1 else f"{weight}*({term})" for weight, term in parts if weight)
 
@@ -52,7 +55,7 @@ def parse_part(text: str, kind: str) -> Part:
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        raise FairleadError(f"{text!r} is not a name or name(setting=value): check its spelling.") from None
+        raise FairleadError(f"{text!r} must be a name or name(setting=value). Check its spelling.") from None
     return _part(node, text, kind)
 
 
@@ -62,14 +65,14 @@ def _part(node: ast.expr, text: str, kind: str) -> Part:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
         settings = {word.arg or "": _literal(word, text) for word in node.keywords}
         return Part(registry.check(kind, node.func.id), settings)
-    raise FairleadError(f"{text!r} is not a name or name(setting=value): settings need their names.")
+    raise FairleadError(f"{text!r} must be a name or name(setting=value): settings need their names.")
 
 
 def _literal(word: ast.keyword, text: str) -> Any:
     try:
         return ast.literal_eval(word.value)
     except ValueError:
-        raise FairleadError(f"{word.arg} in {text!r} is not a plain value: use a number or a 'string'.") from None
+        raise FairleadError(f"{word.arg} in {text!r} is not a plain value. Use a number or a 'string'.") from None
 
 
 def parse_reward(text: str) -> Any:
@@ -80,18 +83,18 @@ def parse_reward(text: str) -> Any:
         node = ast.parse(code.strip(), mode="eval").body
     except (SyntaxError, ValueError):
         raise FairleadError(
-            f"Reward {text!r} is not a formula: write for example 'clip_score + 0.5*aesthetic'."
+            f"Reward {text!r} is not a formula. Write for example 'clip_score + 0.5*aesthetic'."
         ) from None
     tree = _tree(node, text)
     if not reward_parts(tree):
-        raise FairleadError(f"Reward {text!r} is only a number: name at least one reward.")
+        raise FairleadError(f"Reward {text!r} is only a number. Name at least one reward.")
     return tree
 
 
 def _tree(node: ast.expr, text: str) -> Any:
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float) and not isinstance(node.value, bool):
         if not math.isfinite(float(node.value)):
-            raise FairleadError(f"Reward {text!r} has a number too large to hold: use a smaller one.")
+            raise FairleadError(f"Reward {text!r} has a number that is too large. Use a smaller one.")
         return float(node.value)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return _times(-1.0, _tree(node.operand, text))
@@ -223,15 +226,19 @@ def _text(tree: Any) -> tuple[str, int]:
         return f"veto({', '.join(words)})", 3
     if op not in SIGNS:
         return f"{op}({', '.join(_text(p)[0] for p in parts)})", 3
-    bond, text = SIGNS[op], ""
+    bond = SIGNS[op]
+    text = ""
     for i, part in enumerate(parts):
         sign = f" {op} " if bond < 2 else op
         if i and op == "+" and isinstance(part, float | int) and part < 0:
-            sign, part = " - ", -part
+            sign = " - "
+            part = -part
         elif i and op == "+" and isinstance(part, Mapping) and _negated(part) is not None:
-            sign, part = " - ", _negated(part)
+            sign = " - "
+            part = _negated(part)
         inner, tight = _text(part)
-        loose = tight <= (1 if sign == " - " else bond) if i else tight < max(bond, 1)
+        limit = 1 if sign == " - " else bond
+        loose = tight <= limit if i else tight < max(bond, 1)
         text += (sign if i else "") + (f"({inner})" if loose else inner)
     return text, bond
 

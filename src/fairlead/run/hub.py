@@ -1,4 +1,4 @@
-"""Models that are not a folder yet: names on the hub and checkpoint files, and why one cannot be had. Imports no torch."""
+"""Models that are no folder: names on the hub and checkpoint files, and why one cannot be loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def checkpoint(name: str) -> Path | None:
     if path.suffix.lower() not in SUFFIXES:
         return None
     if not path.is_file():
-        raise FairleadError(f"There is no file {path}: check its name.")
+        raise FairleadError(f"There is no file {path}. Check its name.")
     if path.suffix.lower() != ".safetensors":
         raise FairleadError(
             f"{path} is a {path.suffix} file, which can run code when it is read: convert it to safetensors."
@@ -33,7 +33,7 @@ def checkpoint(name: str) -> Path | None:
 
 
 def detect(path: Path) -> str:
-    """The pipeline class of a checkpoint file, from the names of its tensors; a file without a text encoder is refused."""
+    """The pipeline class of a checkpoint file, from the names of its tensors. One without a text encoder is refused."""
     try:
         with path.open("rb") as file:
             (size,) = struct.unpack("<Q", file.read(8))
@@ -44,7 +44,7 @@ def detect(path: Path) -> str:
         if any(mark in name for name in names):
             return pipeline
     raise FairleadError(
-        f"{path} holds no checkpoint of SD, SDXL, SD3 or FLUX: give a whole checkpoint as --model; a LoRA goes with "
+        f"{path} is not a checkpoint of SD, SDXL, SD3 or FLUX. Pass a whole checkpoint as --model; a LoRA goes with "
         "--lora, a denoiser alone with --set model.swap=FILE."
     )
 
@@ -74,31 +74,33 @@ def explained(error: BaseException, name: str) -> FairleadError:
     kinds = [type(e).__name__ for e in chain]
     if "GatedRepoError" in kinds:
         return FairleadError(
-            f"Model {name!r} is gated: accept its licence on https://huggingface.co/{name}, then run 'hf auth login' or "
-            "give --token."
+            f"Model {name!r} is gated. Accept its licence on https://huggingface.co/{name}, then run 'hf auth login' "
+            "or pass --token."
         )
     if "RevisionNotFoundError" in kinds:
         return FairleadError(f"Model {name!r} has no such revision: check --revision.")
     if "RepositoryNotFoundError" in kinds:
         return FairleadError(
-            f"There is no model {name!r} on the hub, or it is private: check the name, or give --token if it is yours."
+            f"There is no model {name!r} on the hub, or it is private. Check the name, or pass --token if it is yours."
         )
     absent = "OfflineModeIsEnabled" in kinds or "LocalEntryNotFoundError" in kinds
     if absent and Path(name).suffix.lower() in SUFFIXES:
         return FairleadError(
             f"{name} holds weights only, and the configurations they need are not in the local cache: go online (unset "
-            "HF_HUB_OFFLINE), or give a folder of the same family with --set model.config=FOLDER."
+            "HF_HUB_OFFLINE), or pass a folder of the same family with --set model.config=FOLDER."
         )
     if absent:
         return FairleadError(
-            f"Model {name!r} is not in the local cache and the hub cannot be reached: go online (unset HF_HUB_OFFLINE), "
-            "or give a local folder; 'pocket' needs neither."
+            f"Model {name!r} is not in the local cache and the hub cannot be reached. Go online (unset "
+            "HF_HUB_OFFLINE) or "
+            "pass a local folder; 'pocket' needs neither."
         )
     if any("OutOfMemory" in kind for kind in kinds):
         return FairleadError(
             f"Model {name!r} does not fit into memory: use --dtype bfloat16, --cpu-offload model, or a smaller model."
         )
-    said = " ".join(str(error).split())[:300]
+    cause = " ".join(str(error).split())[:300]
     return FairleadError(
-        f"Model {name!r} could not be loaded ({kinds[0]}: {said}): check the name, --variant and --revision, and the network."
+        f"Model {name!r} could not be loaded ({kinds[0]}: {cause}). Check the name, --variant, --revision and the "
+        "network."
     )

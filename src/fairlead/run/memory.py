@@ -63,7 +63,8 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
     def seen(self, tensor: torch.Tensor) -> torch.Tensor:
         """Count a tensor as alive; several may share their bytes."""
         storage = tensor.untyped_storage()
-        size, key = storage.nbytes(), storage._cdata
+        size = storage.nbytes()
+        key = storage._cdata
         if key not in self._alive:
             self.now += size
         self._alive[key] = self._alive.get(key, 0) + 1
@@ -79,7 +80,7 @@ class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call, misc, unused-ig
 
 
 def peak(work: Callable[[], Any], weights: Iterable[torch.Tensor] = ()) -> int:
-    """Bytes alive at once at the most while `work` makes tensors, what it keeps for a gradient included, `weights` not."""
+    """The most bytes alive at once while `work` makes tensors: with what it keeps for a gradient, without `weights`."""
     known = {w.untyped_storage()._cdata for w in weights}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -103,8 +104,8 @@ def peak_without_data(work: Callable[[], Any], weights: Iterable[torch.Tensor] =
 def footprint(model: Model, rows: float = 1, decodes: float = 1, gradient: bool = False) -> Footprint | None:
     """What a model needs, None if it cannot be traced without data. The network does not compute and is not charged.
 
-    `rows` predictions and `decodes` pictures are asked for at once per picture of the batch; with `gradient` one call is
-    on its way back, for steps are computed again one by one.
+    `rows` predictions and `decodes` pictures are computed at once per picture of the batch. With `gradient`, one call
+    is differentiated at a time, because steps are computed again one by one.
     """
     if not isinstance(model, Traceable):
         return None
@@ -125,7 +126,8 @@ def fitted(spec: Spec, model: Model, needed: Callable[[], Footprint | None] | No
     """
     if spec.batch:
         return spec
-    room, need = free(model.device), None
+    room = free(model.device)
+    need = None
     if model.device.type == "cuda":
         need = footprint(model) if needed is None else needed()
     n = USUAL if room is None or need is None else int(SPARE * room / max(need.picture, 1))

@@ -1,7 +1,7 @@
-"""What is known of a model before it is loaded: where it is, its own defaults, the words it can read. Imports no torch.
+"""What can be known about a model before it is loaded: its place, its defaults, the words it knows. Imports no torch.
 
 A model is a registered name, a folder with a `model_index.json`, a checkpoint file, or a hub name; `python` is a live
-pipeline, which only the caller can give again. A folder may bring `fairlead.json`:
+pipeline, which only the caller can pass again. A folder may bring `fairlead.json`:
 `steps` and `batch` are the run's defaults, `settings` the adapter's, and `"vocabulary": "words"` says that its
 tokenizer knows whole words only, so that unknown ones can be named to the user.
 """
@@ -42,7 +42,7 @@ def folder(name: str) -> Path | None:
     path = Path(name).expanduser()
     if path.is_dir():
         if not (path / "model_index.json").is_file():
-            raise FairleadError(f"{path} has no model_index.json: give a folder saved by a diffusers pipeline.")
+            raise FairleadError(f"{path} has no model_index.json. Pass a folder saved by a diffusers pipeline.")
         return path
     if re.fullmatch(r"[\w.-]+/[\w.-]+", name) and not name.startswith((".", "/")):
         return None
@@ -106,8 +106,8 @@ def pipeline(name: str, revision: str | None = None) -> str:
     index = _config(name, "model_index.json", revision)
     if "_class_name" not in index:
         raise FairleadError(
-            f"Model {name!r} has no model_index.json with a pipeline class: give a diffusers pipeline; a LoRA goes with "
-            "--lora, a denoiser alone with --set model.swap=NAME."
+            f"Model {name!r} has no model_index.json with a pipeline class. Pass a diffusers pipeline; a LoRA goes "
+            "with --lora, a denoiser alone with --set model.swap=NAME."
         )
     return str(index["_class_name"])
 
@@ -118,7 +118,7 @@ def adapter(family: str, name: str) -> Any:
         return registry.resolve("adapters", family)
     known = ", ".join(name.removesuffix("Pipeline") for name in registry.table("adapters"))
     reason = capabilities.refusal(family) or "no adapter is registered for that class"
-    raise FairleadError(f"Model {name!r} is a {family}, which cannot be used: {reason}; families known are {known}.")
+    raise FairleadError(f"Model {name!r} is a {family}, which cannot be used: {reason}. Supported families: {known}.")
 
 
 def abilities(name: str, revision: str | None = None) -> capabilities.Capabilities | None:
@@ -146,7 +146,7 @@ def check(spec: Spec) -> None:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Many runs in one process: within, `build` loads a model once and gives the same adapter again."""
+    """Many runs in one process: inside, `build` loads a model once and returns the same adapter again."""
     global _kept
     before, _kept = _kept, {}
     try:
@@ -166,10 +166,11 @@ def build(spec: Spec, *, device: str, dtype: str) -> Any:
 
 
 def _load(spec: Spec, device: str, dtype: str) -> Any:
-    name, settings = spec.model.name, dict(spec.model.settings)
+    name = spec.model.name
+    settings = dict(spec.model.settings)
     entries = registry.table("models")
     if name == LIVE:
-        raise FairleadError("The model of this run was a live pipeline: give it again as model=.")
+        raise FairleadError(f"The model of this run was a live pipeline ({settings}). Pass it again as model=...")
     if name in entries and _is_class(entries[name]):
         return registry.build("models", spec.model)
     make = adapter(pipeline(name, settings.get("revision")), name)
@@ -206,7 +207,8 @@ def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
 
 def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
     """The adapter over a live pipeline; `release()` gives it back as it was found."""
-    kind, usual = _family(pipe), live(pipe)[1].get("settings", {})
+    kind = _family(pipe)
+    usual = live(pipe)[1].get("settings", {})
     return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
 
 
@@ -297,12 +299,14 @@ def warnings(spec: Spec) -> list[str]:
                 if registered
                 else "in its tokenizer/tokenizer.json"
             )
-            told = ", ".join(repr(w) for w in lost)
-            out.append(f"{spec.model.name} does not know {told}: the picture cannot show it. Its words are {listed}.")
+            unknown_words = ", ".join(repr(w) for w in lost)
+            out.append(
+                f"{spec.model.name} does not know {unknown_words}: the picture cannot show it. Its words are {listed}."
+            )
     settings = spec.model.settings
     able = abilities(spec.model.name, settings.get("revision")) if where is not None else None
     if able is not None and able.few_step and spec.steps > 8:
-        out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}: try --steps 4.")
+        out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}. Try --steps 4.")
     if able is not None and not able.few_step and spec.sampler == "consistency":
         out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
     out += [
@@ -323,7 +327,7 @@ def warnings(spec: Spec) -> list[str]:
                 else f"{spec.steps} of at least {least} steps are too few"
             )
             out.append(
-                f"{name} walks noise levels of its own, and {why}: expect ruined pictures, or set {name}.solver=sampler."
+                f"{name} uses noise levels of its own, and {why}: expect ruined pictures, or set {name}.solver=sampler."
             )
     return out
 

@@ -12,7 +12,7 @@ OWN = Path("/proc/self")
 
 
 def reset(device: str) -> None:
-    """Start counting anew. On a CPU this needs Linux; elsewhere the peak is that of the whole process, or not known."""
+    """Start counting again. On a CPU this needs Linux; elsewhere the peak is that of the process, or unknown."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         return
@@ -21,7 +21,7 @@ def reset(device: str) -> None:
 
 
 def read(device: str) -> float | None:
-    """Megabytes (10^6 bytes) at the peak: of tensors on an accelerator, of the process on a CPU; None where not known."""
+    """Megabytes (10^6 bytes) at the peak: tensors on an accelerator, the process on a CPU; None if unknown."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e6
     with contextlib.suppress(OSError):

@@ -23,14 +23,16 @@ def dump(chain: Chain, bare: Chain) -> bytes:
     plain: dict[str, Any] = {}
     for i, part in enumerate(chain.parts):
         if not is_dataclass(part):
-            raise TypeError(f"{type(part).__name__} is not a frozen dataclass, so what it prepared cannot be kept")
+            raise TypeError(f"{type(part).__name__} is not a frozen dataclass, so what it prepared cannot be recorded")
         for field in fields(part):
             value = getattr(part, field.name)
             if isinstance(value, Tensor):
                 tensors[f"{i}.{field.name}"] = value.detach().cpu().contiguous()
             else:
                 if value != getattr(bare.parts[i], field.name):
-                    raise TypeError(f"{type(part).__name__} prepared {field.name} as {value!r}: only tensors are kept")
+                    raise TypeError(
+                        f"{type(part).__name__} prepared {field.name} as {value!r}: only tensors are recorded"
+                    )
                 plain[f"{i}.{field.name}"] = value
     data: bytes = save(tensors, {"plain": json.dumps(plain, default=repr)})
     return data
@@ -49,11 +51,12 @@ def restore(chain: Chain, data: bytes, device: Any) -> Chain:
 def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
     """What the steering of another run prepared, as `<part>.<field>`; its prompt and model must be those of `spec`.
 
-    What was drawn for another prompt or by another model fits by its shape and would spoil the picture silently.
+    Tensors of another prompt or model may have the same shape: they would spoil the picture without any error.
     """
     store = Store.open(folder)
     try:
-        other, kept = store.spec, store.recall_prepared("steering")
+        other = store.spec
+        kept = store.recall_prepared("steering")
     finally:
         store.close()
     for what, mine, its in (("prompt", spec.prompt, other.prompt), ("model", spec.model, other.model)):
@@ -62,5 +65,5 @@ def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
                 f"The run in {folder} has the {what} {its!r} and this one {mine!r}: they must be equal."
             )
     if kept is None:
-        raise FairleadError(f"The run in {folder} prepared nothing: give one that used the same steering.")
+        raise FairleadError(f"The run in {folder} prepared nothing. Name a run that used the same steering.")
     return {name: tensor.to(device) for name, tensor in load(kept[0]).items()}

@@ -1,4 +1,4 @@
-"""A person asked on the way: previews go into the record, a numbered sheet beside them, the question to the desk."""
+"""Questions to a person while a picture is sampled, about previews that are recorded with a numbered sheet."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ COLUMNS, TILE = 4, 200
 
 
 class PreviewQuestions:
-    """Terms that people give to previews. `writes` is off where a record is only read (replay)."""
+    """The terms that a person gives to previews. `writes` is off where a record is only read (replay)."""
 
     def __init__(self, folder: Path, ask: Ask, writes: bool = True) -> None:
-        self._folder, self._ask, self._writes = Path(folder), ask, writes
+        self._folder = Path(folder)
+        self._ask = ask
+        self._writes = writes
 
     def __call__(self, reward: Reward, images: Tensor, terms: Mapping[str, Tensor], prompt: str) -> Tensor:
         """Images [K, 3, H, W] in [0, 1] that compete, the terms [K] known -> totals [K]; `Pending` or `Enough`."""
@@ -39,13 +41,14 @@ class PreviewQuestions:
         for label, leaf in zip(reward.labels(), reward.leaves(), strict=True):
             if isinstance(leaf, HumanReward):
                 rows[label] = leaf.choose(names, prompt, ask)
-        return reward.from_terms([{label: values[i] for label, values in rows.items()} for i in range(len(names))])
+        columns = zip(*rows.values(), strict=True)
+        return reward.from_terms([dict(zip(rows, values, strict=True)) for values in columns])
 
     def _keep(self, question: Question, names: Sequence[str], shots: Sequence[bytes]) -> None:
-        for path, data in (
-            *((self._folder / "images" / f"{name}.png", shot) for name, shot in zip(names, shots, strict=True)),
-            (sheet_of(self._folder, question), contact_sheet(shots)),
-        ):
+        images = self._folder / "images"
+        files = [(images / f"{name}.png", shot) for name, shot in zip(names, shots, strict=True)]
+        files.append((sheet_of(self._folder, question), contact_sheet(shots)))
+        for path, data in files:
             if not path.exists():
                 write_atomically(path, data, durable=False)
 
@@ -56,7 +59,8 @@ def contact_sheet(shots: Sequence[bytes]) -> bytes:
     sheet = Image.new("RGB", (min(len(shots), COLUMNS) * TILE, rows * TILE), "white")
     draw = ImageDraw.Draw(sheet)
     for i, shot in enumerate(shots):
-        x, y = i % COLUMNS * TILE, i // COLUMNS * TILE
+        x = i % COLUMNS * TILE
+        y = i // COLUMNS * TILE
         with Image.open(io.BytesIO(shot)) as image:
             scale = (TILE - 8) / max(image.size)
             size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

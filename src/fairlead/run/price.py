@@ -29,7 +29,7 @@ class Price:
     setup_cost: Cost
     """Preparation before the first candidate."""
     finals: Cost
-    """Rendering the best drafts again; zero without drafts. Where the search leaves smaller groups, of the largest ones."""
+    """Rendering the best drafts again; zero without drafts. Of groups that differ in size, the largest."""
     candidates: int
     """How many the budget affords, drafts included."""
     total: Cost
@@ -50,7 +50,8 @@ class Price:
 def price(spec: Spec) -> Price:
     """What `spec` will spend. Loads the model for its sizes and its text encoder, and runs no network.
 
-    The search is asked, and told nothing but zeros, until it or the budget ends, for at most `LOOKAHEAD` candidates.
+    The search is asked for candidates, whose rewards are all zero, until it or the budget ends or `LOOKAHEAD` is
+    reached.
     """
     models.check(spec)
     executor = Local(spec)

@@ -1,4 +1,4 @@
-"""Where a run's questions to people lie: a table in its database, read and answered by any process."""
+"""The questions of a run to a person: a table in its database that any process can read and answer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from fairlead.core.people import Enough, Pending, Question
 from fairlead.run.store import DATABASE
 
 Person = Callable[[Question], str]
-"""Puts a question to somebody who is there; `Pending` if they would rather answer later."""
+"""Asks a person who is present; raises `Pending` if they want to answer later."""
 SCHEMA = """create table if not exists question(
     name text primary key, kind text not null, text text not null, pictures text not null, asked text not null,
     answer text, answered text)"""
 
 
 def sheet_of(folder: Path, question: Question) -> Path:
-    """Beside the pictures themselves."""
+    """The file of the sheet, beside the pictures."""
     return Path(folder) / "images" / f"sheet-{question.name}.png"
 
 
@@ -38,21 +38,20 @@ class StoredQuestion:
 
     question: Question
     answer: str | None
-    """What was typed; None while nobody has answered."""
+    """What was typed; None before there is an answer."""
 
 
 class QuestionStore:
-    """The questions of one run folder. Answers are kept as they were given; a later answer replaces an earlier one."""
+    """The questions of one run folder. Answers are stored as typed; a later one replaces an earlier one."""
 
     def __init__(self, folder: Path, person: Person | None = None) -> None:
-        self._path, self._person = Path(folder) / DATABASE, person
+        self._path = Path(folder) / DATABASE
+        self._person = person
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         if not self._path.is_file():
-            raise StoreError(
-                f"{self._path.parent} holds no {DATABASE}: give the directory that 'fairlead run' printed."
-            )
+            raise StoreError(f"{self._path.parent} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         db = sqlite3.connect(self._path, timeout=10.0)
         try:
             with db:
@@ -64,7 +63,7 @@ class QuestionStore:
             db.close()
 
     def ask(self, question: Question) -> tuple[int, ...]:
-        """The answer if there is one; else the question is posted, and put to the person who is there, or `Pending`."""
+        """The answer if there is one. Else record the question, and ask a person who is present or raise `Pending`."""
         with self._open() as db:
             row = db.execute("select answer from question where name=?", (question.name,)).fetchone()
             if row is None:
@@ -75,9 +74,9 @@ class QuestionStore:
             return _read(question, row[0])
         if self._person is None:
             raise Pending(question)
-        said = self._person(question)
-        self.answer(question.name, said)
-        return _read(question, said)
+        answer = self._person(question)
+        self.answer(question.name, answer)
+        return _read(question, answer)
 
     def peek(self, question: Question) -> tuple[int, ...]:
         """The answer if there is one, else `Pending`; writes nothing."""
@@ -87,11 +86,11 @@ class QuestionStore:
         raise Pending(question)
 
     def answer(self, name: str, answer: str) -> None:
-        """Keep an answer, if it is one."""
+        """Record an answer, if it is valid."""
         posted = next((p for p in self.questions() if p.question.name == name), None)
         if posted is None:
             raise FairleadError(
-                f"{self._path.parent} has no question {name!r}: see 'fairlead answer {self._path.parent} --list'."
+                f"{self._path.parent} has no question {name!r}. See 'fairlead answer {self._path.parent} --list'."
             )
         try:
             posted.question.read(answer)
@@ -118,9 +117,9 @@ class QuestionStore:
         ]
 
     def sheet(self, question: Question) -> Path | None:
-        """Where the numbered pictures of a question on the way lie as one."""
+        """The file with all numbered pictures of a question about previews."""
         return sheet_of(self._path.parent, question) if question.kind == "steer" else None
 
     def pending(self) -> list[Question]:
-        """Those that wait."""
+        """Those without an answer."""
         return [p.question for p in self.questions() if p.answer is None]

@@ -1,4 +1,4 @@
-"""Totals that the driver decides: of rewards that compare candidates, and of rewards that people give."""
+"""Totals that need more than one picture: of rewards that compare candidates, and of rewards that a person gives."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from fairlead.run.store import Store, picture_name
 
 
 class Ranking:
-    """Every answer so far, in ask order. Terms are facts and stay; totals move as the set grows.
+    """Every answer so far, in ask order. Terms do not change; totals change as the set grows.
 
-    A search is told totals over what was answered up to then (later ones do not correct earlier ones), the same ones
-    again on resume; the record is written over with totals among all, so that its last state is the final ranking.
-    Terms that people give are filled in when they have answered; until then `Pending` ends the run.
+    A search receives totals over what was answered up to then, and the same ones again on resume; later totals do not
+    correct earlier ones. The record is updated with totals over all candidates, so that it ends with the final ranking.
+    Terms that a person gives are filled in when they have answered; until then `Pending` ends the run.
     """
 
     def __init__(self, reward: Reward, prompt: str) -> None:
-        self._reward, self._prompt, self._terms = reward, prompt, dict[int, Mapping[str, float]]()
+        self._reward = reward
+        self._prompt = prompt
+        self._terms = dict[int, Mapping[str, float]]()
         labelled = zip(reward.labels(), reward.leaves(), strict=True)
         self._people = [(label, leaf) for label, leaf in labelled if isinstance(leaf, HumanReward)]
         self._rounds: list[list[tuple[int, str]]] = [[]]
 
     @property
     def deferred(self) -> bool:
-        """False if every total stands on its own when its picture is scored, and nothing here does anything."""
+        """False if every total is known when its picture is scored: then nothing is done here."""
         return self._reward.relative or bool(self._people)
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
-        """Remember what was answered."""
+        """Remember these answers."""
         if self.deferred:
             self._terms.update({o.index: dict(o.terms) for o in outcomes})
             self._rounds[-1] += [(o.index, picture_name(o.image)) for o in outcomes]
@@ -55,7 +57,7 @@ class Ranking:
             return list(outcomes)
         if self._rounds[-1]:
             self._rounds.append([])
-        names = [[name for _, name in own] for own in self._rounds]
+        names = [_names(own) for own in self._rounds]
         for label, leaf in self._people:
             for own, scores in zip(self._rounds, leaf.decide(names, self._prompt, ask), strict=True):
                 for (index, _), score in zip(own, scores, strict=True):
@@ -64,3 +66,8 @@ class Ranking:
         if store is not None:
             store.set_rewards(totals, self._terms if self._people else {})
         return [replace(o, reward=totals[o.index], terms=self._terms[o.index]) for o in outcomes]
+
+
+def _names(outcomes: Sequence[tuple[int, str]]) -> list[str]:
+    """Of (index, picture name), the names."""
+    return [name for _, name in outcomes]

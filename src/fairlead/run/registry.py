@@ -1,4 +1,4 @@
-"""name -> "module:attribute", resolved when used. Built-ins and third parties stand in the same table.
+"""name -> "module:attribute", resolved when used. Built-in and third-party items are in the same table.
 
 A package joins by an entry point in the group `fairlead.<kind>`, for example `fairlead.rewards`; its name is the word
 people type. Nothing here imports an axis folder until somebody asks for one of its items.
@@ -186,8 +186,9 @@ def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *give
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     lacking = [p.name for p in expected if p.default is p.empty and p.kind not in free and p.name not in settings]
     if lacking:
-        told, written = " and ".join(f"`{one}`" for one in lacking), ", ".join(f"{one}=..." for one in lacking)
-        raise FairleadError(f"{name} needs {told}: write {name}({written}).")
+        missing = " and ".join(f"`{one}`" for one in lacking)
+        written = ", ".join(f"{one}=..." for one in lacking)
+        raise FairleadError(f"{name} needs {missing}. Write {name}({written}).")
     try:
         return make(*given, **settings)
     except TypeError as error:

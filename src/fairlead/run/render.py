@@ -24,7 +24,8 @@ class Renderer:
         self.model: Model = models.build(
             spec, device=device, dtype=str(spec.model.settings.get("dtype") or machine.dtype(device))
         )
-        self.meter, self.spec = Meter(), memory.fitted(spec, self.model)
+        self.meter = Meter()
+        self.spec = memory.fitted(spec, self.model)
         self.model.meter(self.meter)
         self._sampler: Sampler = registry.resolve("samplers", spec.sampler)
 
@@ -46,7 +47,8 @@ class Renderer:
         out = []
         levels = self.model.levels(self.spec.steps)
         for first in range(0, len(prompts), self.spec.batch):
-            some, own = prompts[first : first + self.spec.batch], tuple(keys[first : first + self.spec.batch])
+            some = prompts[first : first + self.spec.batch]
+            own = tuple(keys[first : first + self.spec.batch])
             with self.meter.grant(INFINITE):
                 x = normals(tuple(k.fold("init") for k in own), *self.model.latent).to(self.model.device)
                 z = sample(self.model, self._sampler, x, self.model.encode(some), levels, own, self.meter)

@@ -24,7 +24,10 @@ def compared(store: Store, recorded: Candidate, outcome: Outcome, companions: in
     if identical := gap == 0 and same:
         message = "Identical: same pixels, same reward."
     elif alone:
-        message = f"Rendered alone it differs by at most {gap}/255 per pixel; kernels round differently for another batch size."
+        message = (
+            f"Rendered alone, it differs by at most {gap}/255 per pixel: "
+            "kernels round differently for another batch size."
+        )
     else:
         message = f"Differs by at most {gap}/255 per pixel" + (f": {why}." if why else "; versions are those recorded.")
     return Replay(recorded.index, recorded, outcome.reward, identical, gap, outcome.image, companions, message)

@@ -46,7 +46,8 @@ def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | 
     watched: dict[str, Reward] = {}
     taken = set(target.labels())
     for tree in spec.watch:
-        label, other = reward_text(tree), build_reward(tree, leaf, made)
+        label = reward_text(tree)
+        other = build_reward(tree, leaf, made)
         if tree == spec.reward or (reward is None and tree in reward_parts(spec.reward)):
             raise FairleadError(
                 f"{label} is optimised in this run, so it cannot also be watched. Watch a reward that is not optimised."

@@ -1,4 +1,4 @@
-"""Existing pictures scored and ranked: files, folders, or the candidates of a run. Generates nothing."""
+"""Score and rank existing pictures: files, folders, or the candidates of a run. Nothing is generated."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def collect(paths: Sequence[Path], prompt: str | None = None, prompts: Path | No
     found = [each for path in paths for each in _below(Path(path))]
     if not found:
         raise FairleadError(
-            f"There is no picture in {', '.join(map(str, paths))}: give files of {', '.join(SUFFIXES[:4])}."
+            f"There is no picture in {', '.join(map(str, paths))}. Pass files that end in {', '.join(SUFFIXES[:4])}."
         )
     if prompt is not None:
         return [replace(p, prompt=prompt) for p in found]
@@ -80,14 +80,14 @@ def _below(path: Path) -> Iterator[Picture]:
     elif path.is_file():
         yield Picture(path, "", str(path))
     else:
-        raise FairleadError(f"{path} is not there: give a picture, a folder of pictures, or a run.")
+        raise FairleadError(f"{path} does not exist. Pass a picture, a folder of pictures, or a run.")
 
 
 def _named(found: list[Picture], file: Path) -> list[Picture]:
     try:
         lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
-        raise FairleadError(f"{file} cannot be read ({error}): give a text file of prompts.") from error
+        raise FairleadError(f"{file} cannot be read ({error}). Pass a text file of prompts.") from error
     rows: list[dict[str, Any]] | None = None
     try:
         if file.suffix in (".jsonl", ".json"):
@@ -102,20 +102,20 @@ def _named(found: list[Picture], file: Path) -> list[Picture]:
         if rows is not None:
             table = {Path(str(r["file"])).name: str(r["prompt"]) for r in rows}
     except (ValueError, KeyError, TypeError) as error:
-        raise FairleadError(f"{file} does not name 'file' and 'prompt' in every row ({error}): mend it.") from error
+        raise FairleadError(f"{file} must have 'file' and 'prompt' in every row ({error}). Fix the row.") from error
     if rows is None:
         if len(lines) not in (1, len(found)):
             raise FairleadError(
-                f"{file} has {len(lines)} prompts for {len(found)} pictures: give one a line, in their order."
+                f"{file} has {len(lines)} prompts for {len(found)} pictures: must be one per line, in their order."
             )
         return [replace(p, prompt=lines[i % len(lines)].strip()) for i, p in enumerate(found)]
     if lost := [p.path.name for p in found if p.path.name not in table]:
-        raise FairleadError(f"{file} has no prompt for {lost[0]!r}: add a row for it.")
+        raise FairleadError(f"{file} has no prompt for {lost[0]!r}. Add a row for it.")
     return [replace(p, prompt=table[p.path.name]) for p in found]
 
 
 def written(path: Path) -> str:
-    """The prompt in a picture's own metadata: fairlead's recipe, or the `parameters` text of other tools; else empty."""
+    """The prompt in a picture's metadata: fairlead's recipe, or the `parameters` text of other tools; else empty."""
     from PIL import Image
 
     try:
@@ -167,10 +167,10 @@ def score(
     from fairlead.core.reward import HumanReward
 
     if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
-        raise FairleadError(f"{reward.name} asks a person, which only a run can: use it with 'fairlead run'.")
+        raise FairleadError(f"{reward.name} asks a person, which only a run can do. Use it with 'fairlead run'.")
     if lost := [p for p in pictures if not p.prompt] if any(leaf.needs_prompt for leaf in reward.leaves()) else []:
         raise FairleadError(
-            f"{lost[0].label} has no prompt, and {reward.name} needs one: give --prompt TEXT or --prompts FILE "
+            f"{lost[0].label} has no prompt, and {reward.name} needs one. Pass --prompt TEXT or --prompts FILE "
             f"({len(lost)} of {len(pictures)} pictures have none)."
         )
     done: dict[int, Score] = {}
@@ -199,7 +199,8 @@ def _flush(
     for _, same in groupby(sorted(images, key=lambda x: (tuple(x[1].shape), x[0])), key=lambda x: tuple(x[1].shape)):
         rows = list(same)
         total, terms = reward(torch.stack([x for _, x, _ in rows]), [pictures[i].prompt for i, _, _ in rows])
-        values, columns = total.tolist(), {k: v.tolist() for k, v in terms.items()}
+        values = total.tolist()
+        columns = {k: v.tolist() for k, v in terms.items()}
         for n, (i, _, note) in enumerate(rows):
             why = [found[n] for found in map(reasons, reward.leaves()) if n < len(found) and found[n]]
             done[i] = Score(

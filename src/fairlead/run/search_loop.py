@@ -34,14 +34,18 @@ class _Stopped(Exception):
     """The run ends here."""
 
     def __init__(self, status: RunStatus, reason: str) -> None:
-        self.status, self.reason = status, reason
+        self.status = status
+        self.reason = reason
 
 
 class SearchLoop:
     """One run from its first question to its end. Its state depends on the Spec and on the record alone."""
 
     def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
-        self._spec, self._executor, self._clock, self._person = spec, executor, clock, person
+        self._spec = spec
+        self._executor = executor
+        self._clock = clock
+        self._person = person
         self._ledger = Ledger(spec.limit)
         self._ranking = Ranking(executor.reward, spec.prompt)
         self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
@@ -54,7 +58,7 @@ class SearchLoop:
         """The round that was asked last: the clock may end it before all of it is answered."""
 
     def check_affordable(self) -> None:
-        """Refuse a budget that does not cover the first group, saying what it would take."""
+        """Refuse a budget that does not cover the first group, and say how much would."""
         need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._drafts.kept
         if lacking := need.over(self._spec.limit):
             wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
@@ -62,21 +66,20 @@ class SearchLoop:
             what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
             what = f"{what} and rendering the best again" if self._spec.draft else what
             less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
-            raise FairleadError(f"The budget {given} does not cover {what}: give at least {wanted}, or {less}.")
+            raise FairleadError(f"The budget {given} does not cover {what}. Use at least {wanted}, or {less}.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
 
     def _expected(self, ledger: Ledger) -> int | None:
         ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
-        n, again = (
-            ledger.affordable(self._cost_per_candidate),
-            self._spec.group * self._spec.finals if self._spec.draft else 0,
-        )
+        n = ledger.affordable(self._cost_per_candidate)
+        again = self._spec.group * self._spec.finals if self._spec.draft else 0
         return n - n % self._spec.group + again if n < 1 << 30 else None
 
     def run(self, store: Store, stop: Stop) -> None:
-        """To the end of the budget, of the search, or of the caller's patience."""
+        """Run until the budget or the search ends, or until `stop` says so."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
-        status, reason = RunStatus.FINISHED, ""
+        status = RunStatus.FINISHED
+        reason = ""
         self._writes = True
         self._ledger.settle(Cost(), store.unanswered())
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
@@ -88,9 +91,11 @@ class SearchLoop:
                 )
             self._search(store, steering, stop)
         except _Stopped as stopped:
-            status, reason = stopped.status, stopped.reason
+            status = stopped.status
+            reason = stopped.reason
         except Pending:
-            status, reason = RunStatus.STOPPED, StopReason.WAITING
+            status = RunStatus.STOPPED
+            reason = StopReason.WAITING
         except BudgetExceeded as error:
             reason = StopReason.budget(error.names)
         except BaseException:
@@ -99,7 +104,7 @@ class SearchLoop:
         self._finish(store, status, reason)
 
     def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
-        """The rounds, then the best drafts again where there are drafts. Ends by raising why."""
+        """The rounds, then the best drafts again where there are drafts. Ends by raising the reason."""
         drafts = self._drafts
         drafts.book(store, self._ledger, self._clock)
         self._ledger.reserve(drafts.kept)
@@ -115,8 +120,9 @@ class SearchLoop:
             raise
 
     def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[IndexedProposal]]:
-        """Ask, hand out what was asked, answer, tell; until the search or the budget ends."""
-        search, size = make_search(self._spec, self._executor.space), self._spec.group
+        """Ask the search, yield what it asked, answer, and tell it the rewards, until the search or the budget ends."""
+        search = make_search(self._spec, self._executor.space)
+        size = self._spec.group
         made = set(finals(store).values())
         index = (i for i in count() if i not in made)
         while True:
@@ -143,7 +149,7 @@ class SearchLoop:
             search.tell([Feedback(p, o.reward, o.terms, o.gradient) for p, o in zip(proposals, outcomes, strict=True)])
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
-        """A round with the totals and terms that are decided here."""
+        """A round with the totals and terms that need the whole round."""
         desk = QuestionStore(store.folder, self._person)
         return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
@@ -165,7 +171,7 @@ class SearchLoop:
         return [self.task(batch) for batch in out]
 
     def task(self, asked: Sequence[IndexedProposal], *, is_baseline: bool = False) -> Task:
-        """A batch with the grant its price gives it."""
+        """A batch with its price as grant."""
         each = self._baseline_cost if is_baseline else self._executor.price(steps=asked[0].proposal.steps)[1]
         grant = replace(each * len(asked), seconds=math.inf, dollars=math.inf)
         refines = tuple(a.refines for a in asked if a.refines is not None)
@@ -179,7 +185,7 @@ class SearchLoop:
         )
 
     def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
-        """Recalled where recorded, computed and recorded where not; in ask order."""
+        """The outcomes in ask order: recalled where they are recorded, else computed and recorded."""
         answers: dict[int, Outcome] = {}
         for task in tasks:
             for piece in self._split(store, task):
@@ -202,7 +208,7 @@ class SearchLoop:
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
-        """A task whose front was recorded under a smaller budget, as its recorded and its missing part."""
+        """A task; where its front was recorded under a smaller budget, its recorded and its missing part."""
         answered = store.answered_indices(task.indices)
         if len(answered) in (0, len(task.indices)):
             return [task]
@@ -218,7 +224,9 @@ class SearchLoop:
             raise _Stopped(RunStatus.STOPPED, StopReason.INTERRUPTED)
         pace = self._clock.per_nfe()
         left = self._ledger.left.seconds - self._drafts.seconds(pace)
-        if left <= 0 or (pace * task.grant.nfe > left and not task.refines):  # nothing else is left to do for these
+        if left <= 0 or (
+            pace * task.grant.nfe > left and not task.refines
+        ):  # full renderings are the last work, so they are tried
             raise _Stopped(RunStatus.FINISHED, StopReason.budget(["seconds"]))
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         with self._reserved(store, task.grant):
@@ -230,7 +238,7 @@ class SearchLoop:
 
     @contextlib.contextmanager
     def _reserved(self, store: Store, grant: Cost) -> Iterator[None]:
-        """Set aside for work; if it fails, what it spent and cannot be given back is booked."""
+        """Reserve a grant for some work. If the work fails, its seconds and dollars are charged all the same."""
         self._ledger.reserve(grant)
         try:
             yield
@@ -242,7 +250,7 @@ class SearchLoop:
             raise
 
     def _prepared(self, store: Store) -> Chain:
-        """The prepared steering, bought once per run."""
+        """The prepared steering; its cost is charged once per run."""
         bare = build_steering(self._spec)
         if not bare.parts:
             return bare
@@ -262,7 +270,7 @@ class SearchLoop:
         return IndexedProposal(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
 
     def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, IndexedProposal], Chain]:
-        """What was asked at those indices, by replaying the search against the record; computes nothing."""
+        """The questions at these indices, found by replaying the search against the record. Nothing is computed."""
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder).peek, writes=False))
         steering = self._prepared(store)
         found = {BASELINE: self._baseline()}
@@ -294,5 +302,5 @@ class SearchLoop:
         self._clock.say(Phase.DONE)
         if status == RunStatus.FINISHED and store.candidates() and store.best() is None:
             raise RewardError(
-                f"Every one of the {len(store.candidates())} candidates got NaN from the reward: see its terms in the report."
+                f"The reward of every candidate is NaN ({len(store.candidates())} of them). The report shows its terms."
             )

@@ -1,4 +1,4 @@
-"""The siblings that a run's steering names: loaded like any model, checked to share the latent space."""
+"""The sibling models that a steering names: loaded like any model, and checked to share its latent space."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from fairlead.run.spec import Part, Spec
 
 
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
-    """Every sibling by its label, each loaded once; `given` are those already loaded. Encodes the prompt."""
+    """Every sibling by its key, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
     for method in steering.parts:
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}
     for name, part in named.items():
-        other = given[name] if name in given else model if part == spec.model else _loaded(part, spec)
+        other = given[name] if name in given else _own_or_loaded(part, spec, model)
         check_related(model, other, name)
         sampler = registry.resolve("samplers", _sampler(part, name in given))
         out[name] = Sibling(other, other.encode([spec.prompt]), sampler, model.levels(CURVE))
@@ -40,7 +40,9 @@ def _sampler(part: Part, given: bool) -> str:
 
 def _named(wanted: Any) -> ModelRef:
     if not isinstance(wanted, str) and not (isinstance(wanted, Mapping) and isinstance(wanted.get("name"), str)):
-        raise FairleadError(f"Sibling model {wanted!r} has no name: give a name, or {{'name': ..., 'setting': value}}.")
+        raise FairleadError(
+            f"Sibling model {wanted!r} has no name: must be a name, or {{'name': ..., 'setting': value}}."
+        )
     return wanted
 
 
@@ -51,6 +53,10 @@ def _part(wanted: ModelRef, spec: Spec) -> Part:
     return Part(own.pop("name"), usual | own)
 
 
+def _own_or_loaded(part: Part, spec: Spec, model: Model) -> Model:
+    return model if part == spec.model else _loaded(part, spec)
+
+
 def _loaded(part: Part, spec: Spec) -> Model:
     device = machine.device()
     dtype = part.settings.get("dtype") or machine.dtype(device)
@@ -58,6 +64,7 @@ def _loaded(part: Part, spec: Spec) -> Model:
         built: Model = models.build(replace(spec, model=part), device=device, dtype=dtype)
     except FairleadError as error:
         raise FairleadError(
-            f"Sibling model {part.name!r} cannot be loaded: {error} One that is live in Python is given as siblings={{name: it}}."
+            f"Sibling model {part.name!r} cannot be loaded: {error} A live pipeline is passed in Python as "
+            f"siblings={{name: it}}."
         ) from error
     return built

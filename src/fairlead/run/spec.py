@@ -26,7 +26,7 @@ MAX_PROMPT = 2000
 
 @dataclass(frozen=True)
 class Spec:
-    """A run as data. Everything that can change a pixel or a number is in here, except the budget, which is beside it."""
+    """A run as data: everything that can change a pixel or a number, and the budget, which `id` leaves out."""
 
     prompt: str
     model: Part = field(default_factory=lambda: Part("pocket"))
@@ -70,7 +70,7 @@ class Spec:
 
     @property
     def limit(self) -> Cost:
-        """The budget, infinite where nothing was said."""
+        """The budget, infinite where there is no limit."""
         return Cost.budget(self.budget)
 
     @property
@@ -113,9 +113,9 @@ def parse_budget(text: str) -> dict[str, float]:
         try:
             out[name.strip()] = float(value)
         except ValueError:
-            raise FairleadError(f"Budget {item!r} is not name=number: write for example nfe=640,seconds=60.") from None
+            raise FairleadError(f"Budget {item!r} is not name=number. Write for example nfe=640,seconds=60.") from None
     if not out:
-        raise FairleadError(f"Budget {text!r} is empty: write for example nfe=640.")
+        raise FairleadError(f"Budget {text!r} is empty. Write for example nfe=640.")
     Cost.budget(out)
     return out
 
@@ -127,7 +127,7 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
         path, equals, value = item.partition("=")
         owner, dot, setting = path.strip().rpartition(".")
         if not (equals and dot and owner and setting):
-            raise FairleadError(f"Setting {item!r} is not part.setting=value: write for example best_of.n=16.")
+            raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
         try:
             parsed = ast.literal_eval(value.strip())
         except (ValueError, SyntaxError):
@@ -154,7 +154,7 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
         chosen = parse_budget(budget) if isinstance(budget, str) else budget
     limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
-        raise FairleadError(f"Budget {limits} is not finite: leave out what has no limit.")
+        raise FairleadError(f"Budget {limits} is not finite. Leave out what has no limit.")
     Cost.budget(limits)
     return limits
 
@@ -184,7 +184,8 @@ class _Settings:
     """The settings of parts by name; remembers which of them found their part."""
 
     def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings, self._defaults = settings, defaults
+        self._settings = settings
+        self._defaults = defaults
         self._used: set[str] = set()
 
     def applied(self, part: Part) -> Part:

@@ -14,8 +14,8 @@ from fairlead.core.errors import StoreError
 def file_error(folder: Path, error: OSError) -> StoreError:
     """An error of a file in a run's folder."""
     if error.errno == errno.ENOSPC:
-        return StoreError(f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'.")
-    return StoreError(f"{folder} cannot be written ({error.strerror}): check its permissions, then resume the run.")
+        return StoreError(f"The disk of {folder} is full. Free some space, then 'fairlead resume {folder}'.")
+    return StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions, then resume the run.")
 
 
 @contextmanager
@@ -27,18 +27,18 @@ def sqlite_errors(folder: Path) -> Iterator[None]:
         text = str(error)
         if "full" in text:
             raise StoreError(
-                f"The disk of {folder} is full: free some space, then 'fairlead resume {folder}'."
+                f"The disk of {folder} is full. Free some space, then 'fairlead resume {folder}'."
             ) from error
         if "locked" in text:
-            raise StoreError(f"{folder} is being written by another process: wait for it, or stop it first.") from error
+            raise StoreError(f"{folder} is being written by another process. Wait for it, or stop it first.") from error
         if "readonly" in text or "unable to open" in text:
-            raise StoreError(f"{folder} cannot be opened ({text}): check its permissions.") from error
+            raise StoreError(f"{folder} cannot be opened ({text}). Check its permissions.") from error
         raise StoreError(
-            f"{folder}/run.sqlite cannot be used ({text}): restore it from a copy or start again."
+            f"{folder}/run.sqlite cannot be used ({text}). Restore it from a copy or start again."
         ) from error
     except sqlite3.DatabaseError as error:
         raise StoreError(
-            f"{folder}/run.sqlite is damaged ({error}): restore it from a copy or start the run again."
+            f"{folder}/run.sqlite is damaged ({error}). Restore it from a copy or start the run again."
         ) from error
     except OSError as error:
         raise file_error(folder, error) from error

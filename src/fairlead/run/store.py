@@ -56,7 +56,9 @@ class Store:
     """One run directory, open for reading or, with `lock`, for writing by this process alone."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
-        self.folder, self._db, self._lock = folder, db, -1
+        self.folder = folder
+        self._db = db
+        self._lock = -1
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -65,11 +67,12 @@ class Store:
         try:
             if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise StoreError(
-                    f"{folder} exists already: give another --out, or continue the run in it with 'fairlead resume {folder}'."
+                    f"{folder} exists already. Choose another --out, or continue its run with 'fairlead resume "
+                    f"{folder}'."
                 )
             (folder / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{folder} cannot be written ({error.strerror}): give another --out.") from error
+            raise StoreError(f"{folder} cannot be written ({error.strerror}). Choose another --out.") from error
         with sqlite_errors(folder):
             db = _connect(folder / DATABASE)
             db.execute("pragma journal_mode=wal")
@@ -87,7 +90,7 @@ class Store:
         folder = Path(folder)
         path = folder / DATABASE
         if not path.is_file():
-            raise StoreError(f"{folder} holds no {DATABASE}: give the directory that 'fairlead run' printed.")
+            raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
             db = _connect(path)
             version = db.execute("pragma user_version").fetchone()[0]
@@ -108,13 +111,13 @@ class Store:
         try:
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise StoreError(f"{self.folder} cannot be written ({error.strerror}): check its permissions.") from error
+            raise StoreError(f"{self.folder} cannot be written ({error.strerror}). Check its permissions.") from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
             raise StoreError(
-                f"{self.folder} is being written by another process: wait for it, or stop it first."
+                f"{self.folder} is being written by another process. Wait for it, or stop it first."
             ) from None
         try:
             yield
@@ -184,7 +187,8 @@ class Store:
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             rows = self._db.execute(
-                f"select idx, question, reward, terms, cost, image, gradient from outcome where idx in ({marks}) order by idx",
+                "select idx, question, reward, terms, cost, image, gradient from outcome "
+                f"where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
         if len(rows) != len(task.indices):
@@ -224,10 +228,8 @@ class Store:
             names = [self._put(o.image) for o in outcomes]
             with self._db:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
-                asked, drafts = (
-                    [question(task, i) for i in range(len(outcomes))],
-                    task.refines or [None] * len(outcomes),
-                )
+                asked = [question(task, i) for i in range(len(outcomes))]
+                drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
                     "insert into task values(?,?,?)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
                 )
@@ -258,7 +260,7 @@ class Store:
             self._db.execute(f"insert into task values(({number}), '[]', ?)", (json.dumps(cost.as_dict()),))
 
     def set_rewards(self, totals: Mapping[int, float], terms: Mapping[int, Mapping[str, float]]) -> None:
-        """Write totals over where a reward ranks (they change when candidates join), and terms where people gave them."""
+        """Replace totals, which change as candidates join where a reward ranks, and terms that a person gave."""
         rows = [(None if v != v else v, i) for i, v in totals.items()]
         with sqlite_errors(self.folder), self._db:
             self._db.executemany("update outcome set reward=? where idx=?", rows)
@@ -290,7 +292,9 @@ class Store:
         return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
 
     def best(self) -> Candidate | None:
-        """The highest reward; the earliest of equals. Failed candidates never rank, nor drafts once one is rendered fully."""
+        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor a draft once a full
+        rendering exists.
+        """
         ranked = [c for c in self.candidates() if c.reward == c.reward]
         return max(
             [c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None

@@ -20,8 +20,9 @@ class Point:
 
     candidate: Candidate
     spent: Cost
-    """Everything spent up to and including this candidate; seconds and dollars when its batch was done: nobody knew them
-    earlier."""
+    """Everything spent up to and including this candidate. Seconds and dollars are those at the end of its batch,
+    because they are not known earlier.
+    """
     best: float
     """Best reward so far, NaN while every candidate has failed."""
     leader: Candidate | None = None
@@ -118,14 +119,22 @@ class View:
         for candidate in order:
             total = total + candidate.cost
             ends[candidate.task] = total
-        spent, best, leader, out, drafts = self.once, float("nan"), None, list[Point](), True
+        spent = self.once
+        best = float("nan")
+        leader = None
+        out = list[Point]()
+        drafts = True
         for candidate in order:
-            spent, end = spent + candidate.cost, ends[candidate.task]
+            spent = spent + candidate.cost
+            end = ends[candidate.task]
             if drafts and candidate.refines is not None:  # rewards of drafts and of full renderings do not compare
-                best, leader, drafts = float("nan"), None, False
+                best = float("nan")
+                leader = None
+                drafts = False
             counts = candidate.reward == candidate.reward and (drafts or candidate.refines is not None)
             if counts and not candidate.reward <= best:
-                best, leader = candidate.reward, candidate
+                best = candidate.reward
+                leader = candidate
             out.append(Point(candidate, replace(spent, seconds=end.seconds, dollars=end.dollars), best, leader))
         return out
 

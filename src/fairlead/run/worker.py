@@ -33,8 +33,11 @@ class Worker:
     """Samples and scores what a Setup describes. The model and the rewards charge this worker's meter."""
 
     def __init__(self, setup: Setup) -> None:
-        self.setup, self.spec = setup, setup.spec
-        self.model, self.siblings, self.space = setup.model, setup.siblings, setup.space
+        self.setup = setup
+        self.spec = setup.spec
+        self.model = setup.model
+        self.siblings = setup.siblings
+        self.space = setup.space
         self.steering = setup.steering
         self.reward: Reward = setup.reward.copy()
         self.meter = Meter()
@@ -47,17 +50,22 @@ class Worker:
         self._fits: float = math.inf
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
-        """Whatever the steering does once per prompt. Done on one worker; the result is data."""
-        before, key = self.meter.spent, Key.root(self.spec.seed).fold("scene")
+        """Do what the steering does once per prompt. Done by one worker; the result is data."""
+        before = self.meter.spent
+        key = Key.root(self.spec.seed).fold("scene")
 
         def render(
             keys: tuple[Key, ...], steps: int, *, model: ModelRef | None = None, sampler: Sampler | None = None
         ) -> Tensor:
             x = normals(tuple(k.fold("init") for k in keys), *self.model.latent).to(self.model.device)
-            network, conditioning, usual = self.model, self._conditioning(len(keys)), euler
+            network = self.model
+            conditioning = self._conditioning(len(keys))
+            usual = euler
             if model is not None:
                 sibling = self.siblings[model_key(model)]
-                network, conditioning, usual = sibling.model, sibling.conditioning(len(keys)), sibling.sampler
+                network = sibling.model
+                conditioning = sibling.conditioning(len(keys))
+                usual = sibling.sampler
             return sample(network, sampler or usual, x, conditioning, network.levels(steps), keys, self.meter)
 
         def score(z: Tensor) -> Tensor:
@@ -72,17 +80,17 @@ class Worker:
         return ready, self.meter.spent - before
 
     def evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
-        """Whole groups only, in as many pieces as fit into memory.
+        """Sample and score whole groups, in as many pieces as memory needs.
 
-        What an attempt that ran out of memory counted is not charged, so that the price is the bill on any machine; the
-        seconds and dollars it spent are.
+        The counted work of an attempt that ran out of memory is not charged, so that the price is the bill on every
+        machine; its seconds and dollars are.
         """
         with self._paid_for():
             return self._in_pieces(task, steering)
 
     @contextmanager
     def _paid_for(self) -> Iterator[None]:
-        """An error says what was spent and cannot be given back."""
+        """Write into an error the seconds and dollars that were spent before it."""
         before = self.meter.spent
         try:
             yield
@@ -92,7 +100,8 @@ class Worker:
 
     def _in_pieces(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         outcomes: list[Outcome] = []
-        cost, before = Cost(), self.meter.spent
+        cost = Cost()
+        before = self.meter.spent
         pieces = [task] if len(task.indices) <= self._fits else _halves(task)
         while pieces:
             piece = pieces.pop(0)
@@ -111,9 +120,11 @@ class Worker:
                     if isinstance(error, OutOfMemory) and not self.setup.wants_gradient:
                         raise
                     raise OutOfMemory(self._too_large(len(piece.indices))) from error
-                self._fits, pieces = max(len(h.indices) for h in halves), halves + pieces
+                self._fits = max(len(h.indices) for h in halves)
+                pieces = halves + pieces
             else:
-                outcomes, cost = outcomes + done, cost + spent
+                outcomes = outcomes + done
+                cost = cost + spent
         paid = self.meter.paid_since(before)
         each = paid * (1 / len(outcomes))
         shares = [replace(o.cost, seconds=each.seconds, dollars=each.dollars) for o in outcomes]
@@ -122,27 +133,30 @@ class Worker:
 
     def _too_large(self, n: int) -> str:
         """What to do when not even one group fits; with a gradient, what would."""
-        said = f"Memory ran out with {n} picture(s) at once"
+        failure = f"Memory ran out with {n} picture(s) at once"
         if not self.setup.wants_gradient:
-            return f"{said}: use dtype bfloat16, a smaller picture or group."
-        need, plain = memory.footprint(self.model, gradient=True), memory.footprint(self.model)
+            return f"{failure}. Use dtype bfloat16, a smaller picture or a smaller group."
+        need = memory.footprint(self.model, gradient=True)
+        plain = memory.footprint(self.model)
         sizes = (
             ["", ""]
             if need is None or plain is None
             else [f" (about {f.at(n) / 1e9:.3g} GB here)" for f in (need, plain)]
         )
         return (
-            f"{said} and a gradient through them{sizes[0]}: use dtype bfloat16, a smaller picture, or a search without gradients "
-            f"such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
+            f"{failure} and a gradient through them{sizes[0]}. Use dtype bfloat16, a smaller picture, or a search "
+            "without "
+            f"gradients such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
         )
 
     def _evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
         """Point -> noise and conditioning -> latents -> images -> rewards, with what it cost.
 
         Rewards see the picture that is saved: rounded to 8 bits, with the gradient passed straight through. A reward
-        that ranks leaves the total to the driver, who knows the other candidates: NaN here, terms complete.
+        that ranks has NaN as total here, with complete terms: its total needs the other candidates.
         """
-        before, real = self.meter.spent, len(task.indices)
+        before = self.meter.spent
+        real = len(task.indices)
         keys = tuple(p.key for p in task.proposals)
         steps = task.proposals[0].steps or self.spec.steps
         groups = torch.tensor(task.groups) if self.setup.couples or self.setup.interventions else None
@@ -152,7 +166,8 @@ class Worker:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
             levels = self.model.levels(steps)
-            early_predictions, notes = EarlyPredictions(levels, self.setup.early_levels), dict[str, Tensor]()
+            early_predictions = EarlyPredictions(levels, self.setup.early_levels)
+            notes = dict[str, Tensor]()
             chosen = Chain() if task.is_baseline else steering
             z = sample(
                 self.model,
@@ -172,7 +187,7 @@ class Worker:
             early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
-            if wants:  # steps are computed again on the way back, so edits must still be installed
+            if wants:  # the backward pass computes steps again, so edits must still be installed
                 self.meter.charge(Cost(backwards=(self.meter.spent - before).forwards))
                 (gradient,) = torch.autograd.grad(total.sum(), x)
             machine.synchronise(self._device)
@@ -197,14 +212,16 @@ class Worker:
     def _score(self, z: Tensor, prompts: Sequence[str]) -> Tensor:
         if self.setup.early_levels:
             raise FairleadError(
-                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot ask it "
-                "on the way: choose another reward or no steering."
+                f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot use "
+                "it while "
+                "the picture is sampled. Choose another reward, or no steering."
             )
-        reward, images = self.reward.optimised, self.model.decode(z)
+        reward = self.reward.optimised
+        images = self.model.decode(z)
         total, terms = self._judge(reward, images, prompts, rivals=True)
         if any(isinstance(leaf, HumanReward) for leaf in reward.leaves()):
             if self.previews is None:
-                raise FairleadError(f"{reward.name} asks a person, and there is no record to ask through: start a run.")
+                raise FairleadError(f"{reward.name} asks a person, which needs a recorded run. Start one.")
             with self.meter.paused():
                 total = self.previews(reward, images, terms, self.spec.prompt)
         return total.to(z.device)
@@ -227,12 +244,13 @@ class Worker:
             raise
         except Exception as error:
             raise RewardError(
-                f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept; "
-                "mend the reward and resume."
+                f"Reward {reward.name!r} raised {type(error).__name__}: {error}. Candidates scored before are kept. "
+                "Fix the reward, then resume the run."
             ) from error
 
     def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
-        version, plain = machine.versions()["fairlead"], index == BASELINE
+        version = machine.versions()["fairlead"]
+        plain = index == BASELINE
         data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain, steps)
         size = (image.shape[-1], image.shape[-2])
         return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -18,45 +19,28 @@ PATIENCE = 3
 """Failed generations in a row after which a search gives up."""
 
 
-def positive(name: str, value: float) -> float:
-    """A finite number above zero, or an error with its name."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise FairleadError(f"{name} is {value!r}: give a finite number above 0.")
-    return float(value)
-
-
-def not_negative(name: str, value: float) -> float:
-    """A finite number of at least zero, or an error with its name."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-        raise FairleadError(f"{name} is {value!r}: give a finite number of at least 0.")
-    return float(value)
-
-
-def whole(name: str, value: int | None, least: int = 1) -> int | None:
-    """A whole number of at least `least`, or None; else an error with its name."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-        raise FairleadError(f"{name} is {value!r}: give a whole number of at least {least}.")
-    return value
-
-
 class Anchor:
     """A penalty on leaving the start: weight * mean((x - start)^2), taken off the reward a search sees."""
 
     def __init__(self, start: Tensor, weight: float) -> None:
         self._start, self._weight = start, weight
 
-    def value(self, told: Feedback) -> float:
+    def value(self, feedback: Feedback) -> float:
         """The reward less the penalty, minus infinity where it failed."""
-        if self._weight == 0 or not math.isfinite(told.value):
-            return told.value if math.isfinite(told.value) else -math.inf
-        return told.value - self._weight * float((told.proposal.x - self._start).double().square().mean())
+        if self._weight == 0 or not math.isfinite(feedback.value):
+            return feedback.value if math.isfinite(feedback.value) else -math.inf
+        return feedback.value - self._weight * float((feedback.proposal.x - self._start).double().square().mean())
 
-    def gradient(self, told: Feedback) -> Tensor | None:
+    def gradient(self, feedback: Feedback) -> Tensor | None:
         """[d] float64, None where reward or gradient are not finite."""
-        if told.gradient is None or not math.isfinite(told.value) or not bool(told.gradient.isfinite().all()):
+        if (
+            feedback.gradient is None
+            or not math.isfinite(feedback.value)
+            or not bool(feedback.gradient.isfinite().all())
+        ):
             return None
-        away = (told.proposal.x - self._start).double()
-        return told.gradient.double() - (2 * self._weight / len(away)) * away
+        away = (feedback.proposal.x - self._start).double()
+        return feedback.gradient.double() - (2 * self._weight / len(away)) * away
 
 
 class Population(Generations):
@@ -74,18 +58,16 @@ class Population(Generations):
     ) -> None:
         super().__init__()
         name = self.word
-        self._sigma = positive(f"{name}.sigma", sigma)
-        self._size = whole(f"{name}.population", population, 2) or 0
-        if not self._size:
-            raise FairleadError(f"{name}.population is {population!r}: give a whole number of at least 2.")
-        self._last = whole(f"{name}.generations", generations)
+        self._sigma = float(number_in_range(f"{name}.sigma", sigma, "(0, inf)"))
+        self._size: int = whole_number(f"{name}.population", population, least=2)
+        self._last: int | None = whole_number(f"{name}.generations", generations, least=1, optional=True)
         self._key, self._rollout = key, key.fold("candidate", 0)
         self._start = space.draw(self._rollout)
         if len(self._start) < 2:
             raise FairleadError(
-                f"{name} needs at least 2 dimensions and this space has {len(self._start)}: use another search."
+                f"{name} needs at least 2 dimensions, but this space has {len(self._start)}: use another search."
             )
-        self._anchor = Anchor(self._start, not_negative(f"{name}.penalty", penalty))
+        self._anchor = Anchor(self._start, float(number_in_range(f"{name}.penalty", penalty, "[0, inf)")))
         self._age = self._failed = 0
 
     @abstractmethod
@@ -114,14 +96,15 @@ class Population(Generations):
 
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Update from the ranks, or draw again closer by if there are none."""
-        told = generation[1:] if self._fresh else generation
-        values = [self._anchor.value(f) for f in told]
+        feedback = generation[1:] if self._fresh else generation
+        values = [self._anchor.value(f) for f in feedback]
         if max(values) == -math.inf:
             self._failed += 1
             self.shrink()
             return
-        self.update([f.proposal.x for f in told], values)
-        self._age, self._failed = self._age + 1, 0
+        self.update([f.proposal.x for f in feedback], values)
+        self._age += 1
+        self._failed = 0
 
 
 def ranked(values: Sequence[float]) -> list[int]:

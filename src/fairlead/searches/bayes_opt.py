@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlead.core.check import one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -34,7 +35,9 @@ def angular_chart(u: Tensor) -> Tensor:
 
 
 def mix(weights: Tensor, seeds: Tensor) -> Tensor:
-    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without looking."""
+    """weights [K] of unit norm, seeds [K, d] standard normal -> [d], standard normal for weights chosen without
+    looking.
+    """
     out: Tensor = weights.double() @ seeds.double()
     return out.float()
 
@@ -60,23 +63,29 @@ def _promise(model: Any, w: Tensor, y: Tensor, choices: Tensor) -> Tensor:
 
 
 class BayesOpt(Generations):
-    """A Gaussian process over unit weight vectors of `seeds` noises proposes `batch` points at a time.
+    """A Gaussian process over mixtures of a few noises proposes `batch` points at a time.
 
-    `weights` "signed" searches the whole sphere, "positive" its non-negative part. The first `init` pictures (left
-    out: twice the seeds) are the seeds themselves and random mixtures; below about four times `seeds` pictures this
-    is random search. All proposals share one rollout key. The process has a Matern-5/2 kernel with one length per
-    seed on normal scores of the rewards; failed pictures are left out of it. If it cannot be fitted, the batch is random.
+    The process has a Matern-5/2 kernel with one length per seed, on normal scores of the rewards. Failed pictures
+    are left out of it. If it cannot be fitted, the batch is random. Below about four times `seeds` pictures this is
+    random search. All proposals share one rollout key.
+
+    Settings:
+        seeds (whole number >= 2, default 16): noises that are mixed, K.
+        batch (whole number >= 1, default 4): points proposed at a time.
+        init (whole number >= seeds or None, default None): first pictures, the seeds themselves and random
+            mixtures; None is twice the seeds.
+        weights (signed or positive, default 'signed'): searches the whole sphere of weights or its non-negative
+            part.
     """
 
     def __init__(
         self, space: Space, key: Key, seeds: int = 16, batch: int = 4, init: int | None = None, weights: str = "signed"
     ) -> None:
         super().__init__()
-        for name, value, least in (("seeds", seeds, 2), ("batch", batch, 1), ("init", init, seeds)):
-            if value is not None and (not isinstance(value, int) or value < least):
-                raise FairleadError(f"bayes_opt.{name} is {value!r}: give a whole number of at least {least}.")
-        if weights not in ("signed", "positive"):
-            raise FairleadError(f"bayes_opt.weights is {weights!r}: known are signed, positive.")
+        whole_number("bayes_opt.seeds", seeds, least=2)
+        whole_number("bayes_opt.batch", batch, least=1)
+        whole_number("bayes_opt.init", init, least=seeds, optional=True)
+        one_of("bayes_opt.weights", weights, ("signed", "positive"))
         try:
             import botorch  # noqa: F401
         except ImportError:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import whole_number
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Proposal, Space
 
 
 class BestOf:
-    """Asks for draws until the budget ends, or for `n` of them.
+    """Draws candidates independently until the budget ends, or until there are `n` of them.
 
-    Candidate i depends on the run's seed and on i alone, so best of 64 contains best of 32. Candidate 0 is the plain
-    sample of the seed. This is the reference every other search must beat at equal cost.
+    Candidate i depends on the run's seed and on i alone, so the best of 64 contains the best of 32. Candidate 0 is
+    the plain sample of the seed. This is the reference that every other search must beat at equal cost.
+
+    Settings:
+        n (whole number >= 1 or None, default None): how many candidates to draw; None draws until the budget ends.
     """
 
     wants_gradient = False
 
     def __init__(self, space: Space, key: Key, n: int | None = None) -> None:
-        if n is not None and (not isinstance(n, int) or n < 1):
-            raise FairleadError(f"best_of.n is {n!r}: give a whole number of at least 1, or leave it out.")
-        self._space, self._key, self._n, self._asked = space, key, n, 0
+        self._n: int | None = whole_number("best_of.n", n, least=1, optional=True)
+        self._space, self._key = space, key
+        self._asked = 0
 
     def ask(self, n: int) -> list[Proposal]:
         """The next draws, at most n."""

@@ -1,9 +1,9 @@
 """Evolution of a population of noises (EvoSearch, He et al. 2025, arXiv 2505.17618), its stage at the initial noise.
 
-Chosen among the follow-ups of noise search because it is the cheapest upgrade of zero-order search: the same cost per
-picture, several pivots instead of one, so that a rugged reward does not trap it. Elites, tournament and the
-variance-preserving mutation with their constants are the paper's; the tournament's size and how many children a
-generation has are ours. The paper's later stages mutate states inside the trajectory: see the steerings for those.
+It improves on zero-order search at the same cost per picture: it has several pivots instead of one, so that a rugged
+reward does not trap it. Elites, tournament and the variance-preserving mutation with their constants are the paper's;
+the tournament's size and how many children a generation has are ours. The later stages of the paper mutate states
+inside the trajectory; the steerings do that here.
 """
 
 from __future__ import annotations
@@ -13,51 +13,53 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
 
 
 class Evolution(Generations):
-    """Elites survive with their cached reward, the rest of the population is children of tournament winners.
+    """Elites keep their place and their reward; the rest of a population are children of tournament winners.
 
-    A child is sqrt(1 - mutation^2) parent + mutation noise, standard normal again if the parent is. Costs
-    `population` pictures for the first generation, which is best_of's first candidates, and `population - elites`
-    for every other. `mutation` in (0, 1], `tournament` at least 1. All proposals share one rollout key.
+    A child is sqrt(1 - mutation^2) * parent + mutation * noise, which is standard normal if the parent is. The
+    first generation costs `population` pictures and is best_of's first candidates. Every later one costs
+    `population - elites` pictures. All proposals share one rollout key.
+
+    Settings:
+        population (whole number >= 2, default 10): pictures in a generation. He et al. 2025.
+        elites (whole number in [1, population), default 3): how many of the best survive unchanged. He et al. 2025.
+        mutation (number in (0, 1], default 0.2): share of fresh noise in a child. He et al. 2025.
+        tournament (whole number >= 1, default 2): how many are drawn to choose a parent from. Our choice.
     """
 
     def __init__(
         self, space: Space, key: Key, population: int = 10, elites: int = 3, mutation: float = 0.2, tournament: int = 2
     ) -> None:
         super().__init__()
-        if not isinstance(population, int) or population < 2:
-            raise FairleadError(f"evolution.population is {population!r}: give a whole number of at least 2.")
-        if not isinstance(elites, int) or not 1 <= elites < population:
-            raise FairleadError(f"evolution.elites is {elites!r}: give at least 1 and fewer than the population.")
-        if not 0 < mutation <= 1:
-            raise FairleadError(f"evolution.mutation is {mutation!r}: give a number above 0, at most 1.")
-        if not isinstance(tournament, int) or tournament < 1:
-            raise FairleadError(f"evolution.tournament is {tournament!r}: give a whole number of at least 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._size, self._elites, self._beta, self._tournament = population, elites, mutation, tournament
-        self._people: list[Feedback] = []
+        self._size: int = whole_number("evolution.population", population, least=2)
+        self._elites: int = whole_number("evolution.elites", elites, least=1, most=population - 1)
+        self._beta: float = number_in_range("evolution.mutation", mutation, "(0, 1]")
+        self._tournament: int = whole_number("evolution.tournament", tournament, least=1)
+        self._space, self._key = space, key
+        self._rollout = key.fold("candidate", 0)
+        self._parents: list[Feedback] = []
         self._age = 0
 
     def propose(self) -> list[Proposal]:
         """The first population, or the children of this one."""
-        if not self._people:
+        if not self._parents:
             points = [self._space.draw(self._key.fold("candidate", i)) for i in range(self._size)]
         else:
             points = [self._child(self._key.fold("child", self._age, j)) for j in range(self._size - self._elites)]
         return [Proposal(x, self._rollout) for x in points]
 
     def _child(self, key: Key) -> Tensor:
-        drawn = (key.fold("tournament").uniform(self._tournament) * len(self._people)).long().tolist()
-        parent = self._people[min(drawn)].proposal.x  # people are ordered by reward
+        drawn = (key.fold("tournament").uniform(self._tournament) * len(self._parents)).long().tolist()
+        parent = self._parents[min(drawn)].proposal.x  # parents are ordered by reward
         out: Tensor = math.sqrt(1 - self._beta**2) * parent.double() + self._beta * key.normal(len(parent)).double()
         return out.float()
 
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Elites and children together are the next population, best first."""
-        self._people = best_first([*self._people[: self._elites], *generation])
+        self._parents = best_first([*self._parents[: self._elites], *generation])
         self._age += 1

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space
@@ -31,28 +32,31 @@ def tangent(x: Tensor, gradient: Tensor, rate: float) -> Tensor:
 
 
 class FirstOrder(Generations):
-    """Gradient ascent on the sphere of the noise's norm, from `chains` draws side by side.
+    """Gradient ascent on the sphere of the noise's norm, with several chains side by side.
 
-    `rate` is the tangent of the angle of a step; 0.1 is 6 degrees. With `halve`, a chain that got worse goes back to
-    its best point with half the rate. Needs a differentiable reward. One picture costs its evaluations twice, since
-    each step is computed again on the way back to hold the activations of one step only, and as many backward rows.
-    Chain 0 starts at the plain sample; a chain keeps its rollout key, and starts anew where the gradient vanishes.
+    Needs a differentiable reward. A picture costs its evaluations twice, because each step is computed again on the
+    way back to hold the activations of one step only, and as many backward rows. Chain 0 starts at the plain
+    sample. A chain keeps its rollout key, and starts anew where the gradient vanishes.
+
+    Settings:
+        rate (number in (0, 1], default 0.1): tangent of the angle of a step; 0.1 is about 6 degrees. Our choice.
+        chains (whole number >= 1, default 1): how many points move side by side.
+        halve (true or false, default True): a chain that got worse returns to its best point with half the rate.
+            Our choice.
     """
 
     wants_gradient = True
 
     def __init__(self, space: Space, key: Key, rate: float = 0.1, chains: int = 1, halve: bool = True) -> None:
         super().__init__()
-        if not 0 < rate <= 1:
-            raise FairleadError(f"first_order.rate is {rate!r}: give a number above 0, at most 1.")
-        if not isinstance(chains, int) or chains < 1:
-            raise FairleadError(f"first_order.chains is {chains!r}: give a whole number of at least 1.")
+        number_in_range("first_order.rate", rate, "(0, 1]")
+        whole_number("first_order.chains", chains, least=1)
         self._space, self._key, self._restarts = space, key, 0
         keys = [key.fold("candidate", i) for i in range(chains)]
         self._next = [Proposal(space.draw(k), k) for k in keys]
         if not all(bool(p.x.any()) for p in self._next):
             raise FairleadError(
-                "The plain point of this space is zero, and first_order keeps the norm: use another search."
+                "first_order keeps the norm of a point, but the plain point of this space is zero: use another search."
             )
         self._rates, self._halve = [rate] * chains, halve
         self._best: list[Feedback | None] = [None] * chains
@@ -68,7 +72,8 @@ class FirstOrder(Generations):
             if best is None or f.value > best.value:
                 best = self._best[i] = f
             elif self._halve:
-                f, self._rates[i] = best, self._rates[i] / 2
+                f = best
+                self._rates[i] /= 2
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
             self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)

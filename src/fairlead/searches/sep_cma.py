@@ -1,10 +1,16 @@
 """Evolution strategy with a diagonal covariance, for vectors of any length (Ros and Hansen 2008, sep-CMA-ES).
 
-Pereira Neto et al. 2025 (arXiv 2511.03913) run the `cma` package's diagonal variant, and so does this file: learning
-rates of its own, an exponential update of the scales with negative weights for the worse half, and two-point
-adaptation of the step size (TPA; Hansen 2008; Hansen, Atamna and Auger 2014) from 300 dimensions on, cumulative adaptation
-(CSA) below. At 158,976 dimensions the scales change by less than 0.1 % in 100 generations and CSA cannot move the step
-size at all: everything useful there is TPA (measured in the project's notes on that paper).
+Pereira Neto et al. 2025 (arXiv 2511.03913) use the diagonal variant of the `cma` package, and this file follows it:
+learning rates of its own, an exponential update of the scales with negative weights for the worse half, two-point
+adaptation of the step size (TPA; Hansen 2008; Hansen, Atamna and Auger 2014) from 300 dimensions on, and cumulative
+adaptation (CSA) below. At 158,976 dimensions the scales change by less than 0.1 % in 100 generations and CSA cannot
+move the step size at all: TPA does all the useful work there.
+
+Symbols are those of the papers: n dimensions, lambda samples per generation, mu of them selected, weights w, and
+
+    m         mean of the distribution                sigma     step size
+    d         scales of the coordinates               p_sigma   path of the step size (CSA), with rate c_sigma
+    c_1, c_mu learning rates of the scales            p_c       path of the scales, with rate c_c
 """
 
 from __future__ import annotations
@@ -15,7 +21,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import one_of
+from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Space
 from fairlead.searches._population import Population, draws, ranked
@@ -25,26 +32,40 @@ TPA_FROM = 300
 """Dimensions from which `auto` means TPA."""
 
 
-def weights(population: int, c1: float, cmu: float, active: bool) -> tuple[Tensor, int, float]:
-    """(w [population], mu, mueff): positive ones sum to 1, negative ones keep the scales neutral without selection."""
+def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Tensor, int, float]:
+    """(w [population], mu, mu_eff). Positive weights sum to 1; negative ones keep the scales constant without
+    selection.
+    """
     raw = math.log((population + 1) / 2) - torch.arange(1, population + 1, dtype=torch.float64).log()
     mu = population // 2
     w = raw / raw[:mu].sum()
-    mueff = float(1 / w[:mu].square().sum())
+    mu_eff = float(1 / w[:mu].square().sum())
     worse = -raw[mu:].clamp(max=0)
-    if not active or float(worse.sum()) == 0 or cmu == 0:
-        return torch.cat([w[:mu], torch.zeros(population - mu, dtype=torch.float64)]), mu, mueff
-    other = float(worse.sum() ** 2 / worse.square().sum())
-    size = min(1 + c1 / cmu, 1 + 2 * other / (mueff + 2))
-    return torch.cat([w[:mu], -worse / worse.sum() * size]), mu, mueff
+    if not active or float(worse.sum()) == 0 or c_mu == 0:
+        return torch.cat([w[:mu], torch.zeros(population - mu, dtype=torch.float64)]), mu, mu_eff
+    mu_eff_negative = float(worse.sum() ** 2 / worse.square().sum())
+    total = min(1 + c_1 / c_mu, 1 + 2 * mu_eff_negative / (mu_eff + 2))
+    return torch.cat([w[:mu], -worse / worse.sum() * total]), mu, mu_eff
 
 
 class SepCma(Population):
-    """Sample, rank, move the mean to the better half, adapt the scales of the coordinates and the step size.
+    """Samples, ranks, moves the mean towards the better half, and adapts the scales and the step size.
 
-    `sigma` is the first step size, in the space's units; `step` is `tpa`, `csa` or `auto`; `active` uses the worse half
-    too; `penalty` * mean square of the shift is taken off the reward. Memory is a few vectors of the space's dimension
-    on `device`, besides the candidates. TPA spends two samples a generation on the line of the last move.
+    Memory is a few vectors of the space's dimension on `device`, besides the candidates. TPA spends two samples of
+    a generation on the line of the last move.
+
+    Settings:
+        sigma (number > 0, default 0.5): first step size, in units of the space.
+        population (whole number >= 2, default 20): samples in a generation (lambda).
+        step (auto, tpa or csa, default 'auto'): rule for the step size; `auto` is tpa from 300 dimensions on and
+            csa below.
+        active (true or false, default True): the worse half of a generation moves the scales too, with negative
+            weights.
+        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
+            the reward.
+        generations (whole number >= 1 or None, default None): how many generations to run; None runs until the
+            budget ends.
+        device (name of a device, default 'cpu'): where the vectors of the distribution are kept.
     """
 
     word = "sep_cma"
@@ -62,76 +83,98 @@ class SepCma(Population):
         device: str = "cpu",
     ) -> None:
         super().__init__(space, key, sigma, population, generations, penalty)
-        if step not in RULES:
-            raise unknown("sep_cma.step", str(step), RULES)
+        one_of("sep_cma.step", step, RULES)
         n = len(self._start)
+        self._n = n
         self._tpa = step == "tpa" or (step == "auto" and n >= TPA_FROM)
-        try:
-            self._device = torch.zeros(0, device=device).device
-        except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-            raise FairleadError(
-                f"sep_cma.device is {device!r}, which this machine has not: give cpu, or the model's."
-            ) from error
-        _, _, mueff = weights(population, 0, 0, False)
-        self._cc = (1 + 1 / n + mueff / n) / (math.sqrt(n) + 1 / n + 2 * mueff / n)
-        self._c1 = 1 / (n + 2 * math.sqrt(n) + mueff / n)
-        self._cmu = min(1 - self._c1, (0.25 + mueff + 1 / mueff - 2) / (n + 4 * math.sqrt(n) + mueff / 2))
-        self._w, self._mu, self._mueff = weights(population, self._c1, self._cmu, active)
-        self._cs = (mueff + 2) / (n + mueff + 3)
-        self._damping = 1 + 2 * max(0.0, math.sqrt((mueff - 1) / (n + 1)) - 1) + self._cs
+        self._device = _device(device)
+        # Learning rates of the paths and the scales.
+        _, _, mu_eff = weights(population, 0, 0, False)
+        self._c_c = (1 + 1 / n + mu_eff / n) / (math.sqrt(n) + 1 / n + 2 * mu_eff / n)
+        self._c_1 = 1 / (n + 2 * math.sqrt(n) + mu_eff / n)
+        c_mu = (0.25 + mu_eff + 1 / mu_eff - 2) / (n + 4 * math.sqrt(n) + mu_eff / 2)
+        self._c_mu = min(1 - self._c_1, c_mu)
+        self._w, self._mu, self._mu_eff = weights(population, self._c_1, self._c_mu, active)
+        # Rate and damping of the step size.
+        self._c_sigma = (mu_eff + 2) / (n + mu_eff + 3)
         if self._tpa:
             self._damping = 0.7 + 2 * math.log(n) + 2 * math.log(max(1, population - n))
-        self._mean = self._start.to(self._device).double()
-        self._scales = torch.ones_like(self._mean)
-        self._path, self._length = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
-        self._moved: Tensor | None = None
-        self._trend, self._updates = 0.0, 0
+        else:
+            self._damping = 1 + 2 * max(0.0, math.sqrt((mu_eff - 1) / (n + 1)) - 1) + self._c_sigma
+        # The state.
+        self._m = self._start.to(self._device).double()
+        self._d = torch.ones_like(self._m)
+        self._p_c = torch.zeros_like(self._m)
+        self._p_sigma = torch.zeros_like(self._m)
+        self._last_move: Tensor | None = None
+        self._trend = 0.0
+        self._updates = 0
 
     def sample(self, key: Key) -> list[Tensor]:
-        """Normal around the mean; under TPA the first two lie forward and backward on the line of the last move."""
-        n, on = len(self._mean), self._device
-        steps = [self._scales * z for z in draws(key, self._size, n, on)]
-        if self._tpa and self._moved is not None:
-            as_long = key.fold("line").normal(n).double().norm().item()
-            ahead = self._moved * (as_long / (self._moved / self._scales).norm())
-            steps[:2] = [ahead, -ahead]
-        return [(self._mean + self._sigma * y).float().cpu() for y in steps]
+        """Points around the mean; under TPA the first two lie forward and backward on the line of the last move."""
+        steps = [self._d * z for z in draws(key, self._size, self._n, self._device)]
+        if self._tpa and self._last_move is not None:
+            # Both have the length of a normal vector, measured in the scales of the distribution.
+            length = key.fold("line").normal(self._n).double().norm().item()
+            forward = self._last_move * (length / (self._last_move / self._d).norm())
+            steps[:2] = [forward, -forward]
+        return [(self._m + self._sigma * y).float().cpu() for y in steps]
 
     def shrink(self) -> None:
-        """Half the step, and no line: nothing is known of the last move's merit."""
+        """Halve the step size, and drop the line: nothing is known about the merit of the last move."""
         super().shrink()
-        self._moved = None
+        self._last_move = None
 
     def update(self, points: Sequence[Tensor], values: Sequence[float]) -> None:
         """Mean, paths, scales and step size, in this order."""
-        order, n = ranked(values), len(self._mean)
-        shift, squares = torch.zeros_like(self._mean), torch.zeros_like(self._mean)
-        for rank, k in enumerate(order):
-            z = (points[k].to(self._device).double() - self._mean) / (self._sigma * self._scales)
+        # Weighted sums over the ranked samples z_k = (x_k - m) / (sigma d).
+        z_w = torch.zeros_like(self._m)
+        squares = torch.zeros_like(self._m)
+        for rank, k in enumerate(ranked(values)):
+            z = (points[k].to(self._device).double() - self._m) / (self._sigma * self._d)
             squares += float(self._w[rank]) * (z.square() - 1)
             if rank < self._mu:
-                shift += float(self._w[rank]) * z
+                z_w += float(self._w[rank]) * z
         self._updates += 1
-        self._moved = self._sigma * self._scales * shift
-        self._mean = self._mean + self._moved
-        cs, cc = self._cs, self._cc
-        self._length = (1 - cs) * self._length + math.sqrt(cs * (2 - cs) * self._mueff) * shift
-        long = float(self._length.square().sum()) / (1 - (1 - cs) ** (2 * self._updates)) / n
-        calm = long < 2 + 4 / (n + 1)  # a long path means the step size is far too small: the scales wait
-        self._path = (1 - cc) * self._path + calm * math.sqrt(cc * (2 - cc) * self._mueff) * shift
-        c1 = self._c1 * (1.0 if calm else 1 - cc * (2 - cc))
-        grown = c1 * (self._path.square() - 1) + self._cmu * squares
-        self._scales = self._scales * (0.5 * math.log(2) * grown).exp()
-        self._sigma *= math.exp(self._two_points(values) if self._tpa else self._cumulated(n))
+
+        # Mean.
+        self._last_move = self._sigma * self._d * z_w
+        self._m = self._m + self._last_move
+
+        # Path of the step size. h_sigma = 0 if it is long: the step size is far too small, so the scales have to wait.
+        c_sigma = self._c_sigma
+        self._p_sigma = (1 - c_sigma) * self._p_sigma + math.sqrt(c_sigma * (2 - c_sigma) * self._mu_eff) * z_w
+        length = float(self._p_sigma.square().sum()) / (1 - (1 - c_sigma) ** (2 * self._updates)) / self._n
+        h_sigma = length < 2 + 4 / (self._n + 1)
+
+        # Path of the scales, then the scales.
+        c_c = self._c_c
+        self._p_c = (1 - c_c) * self._p_c + h_sigma * math.sqrt(c_c * (2 - c_c) * self._mu_eff) * z_w
+        c_1 = self._c_1 * (1.0 if h_sigma else 1 - c_c * (2 - c_c))
+        growth = c_1 * (self._p_c.square() - 1) + self._c_mu * squares
+        self._d = self._d * (0.5 * math.log(2) * growth).exp()
+
+        # Step size.
+        self._sigma *= math.exp(self._two_points(values) if self._tpa else self._cumulated())
 
     def _two_points(self, values: Sequence[float]) -> float:
-        """Logarithm of the change: forward better than backward, by the ranks between them, smoothed."""
-        better = [sum(v > values[k] for v in values) for k in (0, 1)]
-        z = (better[1] - better[0]) / (len(values) - 1)
+        """TPA: log of the factor of sigma, from the ranks of the forward and the backward point, smoothed."""
+        better_than_forward, better_than_backward = (sum(v > values[k] for v in values) for k in (0, 1))
+        z = (better_than_backward - better_than_forward) / (len(values) - 1)
         self._trend = 0.7 * self._trend + 0.3 * math.copysign(math.sqrt(abs(z)), z)
         return self._trend / self._damping
 
-    def _cumulated(self, n: int) -> float:
-        """Logarithm of the change: the path is longer than that of random steps."""
-        usual = math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))  # mean length of a normal vector
-        return min(1.0, self._cs / self._damping * (float(self._length.norm()) / usual - 1))
+    def _cumulated(self) -> float:
+        """CSA: log of the factor of sigma, from the length of p_sigma against that of a normal vector."""
+        n = self._n
+        expected = math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
+        return min(1.0, self._c_sigma / self._damping * (float(self._p_sigma.norm()) / expected - 1))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        return torch.zeros(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise FairleadError(
+            f"sep_cma.device={name!r} is not available here. Use 'cpu', or the device of the model."
+        ) from error

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
@@ -27,14 +28,27 @@ class _Region:
 
 
 class TrustRegion(Generations):
-    """Boxes around the best points seen, grown after successes and shrunk after failures.
+    """Samples boxes around the best points so far; a box grows after successes and shrinks after failures.
 
-    `warmup` draws from the prior, then rounds of `batch` points shared by `regions` boxes. A box moves a random subset
-    of the coordinates (each with one probability drawn from 0.1 to 0.9 per point) by a uniform offset in a cube of
-    side `length`, in standard deviations of the noise; three rounds without a new best of its own divide the side by
-    `factor`, three with one multiply it, within `shortest` and `longest`. After every round all boxes are put on the
-    best points of the whole history. Accepted moves let the norm grow by 1 + p length^2 / 12; `renorm` keeps the
-    centre's norm. Without a fixed noise-to-picture map it is no better than random search.
+    First come `warmup` draws from the prior, then rounds of `batch` points shared by the boxes. A point moves a
+    random subset of the coordinates (each with one probability, drawn from [0.1, 0.9] per point) by a uniform
+    offset in a cube of side `length`. After every round the boxes are put on the best points of the whole history.
+    Accepted moves let the norm grow by 1 + p length^2 / 12. Without a fixed map from noise to picture the search is
+    no better than random search.
+
+    Settings:
+        warmup (whole number >= 1, default 20): draws from the prior before the first box. Published: a fifth of the
+            evaluations.
+        batch (whole number >= 1, default 20): points in a round, over all boxes.
+        regions (whole number >= 1, default 15): boxes; at most `batch` of them are used.
+        length (number in [shortest, longest], default 0.8): first side of a box, in standard deviations of the
+            noise.
+        shortest (number > 0, default 0.05): smallest side of a box; a box that shrinks below it starts again at
+            `length`.
+        longest (number >= length, default 2.4): largest side of a box.
+        factor (number > 1, default 1.5): a side is multiplied or divided by this.
+        patience (whole number >= 1, default 3): successes or failures in a row after which a side changes.
+        renorm (true or false, default False): a point keeps the norm of the centre of its box. Ours.
     """
 
     def __init__(
@@ -53,18 +67,19 @@ class TrustRegion(Generations):
     ) -> None:
         super().__init__()
         for name, value in (("warmup", warmup), ("batch", batch), ("regions", regions), ("patience", patience)):
-            if not isinstance(value, int) or value < 1:
-                raise FairleadError(f"trust_region.{name} is {value!r}: give a whole number of at least 1.")
+            whole_number(f"trust_region.{name}", value, least=1)
         if not 0 < shortest <= length <= longest:
             raise FairleadError(
-                f"trust_region has shortest {shortest!r}, length {length!r}, longest {longest!r}: give positive numbers "
-                "in rising order."
+                f"trust_region.shortest is {shortest!r}, length is {length!r} and longest is {longest!r}: "
+                "must be 0 < shortest <= length <= longest."
             )
-        if not factor > 1:
-            raise FairleadError(f"trust_region.factor is {factor!r}: give a number above 1.")
-        self._space, self._key, self._rollout = space, key, key.fold("candidate", 0)
-        self._warmup, self._batch, self._renorm, self._factor = warmup, batch, renorm, factor
-        self._start, self._range, self._patience = length, (shortest, longest), patience
+        self._factor: float = number_in_range("trust_region.factor", factor, "(1, inf]")
+        self._space, self._key = space, key
+        self._rollout = key.fold("candidate", 0)
+        self._warmup, self._batch = warmup, batch
+        self._start, self._range = length, (shortest, longest)
+        self._patience = patience
+        self._renorm = renorm
         self._regions = [_Region(length) for _ in range(min(regions, batch))]
         self._best: list[Feedback] = []
         self._round = 0
@@ -100,9 +115,9 @@ class TrustRegion(Generations):
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Resize every region by its own success, then put all of them on the best of everything."""
         if self._best:
-            told = list(generation)
+            rest = list(generation)
             for j, region in enumerate(self._regions):
-                own, told = told[: self._share(j)], told[self._share(j) :]
+                own, rest = rest[: self._share(j)], rest[self._share(j) :]
                 self._resize(region, max(f.value for f in own) > self._centre(j).value)
             self._round += 1
         self._best = best_first([*self._best, *generation])[: len(self._regions)]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.search import Feedback, Generations, Proposal, Space, best_first
@@ -29,27 +30,40 @@ def angular(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
 
 
 def vp(pivot: Tensor, noise: Tensor, cosine: float) -> Tensor:
-    """pivot, noise [d] -> cosine*pivot + sqrt(1 - cosine^2)*noise [d]: standard normal if both are (EvoSearch's move)."""
+    """pivot, noise [d] -> cosine*pivot + sqrt(1 - cosine^2)*noise [d]: standard normal if both are (EvoSearch's
+    move).
+    """
     return (cosine * pivot.double() + math.sqrt(1 - cosine**2) * noise.double()).float()
 
 
 def ball(pivot: Tensor, noise: Tensor, radius: float, u: float) -> Tensor:
-    """pivot, noise [d], u in [0, 1] -> pivot + u*radius*sqrt(d)*unit(noise): the norm grows, 1 + E[(u radius)^2] per entry."""
+    """pivot, noise [d], u in [0, 1] -> pivot + u*radius*sqrt(d)*unit(noise): the norm grows, 1 + E[(u radius)^2] per
+    entry.
+    """
     g = noise.double()
     out: Tensor = pivot.double() + u * radius * math.sqrt(len(g)) * g / g.norm()
     return out.float()
 
 
 class ZeroOrder(Generations):
-    """Hill climbing among `neighbours` at a fixed cosine from the pivot, which starts as the plain sample.
+    """Hill climbing: looks at neighbours of a pivot at a fixed angle and moves to a better one.
 
-    N = `neighbours`, cosine 0.95 is an angle of 18 degrees, `iterations` None goes on until the budget ends. Costs
-    (1 + N K) pictures for K iterations: the pivot is rendered once. `accept` "better" moves only to a better
-    neighbour, "always" to the best neighbour, the literal reading of the paper. When no neighbour is better, `stall`
-    "resample" draws others, "restart" draws a fresh pivot, "shrink" halves 1 - cosine. `neighbourhood` "ball"
-    (radius in units of sqrt(d), after Ramesh and Mardani 2025) ignores the cosine and inflates the norm.
+    The pivot starts as the plain sample. K iterations cost 1 + K * neighbours pictures, because a pivot is rendered
+    once. Every proposal shares its pivot's rollout key, so that a sampler with noise is searched at fixed noise
+    too.
 
-    Every proposal shares its pivot's rollout key, so that samplers with noise are searched at fixed noise too.
+    Settings:
+        neighbours (whole number >= 1, default 4): neighbours per iteration, N of the paper. Ma et al. 2025.
+        cosine (number in [0, 1), default 0.95): cosine between pivot and neighbour; 0.95 is an angle of 18 degrees.
+        neighbourhood (angular, vp or ball, default 'angular'): how a neighbour is made; `ball` ignores `cosine` and
+            increases the norm. Ours.
+        accept (better or always, default 'better'): move only to a better neighbour, or always to the best one, as
+            the paper literally says.
+        stall (resample, restart or shrink, default 'resample'): what follows when no neighbour is better: other
+            neighbours, a fresh pivot, or half of 1 - cosine. Ours.
+        radius (number > 0, default 0.15): largest distance of `ball`, in units of sqrt(d). Ramesh and Mardani 2025.
+        iterations (whole number >= 0 or None, default None): how many rounds to run; None runs until the budget
+            ends.
     """
 
     def __init__(
@@ -65,26 +79,17 @@ class ZeroOrder(Generations):
         iterations: int | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(neighbours, int) or neighbours < 1:
-            raise FairleadError(f"zero_order.neighbours is {neighbours!r}: give a whole number of at least 1.")
-        if not 0 <= cosine < 1:
-            raise FairleadError(f"zero_order.cosine is {cosine!r}: give a number from 0 to below 1; 1 would not move.")
-        if not radius > 0:
-            raise FairleadError(f"zero_order.radius is {radius!r}: give a positive number.")
-        if iterations is not None and (not isinstance(iterations, int) or iterations < 0):
-            raise FairleadError(f"zero_order.iterations is {iterations!r}: give a whole number, or leave it out.")
-        for name, value, known in (
-            ("neighbourhood", neighbourhood, ("angular", "vp", "ball")),
-            ("accept", accept, ("better", "always")),
-            ("stall", stall, ("resample", "restart", "shrink")),
-        ):
-            if value not in known:
-                raise FairleadError(f"zero_order.{name} is {value!r}: known are {', '.join(known)}.")
+        self._n: int = whole_number("zero_order.neighbours", neighbours, least=1)
+        self._cosine: float = number_in_range("zero_order.cosine", cosine, "[0, 1)")
+        self._radius: float = number_in_range("zero_order.radius", radius, "(0, inf]")
+        self._iterations: int | None = whole_number("zero_order.iterations", iterations, least=0, optional=True)
+        self._kind: str = one_of("zero_order.neighbourhood", neighbourhood, ("angular", "vp", "ball"))
+        self._accept: str = one_of("zero_order.accept", accept, ("better", "always"))
+        self._stall: str = one_of("zero_order.stall", stall, ("resample", "restart", "shrink"))
         if neighbourhood == "angular" and space.dim < 2:
             raise FairleadError("A space of one dimension has no angles: set zero_order.neighbourhood=vp.")
-        self._space, self._key, self._n, self._cosine, self._radius = space, key, neighbours, cosine, radius
-        self._kind, self._accept, self._stall, self._iterations = neighbourhood, accept, stall, iterations
-        self._round, self._restarts = 0, 0
+        self._space, self._key = space, key
+        self._round = self._restarts = 0
         self._begin(key.fold("candidate", 0))
 
     def _begin(self, rollout: Key) -> None:

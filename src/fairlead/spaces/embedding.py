@@ -1,8 +1,8 @@
 """The prompt embedding: what the text encoders said, as one vector (Pereira Neto et al. 2025, arXiv 2511.03913).
 
 The paper moves the embedding itself, all positions and the pooled vector, with one step size (SDXL: 77*2048 + 1280 =
-158,976 numbers). Searching the shift is the same for any method that does not care where zero is, gives the plain picture
-bit for bit at zero, and keeps small steps out of the rounding of entries near 850.
+158,976 numbers). Searching the shift is the same for any method that does not care where zero is, gives the plain
+picture bit for bit at zero, and keeps small steps out of the rounding of entries near 850.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
 
-FORMS, UNITS = ("shift", "absolute"), ("spread", "one")
+FORMS = ("shift", "absolute")
+UNITS = ("spread", "one")
 
 
 def spread(value: Tensor) -> float:
@@ -29,12 +30,22 @@ def spread(value: Tensor) -> float:
 
 
 class Embedding:
-    """Tokens, then the pooled vector where the model has one, row-major; the latent noise is that of the key.
+    """A shift of the prompt embedding: the tokens, then the pooled vector where the model has one.
 
-    `tokens` and `pooled` scale a step in each tensor, 0 leaves it as it is; `unit` is `spread` (steps of 1 are as large as
-    the tensor's own entries vary, our choice) or `one` (raw numbers, the paper's). Only positions from `first` up to
-    `last` move, and never padding where the model says which tokens are padding. `radius` is a trust region: a shift
-    of larger root mean square, in units, is drawn back to it. `form='absolute'` makes the point the embedding itself.
+    The latent noise is that of the key. Padding never moves where the model says which tokens are padding.
+
+    Settings:
+        tokens (number >= 0, default 1.0): scale of a step in the tokens; 0 leaves them unchanged.
+        pooled (number >= 0, default 1.0): scale of a step in the pooled vector; 0 leaves it unchanged.
+        unit (spread or one, default 'spread'): `spread` makes a step of 1 as large as the tensor's own entries vary
+            (our choice); `one` uses raw numbers (the paper's).
+        form (shift or absolute, default 'shift'): `absolute` makes the point the embedding itself and needs
+            unit='one'.
+        first (whole number >= 0, default 0): first token position that moves.
+        last (whole number > first or None, default None): position after the last token that moves; None is the
+            end.
+        radius (number > 0 or None, default None): trust region: a shift of larger root mean square, in units, is
+            scaled back to it.
     """
 
     def __init__(
@@ -62,10 +73,12 @@ class Embedding:
             raise FairleadError(f"embedding.radius is {radius!r}: give a number above 0, or leave it out.")
         if form == "absolute" and (unit != "one" or not {tokens, pooled} <= {0, 1}):
             raise FairleadError(
-                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' and "
+                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' "
+                "and "
                 "leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
-        self._radius, self._absolute = radius, form == "absolute"
+        self._radius = radius
+        self._absolute = form == "absolute"
         told = shape.conditioning.text
         wanted = {name: float(scale) for name, scale in (("tokens", tokens), ("pooled", pooled)) if name in told}
         self._scales = {k: v * (spread(told[k]) if unit == "spread" else 1.0) for k, v in wanted.items() if v}
@@ -124,7 +137,8 @@ def _positions(shape: Shape, first: int, last: int | None) -> Tensor:
             raise FairleadError(f"embedding.{name} is {place!r}: give the whole number of a token, from 0 to {length}.")
     if not 0 <= first < end <= length:
         raise FairleadError(
-            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < last <= {length}."
+            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < "
+            f"last <= {length}."
         )
     rows = torch.arange(first, end)
     mask = None if shape.conditioning is None else shape.conditioning.extra.get("mask")

@@ -12,11 +12,21 @@ from fairlead.spaces.noise import Noise
 
 
 class Product:
-    """The noise [C*h*w], then the shift of the embedding; settings but `sphere` are those of `embedding`.
+    """The noise [C*h*w] followed by the shift of the embedding; most settings are those of `embedding`.
 
-    The embedding alone cannot change what the noise has decided, nor the noise what the prompt leaves out. With `sphere`
-    the noise keeps the norm of its key's own draw, so that a search that adds steps does not leave the shell on which
-    normal noise lies.
+    The embedding alone cannot change what the noise has decided, and the noise cannot change what the prompt leaves
+    out.
+
+    Settings:
+        sphere (true or false, default True): the noise keeps the norm of its key's own draw, so that a search that
+            adds steps does not leave the shell on which normal noise lies.
+        tokens (number >= 0, default 1.0): scale of a step in the tokens; 0 leaves them unchanged.
+        pooled (number >= 0, default 1.0): scale of a step in the pooled vector; 0 leaves it unchanged.
+        unit (spread or one, default 'spread'): unit of a step, as in `embedding`.
+        first (whole number >= 0, default 0): first token position that moves.
+        last (whole number > first or None, default None): position after the last token that moves; None is the
+            end.
+        radius (number > 0 or None, default None): trust region of the shift, in units, as in `embedding`.
     """
 
     def __init__(
@@ -30,7 +40,8 @@ class Product:
         last: int | None = None,
         radius: float | None = None,
     ) -> None:
-        self._noise, self._sphere = Noise(shape), bool(sphere)
+        self._noise = Noise(shape)
+        self._sphere = bool(sphere)
         self._told = Embedding(shape, tokens, pooled, unit, "shift", first, last, radius)
 
     @property

@@ -1,4 +1,6 @@
-"""What LiDAR was published with (Kim et al. 2026, arXiv 2602.03211, section 4 and appendix), and what is used otherwise."""
+"""What LiDAR was published with (Kim et al. 2026, arXiv 2602.03211, section 4 and appendix), and what is used
+otherwise.
+"""
 
 from __future__ import annotations
 

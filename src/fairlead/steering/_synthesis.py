@@ -1,4 +1,6 @@
-"""One noise out of K scored ones (Yeh et al. 2025, arXiv 2410.05760): weights from scores, the sum on the sphere."""
+"""One noise from K scored ones: weights from the scores, and the sum on the sphere (Yeh et al. 2025, arXiv
+2410.05760).
+"""
 
 from __future__ import annotations
 
@@ -9,25 +11,35 @@ from torch import Tensor
 
 WEIGHTS = ("tanh", "boltzmann")
 FLAT = 1e-8
-"""A spread of scores below this is none."""
+"""A spread of scores below this counts as zero."""
 
 
-def weights(values: Tensor, kind: str, tau: Tensor) -> Tensor:
-    """Scores [B, K] float64, temperatures [B] -> weights [B, K]; ones where all scores are alike, tau 0 is the limit."""
-    spread = values.std(1, keepdim=True) if values.shape[1] > 1 else torch.zeros_like(values)
-    tau, mean, best = tau[:, None], values.mean(1, keepdim=True), values.amax(1, keepdim=True)
+def weights(v: Tensor, kind: str, tau: Tensor) -> Tensor:
+    """Scores v [B, K] float64, temperatures tau [B] -> weights b [B, K].
+
+    Where all scores are equal the weights are ones; tau = 0 gives the limit.
+    """
+    tau = tau[:, None]
     if kind == "tanh":
-        out = torch.where(tau > 0, torch.tanh((values - mean) / tau), torch.sign(values - mean))
+        # b_k = tanh((v_k - mean v) / tau)
+        centred = v - v.mean(1, keepdim=True)
+        b = torch.where(tau > 0, torch.tanh(centred / tau), torch.sign(centred))
     else:
-        top = (values == best).double()
-        out = torch.where(tau > 0, ((values - best) / tau).softmax(1), top / top.sum(1, keepdim=True))
-    return torch.where((spread < FLAT) | (out.abs().sum(1, keepdim=True) == 0), torch.ones_like(out), out)
+        # b_k = exp((v_k - max v) / tau) / sum_j exp((v_j - max v) / tau)
+        below = v - v.amax(1, keepdim=True)
+        best = (below == 0).double()
+        b = torch.where(tau > 0, (below / tau).softmax(1), best / best.sum(1, keepdim=True))
+    spread = v.std(1, keepdim=True) if v.shape[1] > 1 else torch.zeros_like(v)
+    no_preference = (spread < FLAT) | (b.abs().sum(1, keepdim=True) == 0)
+    return torch.where(no_preference, torch.ones_like(b), b)
 
 
-def synthesis(noise: Tensor, weight: Tensor) -> Tensor:
-    """Noises [B, K, C, h, w], weights [B, K] -> their sum on the sphere of radius sqrt(N), [B, C, h, w]."""
-    sums = (weight.to(noise.dtype)[..., None] * noise.flatten(2)).sum(1)
-    norm = sums.norm(dim=1, keepdim=True)
-    sums = torch.where(norm > 0, sums, noise.flatten(2).sum(1))
-    out: Tensor = sums * (math.sqrt(sums.shape[1]) / sums.norm(dim=1, keepdim=True))
-    return out.view_as(noise[:, 0])
+def synthesis(z: Tensor, b: Tensor) -> Tensor:
+    """Noises z [B, K, C, h, w], weights b [B, K] -> z* = sqrt(N) sum_k b_k z_k / |sum_k b_k z_k|, [B, C, h, w]."""
+    flat = z.flatten(2)
+    total = (b.to(z.dtype)[..., None] * flat).sum(1)
+    # Weights that cancel leave no direction: the plain sum has one.
+    norm = total.norm(dim=1, keepdim=True)
+    total = torch.where(norm > 0, total, flat.sum(1))
+    z_star: Tensor = total * (math.sqrt(total.shape[1]) / total.norm(dim=1, keepdim=True))
+    return z_star.view_as(z[:, 0])

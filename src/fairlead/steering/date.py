@@ -1,9 +1,12 @@
-"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the reward.
+"""DATE, diffusion adaptive text embedding (Na et al. 2025, arXiv 2510.23974): the prompt's embedding follows the
+reward.
 
 At a step, c = c_org + rho * g/|g| with g the gradient of the reward of the clean prediction in the embedding: the best
-first-order move within a ball of radius rho around the original (its constraint). Between updates the last one is kept.
-Inferred from the abstract, summaries and the rho and frequency others quote: its text was not at hand; that the gradient
-is taken at the original embedding, and that pooled vectors and the negative prompt stay, is ours.
+first-order move within a ball of radius rho around the original, which is the constraint of the paper.
+
+Inferred from the abstract, from summaries, and from the rho and the frequency that others quote: the text of the
+paper was not available. Ours: the gradient is taken at the original embedding, and pooled vectors and the negative
+prompt do not move.
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.steering import Steering, Step
 
 
 @dataclass(frozen=True)
 class AdaptiveEmbedding(Steering):
-    """At every `every`-th step the tokens of every sample move by `rho` up the reward's gradient, from where they began.
+    """Moves the prompt embedding of every sample up the gradient of the reward, along the trajectory.
 
-    `rho` is a Frobenius norm over all tokens (0.1 for SD 1.5, 2 for SDXL); left out, 2 % of the norm of the prompt's own
-    embedding. An update costs one backward pass, the two forward passes of which one is repeated for it, one decode and
-    one score. `rho=0` switches it off.
+    An update costs one backward pass, two forward passes (one of them repeats the other for the gradient), one
+    decode and one score.
+
+    Settings:
+        rho (number >= 0 or None, default None): radius of the move, a Frobenius norm over all tokens; None is 2 %
+            of the norm of the prompt's embedding, 0 switches the method off. Published: 0.1 for SD 1.5, 2 for SDXL.
+        every (whole number >= 1, default 2): an update happens at every `every`-th step; between updates the last
+            embedding is kept.
     """
 
     rho: float | None = None
@@ -33,27 +41,29 @@ class AdaptiveEmbedding(Steering):
     differentiates = True
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none and a negative radius."""
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise FairleadError(f"date.every is {self.every!r}: give a whole number of at least 1.")
-        if self.rho is not None and not (isinstance(self.rho, int | float) and 0 <= self.rho < float("inf")):
-            raise FairleadError(f"date.rho is {self.rho!r}: give a number of at least 0, or leave it out.")
+        """Reject settings outside their range."""
+        number_in_range("date.rho", self.rho, "[0, inf)", optional=True)
+        whole_number("date.every", self.every, least=1)
 
     def __call__(self, step: Step) -> Step:
-        """The same step told another embedding, where an update is due."""
+        """The same step with another embedding, where an update is due."""
         if self.rho == 0 or step.index % self.every:
             return step
         original = step.prompt_conditioning
         assert original is not None
-        tokens = original.tokens.float()
+        c_org = original.tokens.float()
 
-        def value(moved: Tensor) -> Tensor:
-            now = step.with_conditioning(original.with_tokens(moved.to(original.tokens.dtype)))
-            return step.score(now.denoise(step.x, step.at, step.rows), step.rows)
+        # g: gradient of the reward of the clean prediction, in the embedding, at c_org.
+        def reward(c: Tensor) -> Tensor:
+            moved = step.with_conditioning(original.with_tokens(c.to(original.tokens.dtype)))
+            return step.score(moved.denoise(step.x, step.at, step.rows), step.rows)
 
-        _, slope = step.gradient(value, tokens)
-        slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-        size = slope.flatten(1).norm(dim=1).view(-1, 1, 1)
-        rho = 0.02 * tokens.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1) if self.rho is None else self.rho
-        moved = tokens + torch.where(size > 0, rho * slope / size.clamp(min=1e-30), 0 * slope)
-        return step.with_conditioning(original.with_tokens(moved.to(original.tokens.dtype)))
+        _, g = step.gradient(reward, c_org)
+        g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        g_norm = g.flatten(1).norm(dim=1).view(-1, 1, 1)
+
+        # c = c_org + rho g/|g|: the best first-order move within a ball of radius rho around c_org.
+        usual_rho = 0.02 * c_org.flatten(1).norm(dim=1).clamp(min=1.0).view(-1, 1, 1)
+        rho = usual_rho if self.rho is None else self.rho
+        c = c_org + torch.where(g_norm > 0, rho * g / g_norm.clamp(min=1e-30), 0 * g)
+        return step.with_conditioning(original.with_tokens(c.to(original.tokens.dtype)))

@@ -1,23 +1,25 @@
-"""Demon (Yeh, Lee, Chen, ICLR 2025, arXiv 2410.05760): the noise of every step is made from K scored ones.
+"""Demon (Yeh, Lee and Chen, ICLR 2025, arXiv 2410.05760): the noise of every step is made from K scored ones.
 
-Each of K noises gives a candidate next state, each state is taken to a clean picture and scored, and the noises are
-added up with weights made of their scores; the sum is stretched to the norm sqrt(N) of a Gaussian and the step taken
-again with it. No gradient, so any reward will do. Schedule, solver, defaults and the full-rollout estimate as
-published. Inferred or ours: the estimates from fewer steps, the ODE between asked steps, what a missing score counts,
-one step of the ODE from levels above `start`, the run's own sampler. It climbs, it does not sample a tilted
-distribution: watch a held-out reward.
+Each of K noises gives a candidate for the next state. Each candidate is taken to a clean picture and scored. The
+noises are added up with weights made from the scores, the sum is scaled to the norm sqrt(N) of a Gaussian, and the
+step is taken again with it. No gradient is needed, so any reward can be used.
+
+As published: the schedule, the solver, the defaults and the estimate by the full ODE. Inferred or ours: estimates
+from fewer steps, the ODE between steered steps, what a missing score counts as, one step of the ODE from levels above
+`start`, and the run's own sampler. The method climbs the reward and does not sample a tilted distribution: watch a
+held-out reward.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, RewardError, unknown
+from fairlead.core.check import number_in_range, one_of, whole_number
+from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.key import normals
 from fairlead.core.model import Level
 from fairlead.core.people import Enough
@@ -25,7 +27,7 @@ from fairlead.core.samplers import euler
 from fairlead.core.sde import LOW, Sde, at_ratios, karras, ratio
 from fairlead.core.sibling import ModelRef
 from fairlead.core.steering import Steering, Step
-from fairlead.steering._rollout import ESTIMATES, inner, look_ahead, scoring_moves
+from fairlead.steering._rollout import ESTIMATES, curve_of, look_ahead, scoring_moves
 from fairlead.steering._synthesis import FLAT, WEIGHTS, synthesis, weights
 
 TAUS = ("adaptive", "adaptive_first")
@@ -37,18 +39,33 @@ START = 14.648
 
 @dataclass(frozen=True)
 class Demon(Steering):
-    """K candidates a step, their noises joined by their scores; one trajectory is kept.
+    """Makes the noise of every step from K scored candidates; one trajectory is kept.
 
-    `weights` are tanh (signed) or boltzmann (with `tau=0` the best of K); `tau` is a number, `adaptive` (the spread of the
-    step's scores) or `adaptive_first` (of the first step's). `estimate` says how a candidate is looked at: `ode` by Heun
-    with up to `look` + 1 moves of two evaluations, `few` by `look` evaluations (4 if left out) on the model's own spacing,
-    `clean` by one, `sibling` by one (or up to `look`) of the distilled model that `sibling` names, unguided. Each step
-    costs 2 + `k`*(1 + that), the last part of the way below the ratio `stop` is plain ODE.
+    A step costs 2 + k * (1 + cost of the estimate) evaluations of one sample. Below the ratio `stop` of sigma to
+    alpha the sample follows the plain ODE. `k=1` is the plain SDE and `beta=0` the plain ODE.
 
-    `solver` `sde` walks the Karras schedule with the run's number of steps and noise of strength `beta`, from ratio `start`
-    at most; `sampler` leaves the run's own levels and stochastic sampler. `every` n-th step is steered, the others
-    follow the ODE. A candidate without a score counts as the `mean` of the others, or the `worst`, or is an `error`.
-    `k=1` is the plain SDE, `beta=0` the plain ODE, `k=0` switches it off.
+    Settings:
+        k (whole number >= 0, default 16): candidate noises per step, K; 0 switches the method off. Yeh et al. 2025.
+        beta (number >= 0, default 0.1): strength of the noise of the SDE. Yeh et al. 2025.
+        weights (tanh or boltzmann, default 'tanh'): how scores become weights; `boltzmann` with tau=0 is the best
+            of K. Yeh et al. 2025.
+        tau (number >= 0, adaptive or adaptive_first, default 'adaptive'): temperature of the weights; `adaptive` is
+            the spread of this step's scores, `adaptive_first` that of the first step. Yeh et al. 2025.
+        estimate (ode, few, clean or sibling, default 'ode'): how a candidate is taken to a clean sample: `ode` by
+            Heun with up to look + 1 moves of two evaluations (published), `few` by `look` evaluations, `clean` by
+            one, `sibling` by `look` of a distilled model.
+        look (whole number >= 1 or None, default None): length of the estimate, in moves or evaluations; None is 20
+            for `ode`, 4 for `few` and 1 for `sibling`.
+        sibling (name of a model or None, default None): the distilled model of estimate='sibling'; it is used
+            without guidance.
+        tail (whole number >= 1, default 18): moves of the plain ODE after the last steered step, at most tail + 1.
+        stop (number >= 0, default 0.11): ratio sigma/alpha below which no step is steered. Yeh et al. 2025.
+        start (number > 0.002, default 14.648): noisiest ratio sigma/alpha of the schedule, that of Stable
+            Diffusion. Yeh et al. 2025.
+        every (whole number >= 1, default 1): every n-th step is steered; the others follow the ODE. Ours.
+        solver (sde or sampler, default 'sde'): `sde` walks the Karras schedule with the run's number of steps;
+            `sampler` keeps the run's own levels and stochastic sampler. `sampler` is ours.
+        failed (mean, worst or error, default 'mean'): what a candidate without a score counts as. Ours.
     """
 
     k: int = 16
@@ -67,38 +84,31 @@ class Demon(Steering):
 
     switched_off = {"k": 0}
     compares = True
-    """Asks for the rewards of exactly those candidates that compete."""
-    asks = True
-    """A person may give them; when they have seen enough of a sample, the ODE takes it to where its preview was."""
+    asks = True  # once a person has seen enough of a sample, the ODE takes it to where its preview was
     decides = "noise"
 
     def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        for name, value, known in (
-            ("weights", self.weights, WEIGHTS),
-            ("estimate", self.estimate, ESTIMATES),
-            ("solver", self.solver, SOLVERS),
-            ("failed", self.failed, FAILED),
-        ):
-            if value not in known:
-                raise unknown(f"demon.{name}", str(value), known)
-        if isinstance(self.tau, str) and self.tau not in TAUS:
-            raise unknown("demon.tau", self.tau, TAUS)
-        for name, least in (("k", 0), ("look", 1), ("tail", 1), ("every", 1)):
-            value = getattr(self, name)
-            if (value is not None or name != "look") and (type(value) is not int or value < least):
-                raise FairleadError(f"demon.{name} is {value!r}: give a whole number of at least {least}.")
-        for name, low in (("beta", 0.0), ("tau", 0.0), ("stop", 0.0), ("start", LOW)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and low <= value < math.inf and (name != "start" or value > low)
-            if not number and not (name == "tau" and isinstance(value, str)):
-                raise FairleadError(
-                    f"demon.{name} is {value!r}: give a finite number {'above' if low else 'of at least'} {low:g}."
-                )
+        """Reject settings outside their range."""
+        whole_number("demon.k", self.k, least=0)
+        number_in_range("demon.beta", self.beta, "[0, inf)")
+        one_of("demon.weights", self.weights, WEIGHTS)
+        if isinstance(self.tau, str):
+            one_of("demon.tau", self.tau, TAUS)
+        else:
+            number_in_range("demon.tau", self.tau, "[0, inf)")
+        one_of("demon.estimate", self.estimate, ESTIMATES)
+        whole_number("demon.look", self.look, least=1, optional=True)
+        whole_number("demon.tail", self.tail, least=1)
+        number_in_range("demon.stop", self.stop, "[0, inf)")
+        number_in_range("demon.start", self.start, f"({LOW}, inf)")
+        whole_number("demon.every", self.every, least=1)
+        one_of("demon.solver", self.solver, SOLVERS)
+        one_of("demon.failed", self.failed, FAILED)
         if (self.estimate == "sibling") != (self.sibling is not None):
             raise FairleadError(
-                f"demon.estimate is {self.estimate!r} and demon.sibling {self.sibling!r}: a sibling estimate needs the name of a "
-                "distilled model, the others need none."
+                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' "
+                "needs "
+                "the name of a distilled model, and the other estimates use none."
             )
 
     @property
@@ -112,84 +122,112 @@ class Demon(Steering):
         return () if self.sibling is None else (self.sibling,)
 
     def grid(self, levels: Sequence[Level], schedule: Callable[[int], Sequence[Level]]) -> Sequence[Level]:
-        """As many moves on the Karras schedule, cut at `stop` and ended by the ODE's own; pure noise comes before."""
+        """As many moves on the Karras schedule, which ends at `stop` with the moves of the plain ODE."""
         if self.k == 0 or self.solver == "sampler":
             return levels
-        high = min(ratio(levels[0]), self.start)
-        way = karras(high, LOW, len(levels) - 1)
-        cut = next((i for i, s in enumerate(way[:-1]) if s < self.stop), None)
-        if cut is not None:
-            way = way[:cut] + karras(way[cut], LOW, scoring_moves(way[cut], self.tail))
-        out = at_ratios(inner(schedule), way)
-        return [levels[0], *out] if ratio(levels[0]) > 1.001 * high else [levels[0], *out[1:]]
+        # The Karras schedule from the noisiest ratio that it may have.
+        sigma_max = min(ratio(levels[0]), self.start)
+        sigmas = karras(sigma_max, LOW, len(levels) - 1)
+        # Below `stop` nothing is steered: the ODE has a schedule of its own for the rest of the way.
+        end = next((i for i, sigma in enumerate(sigmas[:-1]) if sigma < self.stop), None)
+        if end is not None:
+            sigmas = sigmas[:end] + karras(sigmas[end], LOW, scoring_moves(sigmas[end], self.tail))
+        # Levels above `start` (pure noise of flow models) are left by one step of the ODE.
+        grid = at_ratios(curve_of(schedule), sigmas)
+        if ratio(levels[0]) > 1.001 * sigma_max:
+            return [levels[0], *grid]
+        return [levels[0], *grid[1:]]
 
     def __call__(self, step: Step) -> Step:
-        """The step with the joined noise, in the SDE's or the run's own solver."""
+        """The step with the combined noise, in the SDE's solver or the run's own."""
         if self.k == 0:
             return step
         if self.solver == "sampler":
-            if not step.sampler.stochastic:
-                raise FairleadError(
-                    "demon.solver is 'sampler' and this run's draws no noise: choose --sampler ancestral."
-                )
-            return self._steered(step) if step.to.sigma > 0 and self._acts(step) else step
+            return self._in_own_sampler(step)
         if ratio(step.at) > 1.001 * self.start:
             return replace(step, sampler=euler)
         if step.index == step.steps - 1:
             alpha = step.to.alpha
-            step = step.then(lambda x: x / alpha)
-        acts = self.beta > 0 and self._acts(step)
-        step = replace(step, sampler=Sde(self.beta if acts else 0.0))
-        return self._steered(step) if acts else step
+            step = step.then(lambda x: x / alpha)  # the grid ends at a small level, and its x is alpha times the sample
+        steered = self.beta > 0 and self._steers(step)
+        step = replace(step, sampler=Sde(self.beta if steered else 0.0))
+        return self._with_combined_noise(step) if steered else step
 
-    def _acts(self, step: Step) -> bool:
+    def _in_own_sampler(self, step: Step) -> Step:
+        if not step.sampler.stochastic:
+            raise FairleadError(
+                "demon.solver is 'sampler', but the sampler of this run draws no noise: use --sampler ancestral."
+            )
+        if step.to.sigma == 0 or not self._steers(step):
+            return step
+        return self._with_combined_noise(step)
+
+    def _steers(self, step: Step) -> bool:
         return ratio(step.at) >= self.stop and step.index % self.every == 0
 
-    def _steered(self, step: Step) -> Step:
-        """K candidates of every sample in one batch, their scores, the joined noise."""
-        step, k = step.solved(), self.k
+    def _with_combined_noise(self, step: Step) -> Step:
+        """The step with z*, made from K candidates of every sample."""
+        step = step.solved()
+        b = len(step.x)
+        k = self.k
+        shape = step.x.shape[1:]
+        # K noises z_k per sample, each from a key of its own.
         keys = tuple(key.fold("demon", i) for key in step.keys for i in range(k))
-        noise = normals(keys, *step.x.shape[1:]).to(step.x.device).view(len(step.x), k, *step.x.shape[1:])
+        z = normals(keys, *shape).to(step.x.device).view(b, k, *shape)
         if k == 1:
-            return step.with_noise(synthesis(noise, noise.new_ones(len(noise), 1)))
-        done: Tensor = step.memory.setdefault("demon_done", torch.zeros(len(step.x), dtype=torch.bool))
-        values = torch.zeros(len(step.x), k, dtype=torch.float64)
+            return step.with_noise(synthesis(z, z.new_ones(b, 1)))
+        # The reward v_k of the clean sample that each candidate leads to.
+        finished: Tensor = step.memory.setdefault("demon_done", torch.zeros(b, dtype=torch.bool))
         with torch.no_grad():
-            live = (~done).nonzero()[:, 0]
-            rows = live.repeat_interleave(k)
-            x0 = self._look(step, noise[live].flatten(0, 1), rows) if len(live) else noise[live]
-            for i, b in enumerate(live.tolist()):
-                try:
-                    values[b] = self._scores(step, x0[i * k : i * k + k], b)
-                except Enough:
-                    done[b] = True
-            joined = synthesis(noise, weights(values, self.weights, self._tau(step, values)).to(noise))
-        if bool(done.any()) and self.solver == "sde":
-            beta = torch.where(done, 0.0, self.beta).view(-1, 1, 1, 1)
-            return replace(step.with_noise(joined), sampler=Sde(beta.to(joined)))
-        keep = done.to(joined.device).view(-1, 1, 1, 1)
-        return step.with_noise(torch.where(keep, step.noise, joined) if bool(done.any()) else joined)
+            v = self._values(step, z, finished)
+            # Weights b_k from the rewards, and z* = sqrt(N) sum b_k z_k / |sum b_k z_k|.
+            z_star = synthesis(z, weights(v, self.weights, self._tau(step, v)).to(z))
+        if not bool(finished.any()):
+            return step.with_noise(z_star)
+        # Samples that a person has seen enough of follow the ODE, or keep the noise of the run's sampler.
+        if self.solver == "sde":
+            beta = torch.where(finished, 0.0, self.beta).view(-1, 1, 1, 1)
+            return replace(step.with_noise(z_star), sampler=Sde(beta.to(z_star)))
+        keep = finished.to(z_star.device).view(-1, 1, 1, 1)
+        return step.with_noise(torch.where(keep, step.noise, z_star))
 
-    def _look(self, step: Step, noise: Tensor, rows: Tensor) -> Tensor:
-        return look_ahead(step, step.advance(noise, rows), rows, self.estimate, self.look, self.sibling)
+    def _values(self, step: Step, z: Tensor, finished: Tensor) -> Tensor:
+        """Noises z [B, K, C, h, w] -> rewards [B, K] float64, zero for finished samples; may mark more as finished."""
+        k = self.k
+        v = torch.zeros(len(z), k, dtype=torch.float64)
+        active = (~finished).nonzero()[:, 0]
+        if len(active) == 0:
+            return v
+        rows = active.repeat_interleave(k)
+        candidates = step.advance(z[active].flatten(0, 1), rows)
+        x0 = look_ahead(step, candidates, rows, self.estimate, self.look, self.sibling)
+        for i, row in enumerate(active.tolist()):
+            try:
+                v[row] = self._scores(step, x0[i * k : i * k + k], row)
+            except Enough:
+                finished[row] = True
+        return v
 
-    def _scores(self, step: Step, x0: Tensor, b: int) -> Tensor:
-        """The K scores of sample b, float64 on the CPU; those without a number replaced."""
-        values = step.score(x0, torch.full((self.k,), b)).cpu().double()
-        known = values[values.isfinite()]
+    def _scores(self, step: Step, x0: Tensor, row: int) -> Tensor:
+        """The K scores of one sample, float64 on the CPU; a candidate without a number is replaced as `failed` says."""
+        v = step.score(x0, torch.full((self.k,), row)).cpu().double()
+        known = v[v.isfinite()]
         if len(known) == 0 or (len(known) < self.k and self.failed == "error"):
-            first = int((~values.isfinite()).nonzero()[0, 0])
+            first = int((~v.isfinite()).nonzero()[0, 0])
             raise RewardError(
-                f"At step {step.index} demon got {float(values[first]):g} for candidate {first} and {len(known)} numbers for "
-                f"{self.k}: mend the reward and resume, or set demon.failed where some have one."
+                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number "
+                "for "
+                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a "
+                "number."
             )
-        return torch.where(values.isfinite(), values, known.mean() if self.failed == "mean" else known.min())
+        replacement = known.mean() if self.failed == "mean" else known.min()
+        return torch.where(v.isfinite(), v, replacement)
 
-    def _tau(self, step: Step, values: Tensor) -> Tensor:
-        """Temperatures [B]: fixed, the spread now, or the first spread that was one."""
+    def _tau(self, step: Step, v: Tensor) -> Tensor:
+        """Temperatures tau [B]: a fixed one, the spread of these rewards, or the first spread that was not zero."""
         if not isinstance(self.tau, str):
-            return torch.full((len(values),), float(self.tau), dtype=torch.float64)
-        spread = values.std(1)
+            return torch.full((len(v),), float(self.tau), dtype=torch.float64)
+        spread = v.std(1)
         if self.tau == "adaptive":
             return spread
         first: Tensor = step.memory.setdefault("demon_tau", torch.zeros_like(spread))

@@ -1,10 +1,15 @@
 """Feynman-Kac steering (Singhal et al. 2025, arXiv 2501.06848): particles resampled by potentials of their rewards.
 
-The clean prediction of every particle is scored at some steps; log-weights grow by the potential and particles are drawn
-again by them when their effective number falls. `difference`: tilt*(r_t - r_before); `max`: tilt times the best so far;
-`add`: tilt times the sum so far; `current`: tilt*r_t. With the last step among `at` the product of all potentials is
-corrected to exp(tilt*r(x0)), so that the tilted distribution is the target of each. Weights are kept between resamplings
-and drawn systematically. In a chain after lidar the prediction scored is the guided one, not corrected for, as published.
+The clean prediction of every particle is scored at some steps. Log-weights grow by the logarithm of a potential, and
+the particles are drawn again by their weights when the effective sample size falls. With r_t the reward at a step,
+the logarithms are
+
+    difference: tilt * (r_t - r_before)        max: tilt * (best r so far)
+    add:        tilt * (sum of r so far)       current: tilt * r_t
+
+If the last step is among `at`, the product of all potentials is corrected to exp(tilt * r(x0)), so that every
+potential aims at the tilted distribution. Weights are kept between resamplings, and resampling is systematic. In a
+chain after lidar the guided prediction is scored, without a correction, as published.
 """
 
 from __future__ import annotations
@@ -14,7 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import number_in_range, one_of
+from fairlead.core.errors import FairleadError
 from fairlead.core.steering import Steering, Step
 
 POTENTIALS = ("difference", "max", "add", "current")
@@ -24,12 +30,20 @@ LEAST = -1e30
 
 @dataclass(frozen=True)
 class FeynmanKac(Steering):
-    """The particles are the run's --group. `tilt` is the inverse temperature (10 with ImageReward).
+    """Resamples the particles of a group by potentials of their rewards; the particles are the run's --group.
 
-    `at` are shares of the run's steps at whose end is weighed (0.2 of 100 steps: after the 20th; 1 is the finished
-    picture). Resampled where the effective sample size is at most `threshold` times the particles: 1 always. Its smallest
-    value is recorded with every candidate as `feynman_kac ess`. Needs a sampler with noise, or copies stay copies. Costs
-    no evaluation, len(at) decodes and scores a particle. `tilt=0` switches it off.
+    The smallest effective sample size is recorded with every candidate as `feynman_kac ess`. Needs a sampler with
+    noise, or copies stay copies. Costs no evaluation, but len(at) decodes and scores of every particle.
+
+    Settings:
+        tilt (number >= 0, default 10.0): inverse temperature of the reward, lambda; 0 switches the method off.
+            Singhal et al. 2025: 10 with ImageReward.
+        potential (difference, max, add or current, default 'difference'): how rewards become weights. Singhal et
+            al. 2025.
+        at (numbers in (0, 1], default (0.2, 0.4, 0.6, 0.8)): shares of the run's steps after which particles are
+            weighed; 1 is the finished picture.
+        threshold (number in (0, 1], default 0.5): particles are drawn again when the effective sample size is at
+            most this share of them; 1 always.
     """
 
     tilt: float = 10.0
@@ -44,18 +58,15 @@ class FeynmanKac(Steering):
     needs_company = True
 
     def __post_init__(self) -> None:
-        """Refuse shares outside the run and unknown potentials."""
+        """Reject shares outside the run and unknown potentials."""
         object.__setattr__(self, "at", tuple(self.at) if isinstance(self.at, list | tuple) else (self.at,))
-        if self.potential not in POTENTIALS:
-            raise unknown("feynman_kac potential", str(self.potential), POTENTIALS)
-        if not self.at or not all(isinstance(share, int | float) and 0 < share <= 1 for share in self.at):
-            raise FairleadError(f"feynman_kac.at is {self.at!r}: give shares of the steps above 0 and at most 1.")
-        if not (isinstance(self.tilt, int | float) and 0 <= self.tilt < float("inf")):
-            raise FairleadError(f"feynman_kac.tilt is {self.tilt!r}: give a number of at least 0.")
-        if not 0 < self.threshold <= 1:
-            raise FairleadError(
-                f"feynman_kac.threshold is {self.threshold!r}: give a share of the particles, 1 for always."
-            )
+        one_of("feynman_kac.potential", self.potential, POTENTIALS)
+        if not self.at:
+            raise FairleadError("feynman_kac.at is empty: must name at least one share of the steps in (0, 1].")
+        for share in self.at:
+            number_in_range("feynman_kac.at", share, "(0, 1]")
+        number_in_range("feynman_kac.tilt", self.tilt, "[0, inf)")
+        number_in_range("feynman_kac.threshold", self.threshold, "(0, 1]")
 
     @property
     def couples(self) -> bool:
@@ -67,51 +78,64 @@ class FeynmanKac(Steering):
         due = {max(1, round(share * step.steps)) for share in self.at}
         if self.tilt == 0 or step.index + 1 not in due:
             return step
+        # Reward r of the clean prediction of every particle.
         step = step.solved()
         assert step.x0 is not None
-        value = step.score(step.x0, step.rows).cpu().double()
-        known, value = value.isfinite(), value.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        r = step.score(step.x0, step.rows).cpu().double()
+        scored = r.isfinite()
+        r = r.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+
+        # Log-weights grow by the potential; the last one corrects their product to exp(tilt * r).
         state: dict[str, Tensor] = step.memory.setdefault("feynman_kac", {})
-        zero = torch.zeros_like(value)
-        gain, state["running"] = self._potential(value, state.get("running"))
-        log = state.get("log", zero) + (
-            gain if step.index + 1 < step.steps else self.tilt * value - state.get("paid", zero)
-        )
-        log = torch.where(known & (log > LEAST), log, LEAST)
-        state["paid"] = state.get("paid", zero) + gain
-        chosen, state["log"], ess = self._resampled(step, log)
-        lowest = torch.minimum(state.get("ess", ess), ess)
+        zero = torch.zeros_like(r)
+        log_potential, state["running"] = self._potential(r, state.get("running"))
+        paid = state.get("paid", zero)
+        if step.index + 1 == step.steps:
+            log_w = state.get("log", zero) + (self.tilt * r - paid)
+        else:
+            log_w = state.get("log", zero) + log_potential
+        log_w = torch.where(scored & (log_w > LEAST), log_w, LEAST)
+        state["paid"] = paid + log_potential
+
+        # Resampling; what belongs to a particle moves with it.
+        chosen, state["log"], ess = self._resampled(step, log_w)
+        lowest_ess = torch.minimum(state.get("ess", ess), ess)
         for name in ("running", "paid"):
             state[name] = state[name][chosen]
-        state["ess"] = lowest
-        step.note("feynman_kac ess", lowest)
+        state["ess"] = lowest_ess
+        step.note("feynman_kac ess", lowest_ess)
         if torch.equal(chosen, step.rows):
             return step
         if "conditioning" in step.memory:
             step.memory["conditioning"] = step.conditioning.take(chosen)
         return step.then(lambda x: x[chosen.to(x.device)])
 
-    def _potential(self, value: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rewards [B] now and what was remembered -> logarithm of the potential [B], and what to remember."""
+    def _potential(self, r: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rewards r [B] and what was remembered -> logarithm of the potential [B], and what to remember."""
         if self.potential == "difference":
-            return self.tilt * (value if before is None else value - before), value
+            return self.tilt * (r if before is None else r - before), r
         if before is not None and self.potential == "max":
-            value = torch.maximum(value, before)
+            r = torch.maximum(r, before)
         elif before is not None and self.potential == "add":
-            value = value + before
-        return self.tilt * value, value
+            r = r + before
+        return self.tilt * r, r
 
-    def _resampled(self, step: Step, log: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _resampled(self, step: Step, log_w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Log-weights [B] -> whom each particle becomes [B], the weights left [B] and the effective sample size [B]."""
-        chosen, ess = step.rows, torch.zeros_like(log)
+        chosen = step.rows
+        ess = torch.zeros_like(log_w)
         for g in dict.fromkeys(step.groups.tolist()):
             own = (step.groups == g).nonzero()[:, 0]
-            if bool((log[own] <= LEAST).all()):
-                log[own] = 0.0  # nobody has a score: nobody is worse than another
-            w, n = torch.softmax(log[own], 0), len(own)
+            n = len(own)
+            if bool((log_w[own] <= LEAST).all()):
+                log_w[own] = 0.0  # no particle has a score, so none is worse than another
+            w = torch.softmax(log_w[own], 0)
+            # Effective sample size 1 / sum w^2.
             ess[own] = 1 / w.square().sum()
             if float(ess[own[0]]) <= self.threshold * n * (1 + 1e-9):
+                # Systematic resampling: one uniform number for all n particles.
                 u = step.keys[int(own[0])].fold("feynman_kac").uniform(1)
                 drawn = torch.searchsorted(w.cumsum(0), (u + torch.arange(n)) / n).clamp(max=n - 1)
-                chosen[own], log[own] = own[drawn], 0.0
-        return chosen, log, ess
+                chosen[own] = own[drawn]
+                log_w[own] = 0.0
+        return chosen, log_w, ess

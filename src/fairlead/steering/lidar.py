@@ -1,12 +1,13 @@
-"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no backpropagation.
+"""LiDAR: lookahead reward guidance (Kim et al. 2026, arXiv 2602.03211). A bank of few-step samples, no
+backpropagation.
 
 With the bank x_i, rewards r_i and the kernel's logits l_i(x) = -|x - alpha x_i|^2 / (2 sigma^2), every clean prediction
 moves by scale * G(x), G = sum_i (softmax(l + tilt r)_i - softmax(l)_i) x_i (Theorem 3.3): the gradient of the expected
 future reward in the coordinate all model families share. Two small matrix products a step; the network is not called.
 
-Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is asked for;
-the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not released: FLUX's
-published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
+Ours: the dose, and `scale` chosen by it where nothing is said; rewards standardised unless a published preset is
+asked for; the bank walks the model's own levels (published for SDXL: Karras's). Inferred, for its code is not
+released: FLUX's published 40 is a factor of the gradient in the velocity, which is scale*alpha/sigma here.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import number_in_range, one_of, whole_number
+from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
 from fairlead.core.sibling import ModelRef
@@ -38,16 +40,28 @@ SAMPLERS: dict[str, Sampler] = {
 
 @dataclass(frozen=True)
 class Lidar(Steering):
-    """A bank of `n` samples of `steps` steps is drawn and scored once per prompt; all pictures are guided by it.
+    """Draws and scores a bank of samples once per prompt, and guides all pictures by it.
 
-    Left out: n 16, steps 4, tilt 5000, until 0.364 (the paper's range), standardise on. `model` draws the bank: a distilled
-    sibling, its schedule and sampler its own; left out, the run's model by DPM-Solver++ (`sampler`). `tilt` is the
-    reward's inverse temperature, per standard deviation of the bank's rewards if `standardise`; `scale` 1 is the exact
-    tilt, larger ones extrapolate; left out, it is chosen so that the strongest step has dose 1.2. Guided while the flow
-    time sigma/(alpha + sigma) is above `until`. `preset` "sd15", "sdxl" or "flux" fills in the published values. `run` is
-    the directory of an earlier run of the same prompt and model, whose bank is scored again and not drawn. Costs n*steps
-    evaluations, n decodes and n scores per prompt, and no evaluation per picture. `scale=0`, `tilt=0` or `n=1` is the
-    plain sampler.
+    A bank costs n * steps evaluations, n decodes and n scores per prompt; guidance costs no evaluation per picture.
+    `n=1` and `tilt=0` are the plain sampler.
+
+    Settings:
+        n (whole number >= 1 or None, default None): samples in the bank; None is 16.
+        steps (whole number >= 1 or None, default None): steps of a bank sample; None is 4.
+        scale (number >= 0 or None, default None): strength of the guidance; 1 is the exact tilt, larger values
+            extrapolate, 0 switches the method off; None gives the strongest step the dose 1.2. Ours: None.
+        tilt (number >= 0 or None, default None): inverse temperature of the reward; None is 5000. Kim et al. 2026.
+        until (number in (0, 1] or None, default None): flow time down to which steps are guided; None is 0.364, the
+            range of the paper.
+        standardise (true, false or None, default None): `tilt` is per standard deviation of the bank's rewards;
+            None is true. Ours.
+        model (name of a model or None, default None): distilled sibling that draws the bank with its own schedule
+            and sampler; None is the run's model.
+        sampler (euler, heun, dpmpp_2m, ancestral, consistency or None, default None): sampler of the bank; None is
+            dpmpp_2m, or the sibling's own.
+        preset (sd15, sdxl, flux or None, default None): published values for what is not set. Kim et al. 2026.
+        run (folder or None, default None): an earlier run of the same prompt and model, whose bank is scored again
+            and not drawn.
     """
 
     n: int | None = None
@@ -68,28 +82,21 @@ class Lidar(Steering):
     switched_off = {"scale": 0.0}
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none, levels outside the trajectory and unknown words."""
-        if self.preset is not None and self.preset not in PRESETS:
-            raise unknown("lidar preset", str(self.preset), PRESETS)
-        if self.sampler is not None and self.sampler not in SAMPLERS:
-            raise unknown("lidar sampler", str(self.sampler), SAMPLERS)
-        for name in ("n", "steps"):
-            value = self._usual(name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise FairleadError(f"lidar.{name} is {value!r}: give a whole number of at least 1.")
-        for name in ("scale", "tilt"):
-            value = self._usual(name)
-            if value is not None and not (isinstance(value, int | float) and 0 <= value < float("inf")):
-                raise FairleadError(f"lidar.{name} is {value!r}: give a number of at least 0.")
-        until = self._usual("until")
-        if not isinstance(until, int | float) or not 0 < until <= 1:
-            raise FairleadError(
-                f"lidar.until is {until!r}: give a flow time above 0, where the kernel is singular, and at most 1."
-            )
+        """Reject settings outside their range."""
+        one_of("lidar.preset", self.preset, PRESETS, optional=True)
+        one_of("lidar.sampler", self.sampler, SAMPLERS, optional=True)
+        whole_number("lidar.n", self._usual("n"), least=1)
+        whole_number("lidar.steps", self._usual("steps"), least=1)
+        number_in_range("lidar.scale", self._usual("scale"), "[0, inf)", optional=True)
+        number_in_range("lidar.tilt", self._usual("tilt"), "[0, inf)")
+        number_in_range("lidar.until", self._usual("until"), "(0, 1]")
 
     def _usual(self, name: str) -> Any:
-        said = getattr(self, name, None)
-        return said if said is not None else (PRESETS[self.preset] if self.preset else USUAL)[name]
+        """The setting as given, or the preset's value, or the usual one."""
+        given = vars(self).get(name)
+        if given is not None:
+            return given
+        return (PRESETS[self.preset] if self.preset else USUAL)[name]
 
     @property
     def siblings(self) -> tuple[ModelRef, ...]:
@@ -106,20 +113,21 @@ class Lidar(Steering):
         if self._off:
             if n < 2:
                 warnings.warn(
-                    "lidar with n=1 has nothing to compare and changes nothing: give n of 2 or more.", stacklevel=2
+                    "lidar.n is 1: there is nothing to compare, so lidar changes nothing. Use n >= 2.", stacklevel=2
                 )
             return self
         keys = tuple(scene.key.fold("lidar", i) for i in range(n))
-        sampler = SAMPLERS[self.sampler] if self.sampler else dpmpp_2m if self.model is None else None
+        sampler = SAMPLERS[self.sampler] if self.sampler else None
+        if sampler is None and self.model is None:
+            sampler = dpmpp_2m
         kept = self._kept(scene, n) if self.run else None
         parts, values = [], []
         for first in range(0, n, scene.batch):
             piece = slice(first, first + scene.batch)
-            z = (
-                scene.render(keys[piece], self._usual("steps"), model=self.model, sampler=sampler)
-                if kept is None
-                else kept[piece]
-            )
+            if kept is None:
+                z = scene.render(keys[piece], self._usual("steps"), model=self.model, sampler=sampler)
+            else:
+                z = kept[piece]
             parts.append(z)
             values.append(scene.score(z))
         return self.with_bank(torch.cat(parts), torch.cat(values))
@@ -129,7 +137,8 @@ class Lidar(Steering):
         good = rewards.isfinite() & bank.flatten(1).isfinite().all(1)
         if int(good.sum()) < 2:
             raise FairleadError(
-                f"Only {int(good.sum())} of {len(good)} lookahead pictures got a number from the reward and lidar compares "
+                f"Only {int(good.sum())} of {len(good)} lookahead pictures got a number from the reward, but lidar "
+                "compares "
                 "at least 2: give a larger lidar.n or another reward."
             )
         return replace(self, bank=bank[good].float(), rewards=rewards[good].float())
@@ -195,7 +204,8 @@ class Lidar(Steering):
             return DOSE / most
         if scale * most > HIGHEST_DOSE:
             warnings.warn(
-                f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g} and pictures "
+                f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g}, "
+                f"and pictures "
                 f"break near {HIGHEST_DOSE}: give a scale of at most {HIGHEST_DOSE / most:.2g}.",
                 stacklevel=2,
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range
 from fairlead.core.model import Level
 from fairlead.core.sampling import replicas
 from fairlead.core.steering import Steering, Step
@@ -17,12 +17,17 @@ from fairlead.core.steering import Steering, Step
 
 @dataclass(frozen=True)
 class ParticleGuidance(Steering):
-    """noise_i <- noise_i - scale sigma phi_i while sigma > alpha, phi_i = sum_j 2 k_ij (z_i - z_j) / h_i.
+    """Pushes the latents of a group apart while there is more noise than signal.
 
-    k_ij = exp(-d_ij^2 / h_i), h_i the squared median distance over log(n + 1) (published: n - 1, which makes a pair of
-    samples no pair). Inferred: z is the latent itself in every family, and the noise's move reaches the clean prediction
-    over alpha + sigma and not alpha, which may be 0: it moves by scale sigma^2 / (alpha + sigma) phi_i. A group of one is
-    left alone; the published image features are not offered. Costs nothing. `scale=0` switches it off.
+    noise_i <- noise_i - scale sigma phi_i, with phi_i = sum_j 2 k_ij (z_i - z_j) / h_i and k_ij = exp(-d_ij^2 /
+    h_i). h_i is the squared median distance over log(n + 1). Published is n - 1, which makes a pair of samples no
+    pair. Inferred: z is the latent itself in every family. The move of the noise reaches the clean prediction over
+    alpha + sigma and not alpha, which may be 0, so the prediction moves by scale sigma^2 / (alpha + sigma) phi_i. A
+    group of one is left alone. The published image features are not offered. Costs nothing.
+
+    Settings:
+        scale (number >= 0, default 30.0): strength of the force; 0 switches the method off. Corso et al. 2024.
+        until (number in [0, 1], default 0.5): share of noise sigma/(alpha + sigma) below which the force is off.
     """
 
     scale: float = 30.0
@@ -34,11 +39,9 @@ class ParticleGuidance(Steering):
     needs_company = True
 
     def __post_init__(self) -> None:
-        """Refuse what is no strength and no share."""
-        if not (math.isfinite(self.scale) and self.scale >= 0 and 0 <= self.until <= 1):
-            raise FairleadError(
-                f"particle_guidance has scale={self.scale!r} and until={self.until!r}: give at least 0, and a share from 0 to 1."
-            )
+        """Reject settings outside their range."""
+        number_in_range("particle_guidance.scale", self.scale, "[0, inf)")
+        number_in_range("particle_guidance.until", self.until, "[0, 1]")
 
     def __call__(self, step: Step) -> Step:
         """The same step, its clean predictions pushed apart."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fairlead.core.check import one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import level_at, moves, renoise, stretch
@@ -38,14 +39,24 @@ def levels(sigma: float, delta_f: float, delta_b: float, highest: float = 1.0) -
 
 @dataclass(frozen=True)
 class Paths(Steering):
-    """N samples of a group, each re-noised `children` times a round, the best N survive; N is the run's --group.
+    """Noises every sample of a group again in several ways per round; the best of all survive.
 
-    0 < delta_f < delta_b, 0 < sigma, sigma + delta_f < 1, all in flow time. `moves` is the number of evaluations of
-    one way down; left out, the share of the run's steps that its interval has in the model's schedule. `keep` "group"
-    takes the best of the whole group, "parent" the best child of each sample. Per group it costs
-    N n0 + R N M L + (R - 1) N M evaluations (n0 down to sigma, R rounds, L moves) and R N M scores: predictions are
-    scored, except in the last round, which ends at 0. Children are made one of each sample at a time, which needs no
-    more memory than sampling. Moves are first order whatever the sampler; `children=0` switches it off.
+    N is the run's --group. Per group it costs N n0 + R N M L + (R - 1) N M evaluations (n0 steps down to sigma, R
+    rounds, M children, L moves) and R N M scores. Predictions are scored, except in the last round, which ends at
+    0. Children are made one of each sample at a time, which needs no more memory than sampling. Moves are of first
+    order whatever the sampler is.
+
+    Settings:
+        sigma (number in (0, 1 - delta_f), default 0.11): flow time at which the rounds begin. Ma et al. 2025.
+        delta_f (number in (0, delta_b), default 0.78): how far a sample is noised again, in flow time. Ma et al.
+            2025.
+        delta_b (number > delta_f, default 0.81): how far it is solved back, in flow time. Ma et al. 2025.
+        children (whole number >= 0, default 4): ways in which each sample is continued, M; 0 switches the method
+            off. A setting of ours; the paper derives it from a budget.
+        moves (whole number >= 1 or None, default None): evaluations of one way down; None is the share of the run's
+            steps that lie in its interval.
+        keep (group or parent, default 'group'): `group` keeps the best of the whole group, `parent` the best child
+            of each sample.
     """
 
     sigma: float = 0.11
@@ -61,23 +72,21 @@ class Paths(Steering):
     decides = "rows"
 
     def __post_init__(self) -> None:
-        """Refuse what would not end, or would keep nothing of the sample."""
+        """Reject levels with which the rounds would not end, or would keep nothing of the sample."""
         if not 0 < self.delta_f < self.delta_b:
             raise FairleadError(
-                f"paths has delta_f {self.delta_f!r} and delta_b {self.delta_b!r}: give 0 < delta_f < delta_b, or no "
-                "round comes closer to the end."
+                f"paths.delta_f is {self.delta_f!r} and paths.delta_b is {self.delta_b!r}: must be 0 "
+                "< delta_f < delta_b, "
+                "or no round comes closer to the end."
             )
         if not (self.sigma > 0 and self.sigma + self.delta_f < 1):
             raise FairleadError(
-                f"paths has sigma {self.sigma!r} and delta_f {self.delta_f!r}: give a sigma above 0 with sigma + delta_f "
-                "below 1, where nothing of the sample would be left."
+                f"paths.sigma is {self.sigma!r} and paths.delta_f is {self.delta_f!r}: must be sigma > 0 and "
+                "sigma + delta_f < 1, or nothing of the sample is left."
             )
-        if not isinstance(self.children, int) or self.children < 0:
-            raise FairleadError(f"paths.children is {self.children!r}: give a whole number, 0 for none.")
-        if self.moves is not None and (not isinstance(self.moves, int) or self.moves < 1):
-            raise FairleadError(f"paths.moves is {self.moves!r}: give a whole number of at least 1, or leave it out.")
-        if self.keep not in ("group", "parent"):
-            raise FairleadError(f"paths.keep is {self.keep!r}: known are group, parent.")
+        whole_number("paths.children", self.children, least=0)
+        whole_number("paths.moves", self.moves, least=1, optional=True)
+        one_of("paths.keep", self.keep, ("group", "parent"))
 
     @property
     def couples(self) -> bool:
@@ -90,23 +99,27 @@ class Paths(Steering):
             return step
         if step.at.time <= self.sigma:
             raise FairleadError(
-                f"paths.sigma is {self.sigma:g} and this model's noisiest level is {step.at.time:g}: give a lower sigma."
+                f"paths.sigma is {self.sigma:g}, but the noisiest level of this model is "
+                f"{step.at.time:g}: use a lower sigma."
             )
         start = level_at(step.schedule(CURVE), self.sigma)
         return replace(step, to=start, last=True).then(lambda x: self._rounds(step, x))
 
     def _rounds(self, step: Step, x: Tensor) -> Tensor:
-        curve, rows, low = step.schedule(CURVE), step.rows, self.sigma
+        curve, rows = step.schedule(CURVE), step.rows
+        low = self.sigma
         route = levels(self.sigma, self.delta_f, self.delta_b, highest=curve[0].time)
         for r, (high, end) in enumerate(zip(route[::2], route[1::2], strict=True)):
             grid = stretch(curve, high, end, self.moves or moves(step.schedule(step.steps), high, end))
             children, values = [], []
             for m in range(self.children):
+                # Noise every sample again, and solve it back.
                 noise = normals(tuple(k.fold("paths", r, m) for k in step.keys), *x.shape[1:]).to(x.device)
                 y = step.solve(renoise(x, level_at(curve, low), grid[0], noise), grid, rows)
                 children.append(y)
                 values.append(y if end == 0 else step.denoise(y, grid[-1], rows))
-            x, low = self._choose(step, torch.stack(children, 1), torch.stack(values, 1)), end
+            x = self._choose(step, torch.stack(children, 1), torch.stack(values, 1))
+            low = end
         return x
 
     def _choose(self, step: Step, children: Tensor, x0: Tensor) -> Tensor:

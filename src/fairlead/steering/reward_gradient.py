@@ -1,8 +1,10 @@
-"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al. 2023).
+"""Gradient of the reward through the clean prediction: DPS (Chung et al. 2023), universal guidance (Bansal et al.
+2023).
 
 The score moves by scale * d r(D(x)) / dx, so the clean prediction by scale * sigma^2/alpha of it. Biased: D(x) is the
-mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number fit all
-rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is done.
+mean of what x may become, and a reward of the mean is not a mean reward. Ours: `normalise`, which makes one number
+fit all rewards; where alpha is below 0.01 (the first step of rectified flow) the formula has no number and nothing is
+done.
 """
 
 from __future__ import annotations
@@ -12,19 +14,28 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.steering import Steering, Step
 
 
 @dataclass(frozen=True)
 class RewardGradient(Steering):
-    """At every `every`-th step while the flow time is in (`stop`, `start`], the prediction moves up the reward's gradient.
+    """Moves the clean prediction up the gradient of the reward.
 
-    `scale` is the published one (15 for SD 1.5, 3 for SDXL with ImageReward) unless `normalise`: then the shift has root
-    mean square scale*sigma whatever the reward's scale. `jacobian=False` leaves the network out of the gradient, as if
-    dD/dx were 1/alpha, at no backward pass. Costs one backward pass and the forward pass that it repeats, one decode and
-    one score per guided step. `scale=0` switches it off. A search with gradients takes the shift as given and pays the
-    prediction once more.
+    A guided step costs one backward pass and the forward pass that it repeats, one decode and one score. A search
+    with gradients takes the shift as given and pays for the prediction once more.
+
+    Settings:
+        scale (number >= 0, default 0.1): strength; with `normalise` the shift has root mean square scale * sigma,
+            without it the published formula holds (15 for SD 1.5, 3 for SDXL with ImageReward); 0 switches the
+            method off.
+        normalise (true or false, default True): makes one scale fit all rewards. Ours.
+        every (whole number >= 1, default 1): every n-th step is guided.
+        start (number in (stop, 1], default 1.0): flow time from which steps are guided.
+        stop (number in [0, start), default 0.0): flow time down to which steps are guided.
+        jacobian (true or false, default True): `false` leaves the network out of the gradient, as if dD/dx were
+            1/alpha, and costs no backward pass through it.
     """
 
     scale: float = 0.1
@@ -38,14 +49,13 @@ class RewardGradient(Steering):
     differentiates = True
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none and an empty stretch."""
-        if not isinstance(self.every, int) or isinstance(self.every, bool) or self.every < 1:
-            raise FairleadError(f"reward_gradient.every is {self.every!r}: give a whole number of at least 1.")
-        if not (isinstance(self.scale, int | float) and 0 <= self.scale < float("inf")):
-            raise FairleadError(f"reward_gradient.scale is {self.scale!r}: give a number of at least 0.")
+        """Reject settings outside their range."""
+        whole_number("reward_gradient.every", self.every, least=1)
+        number_in_range("reward_gradient.scale", self.scale, "[0, inf)")
         if not 0 <= self.stop < self.start <= 1:
             raise FairleadError(
-                f"reward_gradient has stop {self.stop!r} and start {self.start!r}: give flow times 0 <= stop < start <= 1."
+                f"reward_gradient.stop is {self.stop!r} and reward_gradient.start is {self.start!r}: "
+                "must be flow times 0 <= stop < start <= 1."
             )
 
     def __call__(self, step: Step) -> Step:
@@ -62,18 +72,18 @@ class RewardGradient(Steering):
                 seen.append(x0.detach())
                 return step.score(x0, step.rows)
 
-            _, slope = step.gradient(value, step.x)
+            _, g = step.gradient(value, step.x)
             if not step.x.requires_grad:  # else a search differentiates this step, and what was seen is cut off from it
                 step = replace(step, x0=seen[0])
         else:
             step = step.solved()
             assert step.x0 is not None
-            _, slope = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
-            slope = slope / at.alpha
-        slope = slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+            _, g = step.gradient(lambda x0: step.score(x0, step.rows), step.x0)
+            g = g / at.alpha
+        g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         if self.normalise:
-            size = slope.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
-            shift = torch.where(size > 0, self.scale * at.sigma * slope / size.clamp(min=1e-30), 0 * slope)
+            size = g.flatten(1).square().mean(1).sqrt().view(-1, 1, 1, 1)
+            shift = torch.where(size > 0, self.scale * at.sigma * g / size.clamp(min=1e-30), 0 * g)
         else:
-            shift = self.scale * at.sigma**2 / at.alpha * slope
+            shift = self.scale * at.sigma**2 / at.alpha * g
         return step.guide(lambda x, level, rows: shift[rows.to(shift.device)])

@@ -1,4 +1,5 @@
-"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025, 2502.00968).
+"""Value-based decoding (SVDD, Li et al. 2024, arXiv 2408.08252) and blockwise best-of (CoDe, Singh et al. 2025,
+2502.00968).
 
 Every `block` steps each sample is continued in `children` ways with fresh noise; the one whose clean prediction scores
 best goes on. block=1 is SVDD with the posterior mean as its value; block=the number of steps would be best-of. The
@@ -13,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import normals
 from fairlead.core.model import Level
@@ -24,10 +26,16 @@ LEAST = -1e30
 
 @dataclass(frozen=True)
 class ValueDecoding(Steering):
-    """`children` continuations over `block` steps, the best by the reward is kept; `temperature` > 0 draws by softmax.
+    """Continues every sample in several ways over a block of steps and keeps the best one.
 
-    Needs a sampler with noise. Costs children*steps evaluations a sample, less what the last step needs not, and
-    ceil(steps/block)*children decodes and scores. Blocks walk the model's own levels. `children=1` switches it off.
+    Needs a sampler with noise. Costs children * steps evaluations of one sample, less what the last step does not
+    need, and ceil(steps / block) * children decodes and scores. Blocks walk the model's own levels.
+
+    Settings:
+        children (whole number >= 1, default 4): ways in which a sample is continued; 1 switches the method off.
+        block (whole number >= 1, default 1): steps between choices; 1 is SVDD, larger values are CoDe.
+        temperature (number >= 0, default 0.0): 0 keeps the best child; above 0 a child is drawn by the softmax of
+            score / temperature.
     """
 
     children: int = 4
@@ -39,15 +47,10 @@ class ValueDecoding(Steering):
     decides = "state"
 
     def __post_init__(self) -> None:
-        """Refuse counts that are none."""
-        for name in ("children", "block"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise FairleadError(f"svdd.{name} is {value!r}: give a whole number of at least 1.")
-        if not (isinstance(self.temperature, int | float) and 0 <= self.temperature < float("inf")):
-            raise FairleadError(
-                f"svdd.temperature is {self.temperature!r}: give a number of at least 0, 0 for the best child."
-            )
+        """Reject settings outside their range."""
+        whole_number("svdd.children", self.children, least=1)
+        whole_number("svdd.block", self.block, least=1)
+        number_in_range("svdd.temperature", self.temperature, "[0, inf)")
 
     def __call__(self, step: Step) -> Step:
         """One step along the chosen continuation, which is looked for where a block begins."""
@@ -73,7 +76,7 @@ class ValueDecoding(Steering):
         levels = list(step.schedule(step.steps))[step.index : step.index + self.block + 1]
         if levels[:2] != [step.at, step.to]:
             raise FairleadError(
-                "svdd.block is above 1 and another steering changes the levels: use block=1, or one of them."
+                "svdd.block is above 1, but another steering changes the levels: use block=1, or only one of the two."
             )
         return levels
 

@@ -35,7 +35,8 @@ def intervention_laws(intervention: Intervention, model: Model, off: Interventio
     """
     law(bool(model.sites), "The model has no site to test at.")
     with global_randomness_untouched("The intervention"), torch.no_grad(), counting(model):
-        x, cond = latents(model, len(GROUPS)), model.encode(_PROMPTS)
+        x = latents(model, len(GROUPS))
+        cond = model.encode(_PROMPTS)
         rows = _first_wanted(intervention, model)
         plain = predict(model, x, rows.level, cond, rows)
         with installed(model, [intervention]):
@@ -122,12 +123,14 @@ def _tokens(intervention: Intervention, model: Model, rows: Rows) -> None:
     for call in _calls(model, rows, intervention):
         for dtype in (torch.float32, torch.bfloat16):
             old = Tokens(call.tokens.image.to(dtype), call.tokens.text.to(dtype))
-            image, text = old.image.clone(), old.text.clone()
+            image = old.image.clone()
+            text = old.text.clone()
             new = intervention(call.site, call.rows, old)
             equal(old.image, image, f"Image tokens were written to at {call.site.name}")
             equal(old.text, text, f"Text tokens were written to at {call.site.name}")
             for name in ("image", "text"):
-                a, b = getattr(new, name), getattr(old, name)
+                a = getattr(new, name)
+                b = getattr(old, name)
                 kept = a.shape == b.shape and a.dtype == b.dtype
                 law(kept, f"{name} tokens at {call.site.name} became {tuple(a.shape)} {a.dtype}.")
             again = intervention(call.site, call.rows, old)
@@ -148,7 +151,8 @@ def _independent(who: Intervention, site: Site, rows: Rows, tokens: Tokens, at: 
     r = len(tokens.text)
     stack = torch.arange(16) % r
     scale = 1 + 0.1 * torch.arange(16, dtype=torch.float32)[:, None, None].to(tokens.text.device)
-    image, text = tokens.image.float()[stack] * scale, tokens.text.float()[stack] * scale
+    image = tokens.image.float()[stack] * scale
+    text = tokens.text.float()[stack] * scale
     base = who(site, one, Tokens(image, text))
     parts: dict[str, Tensor] = {
         "group": one.group == 1,

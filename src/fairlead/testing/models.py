@@ -24,9 +24,9 @@ from fairlead.testing._check import (
 
 
 def model_laws(model: Model, *, n: int = 3, tolerance: float = 2e-3) -> None:
-    """Checks: levels fall to sigma 0 or nearly; encoding commutes with taking rows; rows are independent; pure signal comes back;
-    decoding stays in [0, 1] and carries gradients; edits leave nothing behind; every row is charged before it runs.
-    The model stays bound to the suite's meter: give it another one before using it again.
+    """Checks: levels fall to sigma 0 or nearly; encoding commutes with taking rows; rows are independent; pure signal
+    comes back; decoding stays in [0, 1] and carries gradients; edits leave nothing behind; every row is charged
+    before it runs. The model stays bound to the suite's meter: give it another one before using it again.
     """
     law(len(model.latent) == 3 and min(model.latent) >= 1, f"latent is {model.latent}: expected (C, h, w).")
     law(model.branches in (1, 2), f"branches is {model.branches}: 1, or 2 under guidance.")
@@ -44,7 +44,8 @@ def _levels(model: Model) -> None:
     for steps in (1, 2, 7):
         levels = model.levels(steps)
         law(len(levels) == steps + 1, f"levels({steps}) returned {len(levels)} levels, expected {steps + 1}.")
-        sigmas, alphas = [at.sigma for at in levels], [at.alpha for at in levels]
+        sigmas = [at.sigma for at in levels]
+        alphas = [at.alpha for at in levels]
         law(all(a > b for a, b in pairwise(sigmas)), f"sigma does not fall along levels({steps}): {sigmas}.")
         law(
             all(a <= b for a, b in pairwise(alphas)) and min(alphas) >= 0,
@@ -80,11 +81,13 @@ def predict(model: Model, x: Tensor, at: Level, cond: Conditioning, rows: Rows |
 
 
 def _predict(model: Model, n: int, tolerance: float) -> None:
-    cond, at = encode(model, n), model.levels(4)[1]
+    cond = encode(model, n)
+    at = model.levels(4)[1]
     x = latents(model, n)
     before = x.clone()
     with torch.no_grad():
-        out, again = predict(model, x, at, cond), predict(model, x, at, cond)
+        out = predict(model, x, at, cond)
+        again = predict(model, x, at, cond)
     law(out.shape == x.shape and out.dtype == torch.float32, f"predict returned {tuple(out.shape)} {out.dtype}.")
     law(bool(out.isfinite().all()), "predict is not finite.")
     equal(x, before, "predict wrote to its input")
@@ -111,7 +114,8 @@ def _signal(model: Model, n: int) -> None:
     x = latents(model, n)
     with torch.no_grad():
         out = predict(model, x, at, encode(model, n))
-    gap, allowed = float((out - x / at.alpha).abs().max()), 40 * at.sigma * (1 + float(x.abs().max()))
+    gap = float((out - x / at.alpha).abs().max())
+    allowed = 40 * at.sigma * (1 + float(x.abs().max()))
     law(
         gap <= allowed,
         f"At sigma {at.sigma:.3g} the prediction is {gap:.3g} away from pure signal, allowed {allowed:.3g}.",
@@ -145,7 +149,9 @@ def _tilted(tokens: Tensor) -> Tensor:
 
 def _sites(model: Model, n: int) -> None:
     """Edits see their rows, change the output where they edit, and leave it bit for bit once removed."""
-    x, cond, at = latents(model, n), encode(model, n), model.levels(4)[1]
+    x = latents(model, n)
+    cond = encode(model, n)
+    at = model.levels(4)[1]
     rows = whole(n, at)
     with torch.no_grad():
         plain = predict(model, x, at, cond, rows)
@@ -192,14 +198,17 @@ def _sites(model: Model, n: int) -> None:
 def _metered(model: Model, n: int) -> None:
     meter = Meter()
     model.meter(meter)
-    x, cond, at = latents(model, n), encode(model, n), model.levels(4)[1]
+    x = latents(model, n)
+    cond = encode(model, n)
+    at = model.levels(4)[1]
     raises(Unmetered, lambda: predict(model, x, at, cond), "The network ran outside a grant.")
     raises(Unmetered, lambda: model.decode(x), "The decoder ran outside a grant.")
     law(meter.spent.forwards == 0 and meter.spent.decodes == 0, "A refused call was charged.")
     with torch.no_grad(), meter.grant(INFINITE):
         predict(model, x, at, cond)
         model.decode(x)
-    rows, decodes = meter.spent.forwards, meter.spent.decodes
+    rows = meter.spent.forwards
+    decodes = meter.spent.decodes
     law(rows == n * model.branches, f"{rows:g} rows were charged for {n} samples and {model.branches} branches.")
     law(decodes == n, f"{decodes:g} decodes were charged for {n} latents.")
     with meter.grant(Cost(forwards=n * model.branches - 1, decodes=n - 1, seconds=60)):

@@ -44,7 +44,9 @@ def registered_laws(kind: str, name: str, model: Model | None = None, **settings
 
 
 def lacking_settings(kind: str, name: str) -> list[str]:
-    """Settings without a default, of items that take nothing but settings: such an item cannot be tested by its name alone."""
+    """Settings without a default, of items that take nothing but settings: such an item cannot be tested by its name
+    alone.
+    """
     make = registry.resolve(kind, name)
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in registry.parameters(make) if p.default is p.empty and p.kind not in free]

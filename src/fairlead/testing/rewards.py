@@ -38,7 +38,8 @@ def reward_laws(
     """
     images = pictures(5) if images is None else images
     words = prompts(len(images)) if prompt is None else list(prompt)
-    n, before = len(images), images.clone()
+    n = len(images)
+    before = images.clone()
     law(bool(reward.name), "The reward has no name.")
     reward = reward.copy()
     with global_randomness_untouched("The reward"), torch.no_grad():
@@ -91,7 +92,8 @@ def _gradient(reward: Reward, images: Tensor, words: Sequence[str]) -> None:
     gaps = []
     with torch.no_grad():
         for step in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001):
-            up, down = reward(images + step * along, words)[0], reward(images - step * along, words)[0]
+            up = reward(images + step * along, words)[0]
+            down = reward(images - step * along, words)[0]
             gaps.append(((up - down) / (2 * step) - size).abs() / size)
     worst = float(torch.stack(gaps).min(0).values.max())
     law(worst < 0.05, f"The gradient differs from finite differences by {100 * worst:.1f} percent.")
@@ -99,7 +101,9 @@ def _gradient(reward: Reward, images: Tensor, words: Sequence[str]) -> None:
 
 def _metered(reward: Reward, images: Tensor, words: Sequence[str]) -> None:
     """Charged before it looks, leaf by leaf; refused outside a grant."""
-    reward, meter, n = reward.copy(), Meter(), len(images)
+    reward = reward.copy()
+    meter = Meter()
+    n = len(images)
     reward.meter(meter)
     raises(Unmetered, lambda: reward(images, words), "A metered reward saw images outside a grant.")
     for leaf in reward.leaves():

@@ -30,7 +30,8 @@ def small_spec(**words: object) -> Spec:
 
 def some_tasks(executor: Executor, spec: Spec, sizes: Sequence[int] = (3, 3, 1)) -> list[Task]:
     """Tasks of plain draws, as the engine makes them."""
-    out, first = [], 0
+    out = []
+    first = 0
     for size in sizes:
         own = [Key.root(spec.seed).fold("task", first + i) for i in range(size)]
         proposals = tuple(Proposal(executor.space.draw(key), key) for key in own)
@@ -56,9 +57,12 @@ def _same_outcome(a: Outcome, b: Outcome, what: str) -> None:
 
 
 def executor_laws(make: Callable[[Spec], Executor], spec: Spec | None = None) -> None:
-    """Checks: every task once, whole, in any order; the answers and costs of `Local`, bit for bit; its price is the bill."""
+    """Checks: every task once, whole, in any order; the answers and costs of `Local`, bit for bit; its price is the
+    bill.
+    """
     spec = small_spec() if spec is None else spec
-    mine, local = make(spec), Local(spec)
+    mine = make(spec)
+    local = Local(spec)
     law(mine.space.dim == local.space.dim, f"The space has {mine.space.dim} dimensions, Local's has {local.space.dim}.")
     once, unit = mine.price()
     law(
@@ -89,8 +93,9 @@ def executor_laws(make: Callable[[Spec], Executor], spec: Spec | None = None) ->
 
 
 def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], Store], folder: Path) -> None:
-    """`create(folder, spec)` and `reopen(folder)`. Checks: what is recorded is recalled bit for bit, also after reopening;
-    another question is refused; NaN never ranks and the earliest of equals wins; costs add up; nothing is half recorded.
+    """`create(folder, spec)` and `reopen(folder)`. Checks: what is recorded is recalled bit for bit, also after
+    reopening; another question is refused; NaN never ranks and the earliest of equals wins; costs add up; nothing is
+    half recorded.
     """
     spec = small_spec()
     store = create(folder, spec)
@@ -169,7 +174,8 @@ def resume_laws(spec: Spec, folder: Path, *, reward: Reward | None = None) -> No
         law(got[: len(recorded)] == recorded or recorded == [], "Resuming changed what was recorded.")
         law([g[:2] for g in got] == [e[:2] for e in expected], f"Resumed after {k} batches, rewards differ.")
         law(got == expected, f"Resumed after {k} batches, pictures differ.")
-        a, b = replace(again.spent(), seconds=0.0), replace(whole.spent(), seconds=0.0)
+        a = replace(again.spent(), seconds=0.0)
+        b = replace(whole.spent(), seconds=0.0)
         law(a.fits(b) and b.fits(a), f"Resumed after {k} batches, {a.as_dict()} is booked instead of {b.as_dict()}.")
         law(
             again.status == whole.status and again.stopped == whole.stopped, "Resumed, the run ends for another reason."

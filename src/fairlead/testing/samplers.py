@@ -20,9 +20,9 @@ LEVELS = (Level(0.0, 1.0), Level(0.3, 0.7), Level(0.8, 0.6), Level(0.7, 0.3), Le
 
 
 def sampler_laws(sampler: Sampler, *, exact: bool = True) -> None:
-    """Checks: inputs are not written to; rows are independent; noise is used exactly where the sampler says so; with the
-    clean picture known it lands on it and keeps the noise level on the way; the mixture's moments come out, unless the
-    method is not `exact` for a denoiser that predicts a mean.
+    """Checks: inputs are not written to; rows are independent; noise is used exactly where the sampler says so; with
+    the clean picture known it lands on it and keeps the noise level on the way; the mixture's moments come out,
+    unless the method is not `exact` for a denoiser that predicts a mean.
     """
     with global_randomness_untouched("The sampler"):
         _known_picture(sampler)
@@ -34,7 +34,8 @@ def sampler_laws(sampler: Sampler, *, exact: bool = True) -> None:
 def _known_picture(sampler: Sampler) -> None:
     """If the denoiser always says z, then x stays at alpha z + sigma (unit noise), and is z at the end."""
     n = 50_000
-    z, eps = torch.tensor(1.7), Key.root(3).normal(n, 1, 1, 1)
+    z = torch.tensor(1.7)
+    eps = Key.root(3).normal(n, 1, 1, 1)
     x = LEVELS[0].alpha * z + LEVELS[0].sigma * eps
     previous: PreviousStep | None = None
     for i, (at, to) in enumerate(pairwise(LEVELS)):
@@ -43,7 +44,8 @@ def _known_picture(sampler: Sampler) -> None:
         x = sampler(lambda y, level: z.expand_as(y), x, x0, at, to, noise, previous)
         previous = PreviousStep(x0, at)
         rest = (x - to.alpha * z).double()
-        mean, std = float(rest.mean()), float(rest.std())
+        mean = float(rest.mean())
+        std = float(rest.std())
         law(
             abs(mean) <= 6 * to.sigma / math.sqrt(n) + 1e-6,
             f"Given the picture, x at sigma {to.sigma:g} has mean noise {mean:.3g}.",
@@ -57,14 +59,17 @@ def _known_picture(sampler: Sampler) -> None:
 
 def _one_step(sampler: Sampler) -> None:
     model = Mixture(size=5, seed=2)
-    at, to, before = Level(0.4, 0.6), Level(0.6, 0.4), Level(0.2, 0.8)
+    at = Level(0.4, 0.6)
+    to = Level(0.6, 0.4)
+    before = Level(0.2, 0.8)
     x, noise, old = (normals(keys(4, name), 1, 1, 5) for name in ("x", "noise", "old"))
     shape = (-1, 1, 1, 5)
 
     def denoise(y: Tensor, level: Level) -> Tensor:
         return model.gaussians.denoise(y.flatten(1), level).float().view(shape)
 
-    x0, previous = denoise(x, at), PreviousStep(denoise(old, before), before)
+    x0 = denoise(x, at)
+    previous = PreviousStep(denoise(old, before), before)
     copies = [t.clone() for t in (x, x0, noise, previous.x0)]
     out = sampler(denoise, x, x0, at, to, noise, previous)
     for t, c, name in zip((x, x0, noise, previous.x0), copies, ("x", "x0", "noise", "previous"), strict=True):
@@ -96,7 +101,8 @@ def draw(sampler: Sampler, gaussians: Gaussians, n: int, levels: Sequence[Level]
 def _moments(sampler: Sampler) -> None:
     """Mean and covariance of a two-component mixture, within statistics and a small discretisation error."""
     gaussians = Gaussians(torch.tensor([[1.0, 0.0], [-0.5, 0.8]]), torch.tensor([0.7, 0.3]), 0.4)
-    got, allowed = draw(sampler, gaussians, 5_000, Mixture().levels(60)), 0.07
+    got = draw(sampler, gaussians, 5_000, Mixture().levels(60))
+    allowed = 0.07
     gap = gaussians.means - gaussians.mean()
     covariance = (gaussians.weights[:, None] * gap).T @ gap + gaussians.spread**2 * torch.eye(2)
     close(got.mean(0), gaussians.mean(), "The mixture's mean does not come out", allowed)

@@ -49,7 +49,8 @@ def search_laws(make: Callable[[Space, Key], Search], *, dim: int = 6, n: int = 
     another key asks otherwise; nothing told or asked is written to; a NaN is never treated as the best; no global
     randomness.
     """
-    space, key = Plain(dim), Key.root(11).fold("search")
+    space = Plain(dim)
+    key = Key.root(11).fold("search")
     with global_randomness_untouched("The search"):
         for few in (0, 1, 2, 5, n):
             asked = make(space, key).ask(few)
@@ -118,7 +119,9 @@ def _nan_is_never_best(make: Callable[[Space, Key], Search], space: Space, key: 
         return search.ask(n)
 
     for position in (0, 1, -1):
-        best, worst, nan = after(position, 1e3), after(position, -1e6), after(position, math.nan)
+        best = after(position, 1e3)
+        worst = after(position, -1e6)
+        nan = after(position, math.nan)
         law(all(bool(p.x.isfinite().all()) for p in nan), "A NaN reward led to a point that is not finite.")
         if _asks(best) != _asks(worst):
             law(_asks(nan) != _asks(best), "A NaN reward was treated as the best: its questions are those after a win.")

@@ -47,7 +47,8 @@ def steering_laws(
             if off is not None:
                 equal(_run(model, off(), sampler)[0], plain, "Strength zero is not the identity")
             _, dry = _run(CountingModel(model), make(), sampler)
-            dry, spent = replace(dry, seconds=0.0), replace(spent, seconds=0.0)
+            dry = replace(dry, seconds=0.0)
+            spent = replace(spent, seconds=0.0)
             law(
                 spent.fits(dry) if make().adaptive else dry == spent,
                 f"A dry run says {dry.as_dict()}, the bill is {spent.as_dict()}.",
@@ -82,7 +83,8 @@ def _scene(model: Model, meter: Meter, reward: Reward) -> Scene:
 
 
 def _opened(model: Model) -> tuple[Meter, Reward]:
-    meter, reward = Meter(), Brightness()
+    meter = Meter()
+    reward = Brightness()
     model.meter(meter)
     reward.meter(meter)
     return meter, reward
