@@ -125,6 +125,10 @@ class LatentConsistency(StableDiffusion):
         negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
         timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
             exactly that many steps.
+        guidance_rescale (number in [0, 1], default 0.0): acts only on guidance with a second row; the pipeline of an
+            LCM has neither.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoder are
+            left out.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """

@@ -166,7 +166,7 @@ class RunOptions:
     )
     true_cfg_scale: float | None = field(
         default=None,
-        metadata=_option(float, "Strength of true guidance, for FLUX and Qwen-Image.", "X", section="model"),
+        metadata=_option(float, "Strength of true guidance, for FLUX and Qwen Image.", "X", section="model"),
     )
     dtype: str | None = field(
         default=None,
