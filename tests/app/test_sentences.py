@@ -5,19 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fairlead.app.cli import main
 from fairlead.app.console import stdout
-from fairlead.app.report import write_report
+from fairlead.app.report import _lines, write_report
 from fairlead.app.summary import summary
+from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.run import models
 from fairlead.run.records import StopReason
 from fairlead.run.spec import make_spec
-from fairlead.run.view import View
+from fairlead.run.view import Point, View
 
 
 def test_unanswered_is_not_failed(make_run: Callable[..., Path]) -> None:
@@ -80,3 +82,19 @@ def test_a_function_in_a_formula() -> None:
 
     with pytest.raises(RewardError, match=r"made of rewards and numbers, but <function.*Function\(f\)"):
         Brightness() + (lambda images, prompts: images.mean((1, 2, 3)))  # type: ignore[operator]
+
+
+def test_drafts_have_a_line_of_their_own() -> None:
+    """A final picture is no step down of the best draft."""
+    drafts = [Point(at(i), Cost(nfe=i + 1), best) for i, best in enumerate([0.5, 0.9])]
+    finals = [Point(at(2, refines=1), Cost(nfe=10), 0.6)]
+    view: Any = SimpleNamespace(spec=SimpleNamespace(draft=4), spent=Cost(nfe=10))
+    first, second = _lines(view, drafts + finals, "nfe")
+    assert (first.label, first.steps, first.end) == ("best draft so far", [(1, 0.5), (2, 0.9)], 2.0)
+    assert (second.label, second.steps, second.end) == ("best so far", [(10, 0.6)], 10.0)
+    view.spec.draft = None
+    assert [line.label for line in _lines(view, drafts, "nfe")] == ["best so far"]
+
+
+def at(index: int, refines: int | None = None) -> Any:
+    return SimpleNamespace(index=index, refines=refines)

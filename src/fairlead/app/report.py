@@ -161,6 +161,18 @@ def _charts(view: View) -> dict[str, Any] | None:
     }
 
 
+def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
+    """The best reward so far; drafts have a line of their own, because their rewards do not compare."""
+    drafts = [point for point in trace if view.spec.draft and point.candidate.refines is None]
+    full = trace[len(drafts) :]
+    lines = []
+    if drafts:
+        lines.append(Line("best draft so far", staircase(drafts, axis), float(getattr(drafts[-1].spent, axis))))
+    if full or not drafts:
+        lines.append(Line("best so far", staircase(full, axis), float(getattr(view.spent, axis))))
+    return lines
+
+
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
     dots = []
     failed = []
@@ -175,7 +187,7 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
         title=f"Best reward so far against {axis}",
         x_label=axis_label(axis),
         y_label="reward",
-        lines=[Line("best so far", staircase(trace, axis), float(getattr(view.spent, axis)))],
+        lines=_lines(view, trace, axis),
         dots=dots,
         failed=failed,
         baseline=view.baseline.reward if view.baseline else math.nan,
