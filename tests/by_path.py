@@ -35,9 +35,9 @@ def experiment(name: str) -> ModuleType:
 
 
 @contextmanager
-def recipe(name: str) -> Iterator[ModuleType]:
-    """A file of recipes/pocket, which imports its neighbours by their bare names; those are forgotten afterwards."""
-    folder = ROOT / "recipes" / "pocket"
+def recipe(name: str, of: str = "pocket") -> Iterator[ModuleType]:
+    """A file of recipes/OF, which imports its neighbours by their bare names; those are forgotten afterwards."""
+    folder = ROOT / "recipes" / of
     before = set(sys.modules)
     sys.path.insert(0, str(folder))
     try:

@@ -139,8 +139,8 @@ def raises(sources: Sources) -> tuple[int, list[str]]:
         if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call) or not node.exc.args:
             continue
         total += 1
-        first = node.exc.args[0]
-        inside = list(ast.walk(first))
+        # Every argument counts: unknown("model", name, known) prints the name.
+        inside = [part for argument in node.exc.args for part in ast.walk(argument)]
         if not any(isinstance(part, ast.FormattedValue | ast.Name | ast.Call) for part in inside):
             silent.append(place(path, node))
     return total, silent

@@ -223,7 +223,7 @@ def fall(over: float, end: float) -> Callable[[float], float]:
 
 @dataclass
 class Loop:
-    """The steps of a stage: gradients clipped to norm 1, `rate` after a linear warm-up, times `decay` of the fraction done."""
+    """The steps of a stage: gradients clipped to norm 1, `rate` after a warm-up, times `decay` of the progress."""
 
     run: Run
     optimiser: torch.optim.Optimizer

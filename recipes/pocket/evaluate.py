@@ -43,8 +43,8 @@ def rendered(count: int, seed: int) -> tuple[list[world.Scene], torch.Tensor]:
 def failures(judged: Iterable[tuple[geneval.Prompt, Sequence[geneval.Found]]]) -> dict[str, Any]:
     """Of pictures and what the judge found in them: how many objects came for a number, where two objects were lost.
 
-    `counting` has per number asked for the pictures with 0 to 5 of it, 5 for more too. The tasks of two objects have the
-    `pictures`, those with `both` classes, those that are `right`, and those whose two colours are `exchanged`.
+    `counting` has per number asked for the pictures with 0 to 5 of it, 5 for more too. The tasks of two objects have
+    the `pictures`, those with `both` classes, those that are `right`, and those whose two colours are `exchanged`.
     """
     counts: dict[int, Counter[int]] = {}
     tasks: dict[str, Counter[str]] = {}

@@ -188,7 +188,7 @@ def labels(scene: world.Scene, kinds: list[str], said: Plan) -> tuple[list[list[
 
 
 def make_batch(rng: random.Random, groups: int) -> dict[str, Tensor]:
-    """``images`` [6 groups, 3, 64, 64] in [0, 1], their captions' ``ids``, ``values`` [groups, 6], labels of the aids."""
+    """``images`` [6 groups, 3, 64, 64] in [0, 1], their captions' ``ids``, ``values`` [groups, 6], labels of aids."""
     images, captions, values, where, nouns, told = [], [], [], [], [], []
     for _ in range(groups):
         said = plan(rng)
@@ -303,7 +303,7 @@ def main() -> None:
 
 
 def write(model: Preference, out: Path) -> None:
-    """``model.safetensors`` in half precision under the published names, with the tokenizer; read again and compared."""
+    """``model.safetensors`` in half precision, published names, with the tokenizer; read again and compared."""
     from export import tokenizer
 
     from fairlead.rewards.image_reward import ImageReward

@@ -61,7 +61,7 @@ def test_best_drafts_are_rendered_again_and_both_scores_kept(reward: str, tmp_pa
 @pytest.mark.parametrize("search", ["best_of", "zero_order", "evolution"])
 def test_the_reserve_keeps_the_budget(nfe: float, search: str, tmp_path: Path) -> None:
     """Baseline 8, one full rendering 8, drafts 2 each: all that fits, nothing more, as priced."""
-    spec = small_spec(**{**DRAFT, "search": search, "budget": {"nfe": nfe}})
+    spec = small_spec(**{**DRAFT, "search": search, "finals": 1, "budget": {"nfe": nfe}})
     store = engine.start(spec, tmp_path / "run")
     drafts, finals = parts(store)
     assert len(drafts) == (nfe - 16) // 2

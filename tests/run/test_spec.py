@@ -168,7 +168,7 @@ def test_unknown_models_and_settings(tmp_path: Any) -> None:
             models.folder(name)
     with pytest.raises(FairleadError, match=r"Setting 'sise' of mixture is unknown\. Did you mean 'size'"):
         registry.build("models", Part("mixture", {"sise": 3}))
-    with pytest.raises(FairleadError, match=r"best_of\.n is -1: give a whole number"):
+    with pytest.raises(FairleadError, match=r"best_of\.n is -1: must be a whole number"):
         registry.build("searches", Part("best_of", {"n": -1}), None, None)
 
 

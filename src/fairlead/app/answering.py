@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +15,7 @@ from fairlead.app.options import AsJson, Folder
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Pending, Question
-from fairlead.run.question_store import QuestionStore
+from fairlead.run.question_store import QuestionStore, StoredQuestion
 from fairlead.run.records import RunStatus
 from fairlead.run.store import Store
 
@@ -98,22 +98,24 @@ def _pictures(run: Path, question: Question) -> list[str]:
     return [f"  {i}  {shown(run / 'images' / f'{name}.png')}" for i, name in enumerate(question.pictures, 1)]
 
 
+def _as_object(run: Path, questions: QuestionStore, stored: StoredQuestion) -> dict[str, Any]:
+    question = stored.question
+    sheet = questions.sheet(question)
+    return {
+        "name": question.name,
+        "kind": question.kind,
+        "text": question.text,
+        "answer": stored.answer,
+        "sheet": None if sheet is None else shown(sheet),
+        "pictures": [shown(run / "images" / f"{name}.png") for name in question.pictures],
+    }
+
+
 def _list(run: Path, questions: QuestionStore, as_json: bool) -> int:
     every = questions.questions()
     waiting = [p for p in every if p.answer is None]
     if as_json:
-        rows = [
-            {
-                "name": p.question.name,
-                "kind": p.question.kind,
-                "text": p.question.text,
-                "answer": p.answer,
-                "sheet": None if (sheet := questions.sheet(p.question)) is None else shown(sheet),
-                "pictures": [shown(run / "images" / f"{n}.png") for n in p.question.pictures],
-            }
-            for p in every
-        ]
-        print_json({"run": shown(run), "questions": rows})
+        print_json({"run": shown(run), "questions": [_as_object(run, questions, p) for p in every]})
         return 0
     for p in waiting:
         print(f"{p.question.name}  {p.question.text}")

@@ -180,7 +180,10 @@ def list_command(
         return describe(kind, name, as_json)
     kinds = LISTED if kind is None else (kind,)
     if as_json:
-        print_json({k: [item_object(k, item) for item in catalogue.items(k)] for k in kinds})
+        found = {}
+        for k in kinds:
+            found[k] = [item_object(k, item) for item in catalogue.items(k)]
+        print_json(found)
         return 0
     console = stdout()
     for i, k in enumerate(kinds):

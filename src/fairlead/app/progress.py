@@ -177,6 +177,10 @@ def time_left(now: Progress) -> float | None:
     return max(0.0, min(guesses)) if guesses else None
 
 
+UNITS = {"seconds": "", "nfe": " NFE"}
+"""What follows an amount of a resource, where it is not the resource's name."""
+
+
 def _amount(name: str, value: float) -> str:
     return duration(value) if name == "seconds" else count(value)
 
@@ -186,7 +190,7 @@ def _counts(now: Progress) -> str:
     words = [f"{now.done}{of} candidates"]
     limits = {"nfe": None, **now.limit.limits()}
     for name, limit in limits.items():
-        unit = "" if name == "seconds" else " NFE" if name == "nfe" else f" {name}"
+        unit = UNITS.get(name, f" {name}")
         of = "" if limit is None else f" of {_amount(name, limit)}"
         words.append(f"{_amount(name, getattr(now.spent, name))}{of}{unit}")
     if now.rate > 0:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fairlead.run import rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -113,8 +114,9 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     for word in ("steps", "group", "batch", "seed"):
         yield f"--{word}", str(getattr(spec, word))
     if spec.draft is not None:
-        yield "--draft", str(spec.draft)
-        yield "--finals", str(spec.finals)
+        yield "--draft", str(rungs.read(spec.draft))
+        if spec.finals:
+            yield "--finals", str(spec.finals)
 
 
 def run_command(spec: Spec) -> str | None:

@@ -146,7 +146,10 @@ class ComparisonResults:
 
     def over_prompts(self, value: Callable[[str, int], float]) -> list[float]:
         """value(prompt, seed) averaged over the shared seeds of each shared prompt, [P]; NaN if one of them is."""
-        return [_average(value(p, s) for q, s in self.shared if q == p) for p in self.prompts]
+        return [self._over_seeds(p, value) for p in self.prompts]
+
+    def _over_seeds(self, prompt: str, value: Callable[[str, int], float]) -> float:
+        return _average(value(prompt, s) for p, s in self.shared if p == prompt)
 
     def final(self, method: str, metric: str) -> Callable[[str, int], float]:
         """What a method's winner has for a prompt and seed; `BASELINE_ROW` is the plain sample."""
@@ -233,32 +236,35 @@ class ComparisonResults:
         grid = self.grid(axis)
         if not self.shared or not grid:
             return []
-        rows = [
-            [_average(self.done[method, q, s].at(x, axis, metric) for q, s in self.shared if q == p) for x in grid]
-            for p in self.prompts
-        ]
-        return [(x, m) for x, m in zip(grid, statistics.band(rows), strict=True) if m.value == m.value]
+
+        def at(x: float) -> Callable[[str, int], float]:
+            return lambda prompt, seed: self.done[method, prompt, seed].at(x, axis, metric)
+
+        columns = [self.over_prompts(at(x)) for x in grid]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        band = statistics.band(rows)
+        return [(x, mean) for x, mean in zip(grid, band, strict=True) if not math.isnan(mean.value)]
 
     def table(self) -> list[dict[str, Any]]:
         """One flat record per finished cell."""
-        return [
-            {
-                "method": d.cell.method,
-                "prompt": d.cell.prompt,
-                "tag": d.cell.tag,
-                "seed": d.cell.seed,
-                **{m: d.final(m) for m in self.metrics},
-                **{f"{m}, {BASELINE_ROW}": self.plain(*d.key, m) for m in self.metrics},
-                "candidates": len(d.view.candidates),
-                **d.view.spent.as_dict(),
-                "wall": d.wall,
-                "peak_mb": d.peak_mb,
-                "stopped": d.view.stopped,
-                "run_seed": d.cell.spec.seed,
-                "folder": d.cell.folder,
-            }
-            for d in self.done.values()
-        ]
+        return [self._record(d) for d in self.done.values()]
+
+    def _record(self, d: Done) -> dict[str, Any]:
+        return {
+            "method": d.cell.method,
+            "prompt": d.cell.prompt,
+            "tag": d.cell.tag,
+            "seed": d.cell.seed,
+            **{m: d.final(m) for m in self.metrics},
+            **{f"{m}, {BASELINE_ROW}": self.plain(*d.key, m) for m in self.metrics},
+            "candidates": len(d.view.candidates),
+            **d.view.spent.as_dict(),
+            "wall": d.wall,
+            "peak_mb": d.peak_mb,
+            "stopped": d.view.stopped,
+            "run_seed": d.cell.spec.seed,
+            "folder": d.cell.folder,
+        }
 
     def curves(self) -> list[dict[str, Any]]:
         """Every point of every curve against the resource held equal."""

@@ -54,6 +54,11 @@ def place(relation: str, a: Box, b: Box) -> float:
     return 1.0 if overlap < 0.1 else 0.1 / overlap
 
 
+def _first(found: Sequence[tuple[str, float, Box]], thing: str) -> tuple[float, Box] | None:
+    """The first detection of a thing: confidence and box."""
+    return next(((confidence, box) for name, confidence, box in found if name == thing), None)
+
+
 def spatial(relation: str, first: tuple[float, Box] | None, second: tuple[float, Box] | None) -> float:
     """Score of a picture from the first detection (confidence, box) of each thing."""
     if first is None or second is None:
@@ -170,7 +175,8 @@ class CompBench:
             return math.nan
         first, relation, second = read
         found = self.detector(image, [first, second])
-        one, two = (next(((c, box) for t, c, box in found if t == thing), None) for thing in (first, second))
+        one = _first(found, first)
+        two = _first(found, second)
         if relation in ("in front of", "behind", "hidden by"):
             return in_depth(relation, one, two, self.depth(image))
         return spatial(relation, one, two)
@@ -180,4 +186,7 @@ class CompBench:
         if wanted is None:
             return math.nan
         boxes = self.detector(image, [t for t, _ in wanted])
-        return numeracy(wanted, {t: len(merged([b for name, _, b in boxes if name == t])) for t, _ in wanted})
+        counts = {}
+        for thing, _ in wanted:
+            counts[thing] = len(merged([box for name, _, box in boxes if name == thing]))
+        return numeracy(wanted, counts)

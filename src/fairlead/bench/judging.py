@@ -61,10 +61,9 @@ class Formula:
         """Total and terms."""
         with torch.no_grad():
             total, terms = self._reward(images, [a.text for a in asked])
-        values = {k: v.tolist() for k, v in terms.items()}
-        return [
-            {"score": t, **{k: v[i] for k, v in values.items() if k != self.id}} for i, t in enumerate(total.tolist())
-        ]
+        columns = {"score": total.tolist()}
+        columns |= {k: v.tolist() for k, v in terms.items() if k != self.id}
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 @dataclass

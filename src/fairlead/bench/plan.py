@@ -297,8 +297,10 @@ def generated(count: int, seed: int = 44) -> list[tuple[str, str]]:
     from fairlead.pocket import world
 
     every = geneval.generate(world.NAMES, seed=seed)
-    lists = [[(p.text, p.tag) for p in every if p.tag == tag] for tag in geneval.TAGS]
-    found = [row for rows in zip(*lists, strict=False) for row in rows]
+    by_tag: dict[str, list[tuple[str, str]]] = {tag: [] for tag in geneval.TAGS}
+    for p in every:
+        by_tag[p.tag].append((p.text, p.tag))
+    found = [row for rows in zip(*by_tag.values(), strict=False) for row in rows]
     if count > len(found):
         raise FairleadError(
             f"prompts.generate is {count}: must be at most {len(found)}, which is all that this grammar has for one "

@@ -38,9 +38,13 @@ _CURVES: dict[str, Callable[[Level], float]] = {
 }
 
 
+def _largest_gap(gap: Callable[[Level], float], curve: Sequence[Level]) -> float:
+    return max(abs(gap(at)) for at in curve)
+
+
 def _kind(curve: Sequence[Level]) -> str:
     curve = curve[1:-1] or curve  # a schedule may scale its first level so that unit noise is its pipeline's latent
-    off = {name: max(abs(gap(at)) for at in curve) for name, gap in _CURVES.items()}
+    off = {name: _largest_gap(gap, curve) for name, gap in _CURVES.items()}
     kind = min(off, key=lambda name: off[name])
     if off[kind] > 1e-3:
         raise FairleadError(
@@ -217,6 +221,10 @@ class Predicts(Protocol):
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
         """x [R, C, h, w] at level `at` -> guided clean prediction x0 [R, C, h, w], float32."""
+        ...
+
+    def levels(self, steps: int) -> Sequence[Level]:
+        """Its noise levels for a number of steps, noisiest first."""
         ...
 
 

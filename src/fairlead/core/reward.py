@@ -71,8 +71,9 @@ class Reward(ABC):
 
     def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
         """Recorded terms of n pictures -> totals [n], without looking at the pictures again."""
-        rows = zip(self.labels(), self.leaves(), strict=True)
-        values = {id(leaf): torch.tensor([t.get(label, float("nan")) for t in terms]) for label, leaf in rows}
+        values = {}
+        for label, leaf in zip(self.labels(), self.leaves(), strict=True):
+            values[id(leaf)] = torch.tensor([t.get(label, math.nan) for t in terms])
         return without_infinity(self.combine(values)).expand(len(terms))
 
     def copy(self) -> Self:

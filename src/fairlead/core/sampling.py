@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, Model, Predicts, Rows, recomputed
+from fairlead.core.model import Conditioning, Level, Predicts, Rows, recomputed
 from fairlead.core.samplers import Sampler
 from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain, Denoise, Steering, Step
@@ -64,7 +64,7 @@ def _gradient(f: Callable[[Tensor], Tensor], x: Tensor, meter: Meter) -> tuple[T
 
 
 def sample(
-    model: Model,
+    model: Predicts,
     sampler: Sampler,
     x: Tensor,
     cond: Conditioning,

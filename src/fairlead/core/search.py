@@ -42,8 +42,8 @@ class Proposal:
     """[d] float32 cpu, never written to afterwards"""
     key: Key
     """Randomness of the rollout; equal keys share sampler noise (common random numbers)."""
-    steps: int | None = None
-    """Cheaper or finer than the run's default."""
+    steps: int | str | None = None
+    """How it is seen: None is the finished picture, a text a rung of `run/rungs.py`, a number that many even steps."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,8 @@ def padded(rows: Sequence[Tensor], multiple: int) -> tuple[Tensor, Tensor]:
     """
     length = -(-max(len(row) for row in rows) // multiple) * multiple
     tokens = torch.stack([torch.cat([row, row.new_zeros(length - len(row), row.shape[1])]) for row in rows])
-    mask = torch.tensor([[i < len(row) for i in range(length)] for row in rows], device=tokens.device)
+    lengths = torch.tensor([len(row) for row in rows], device=tokens.device)
+    mask = torch.arange(length, device=tokens.device) < lengths[:, None]
     return tokens, mask
 
 

@@ -6,8 +6,8 @@ Every function returns a folder or file inside the installed package.  A model f
 ``steps``, ``batch``
     number of Euler steps and pictures rendered at once;
 ``settings``
-    the adapter's: the scale of its guidance, ``height`` and ``width`` in pixels, and ``max_sequence_length``, the length to which
-    captions are padded, as in training;
+    the adapter's: the scale of its guidance, ``height`` and ``width`` in pixels, and ``max_sequence_length``, the
+    length to which captions are padded, as in training;
 ``vocabulary``
     ``"words"``: the tokenizer knows whole words only and everything else becomes ``<unk>``.
 """

@@ -75,9 +75,9 @@ class Client:
         self._prices, self._cap, self.spent = prices, cap, 0.0
         self.lost = 0
         """Questions that a patient `ask` went on without."""
-        self._cache = (
-            None if cache is False else _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
-        )
+        self._cache: _Cache | None = None
+        if cache is not False:
+            self._cache = _Cache(Path(cache).expanduser() if isinstance(cache, str) else _default())
         self.charge: Callable[[Cost], None] = lambda cost: None
         self.models: set[str] = set()
 

@@ -79,8 +79,12 @@ class Human(HumanReward):
                     scores.append(0.0)
                     continue
                 chosen = () if name == best[0] else ask(Question("pair", text, (best[0], name)))
-                scores.append(best[1] + (0.0 if not chosen else 1.0 if chosen == (1,) else -0.5))
                 if chosen == (1,):
-                    best = (name, scores[-1])
+                    best = (name, best[1] + 1.0)
+                    scores.append(best[1])
+                elif chosen:
+                    scores.append(best[1] - 0.5)
+                else:
+                    scores.append(best[1])
             out.append(scores)
         return out

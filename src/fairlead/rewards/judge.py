@@ -135,9 +135,8 @@ class Judge(PaidReward):
         found = self._read(questions, read)
         n = len(shots)
         both = [(found[i], found[i + n]) if len(orders) == 2 else (found[i],) for i in range(n)]
-        self._reasons = tuple("; ".join(dict.fromkeys(why for _, why in own if why)) for own in both)
-        flip = [[1 - v if turned else v for (v, _), turned in zip(own, orders, strict=True)] for own in both]
-        return torch.tensor([sum(values) / len(values) for values in flip])
+        self._reasons = tuple(_reasons(own) for own in both)
+        return torch.tensor([_average(own, orders) for own in both])
 
     def _way(self) -> tuple[Callable[[str, str, bool], dict[str, Any]], Callable[[Reply], float], tuple[bool, ...]]:
         """How this mode asks, reads, and in which orders it shows."""
@@ -252,6 +251,17 @@ def _object(text: str) -> Mapping[str, Any]:
     if not isinstance(data, dict):
         raise ValueError(f"no JSON object in {text[:60]!r}")
     return data
+
+
+def _reasons(own: Sequence[tuple[float, str]]) -> str:
+    """Why some of the answers about one picture have no number."""
+    return "; ".join(dict.fromkeys(why for _, why in own if why))
+
+
+def _average(own: Sequence[tuple[float, str]], orders: Sequence[bool]) -> float:
+    """The mean of the answers about one picture; an answer in exchanged order is turned back."""
+    values = [1 - v if turned else v for (v, _), turned in zip(own, orders, strict=True)]
+    return sum(values) / len(values)
 
 
 def shot_of(image: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""How much of a search's gain survives when candidates are judged by drafts with fewer steps. Per model, measured."""
+"""How much of a search's gain survives when candidates are judged by drafts. Per model, measured."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fairlead.core.cost import INFINITE
+from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.model import Model
@@ -26,11 +26,14 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Draft:
-    """What one number of steps is worth."""
+    """What one kind of draft is worth."""
 
-    steps: int
+    rung: str | None
+    """As in `run/rungs.py`; None is the finished picture."""
     nfe: float
     """Evaluations of one draft."""
+    price: float
+    """Network rows of one draft as a share of a finished picture's."""
     correlation: float
     """Spearman's, between draft and full rewards of one prompt's candidates, mean over prompts; NaN if constant."""
     kept: float
@@ -63,7 +66,7 @@ def kept(draft: Tensor, full: Tensor) -> Tensor:
     return out
 
 
-def compare(draft: Tensor, full: Tensor, steps: int, nfe: float, key: Key) -> Draft:
+def compare(draft: Tensor, full: Tensor, rung: str | None, nfe: float, price: float, key: Key) -> Draft:
     """Rewards draft, full [P, n] of the same candidates -> what the drafts are worth."""
     p, n = full.shape
     rows = (key.fold("prompts").uniform(RESAMPLES, p) * p).long()
@@ -75,56 +78,60 @@ def compare(draft: Tensor, full: Tensor, steps: int, nfe: float, key: Key) -> Dr
     low, high = torch.quantile(shares, ends).tolist() if len(shares) else (math.nan, math.nan)
     correlation = spearman(draft, full)
     correlation = correlation[correlation.isfinite()]
-    return Draft(steps, nfe, float(correlation.mean()), float(kept(draft, full)), low, high)
+    return Draft(rung, nfe, price, float(correlation.mean()), float(kept(draft, full)), low, high)
 
 
 def calibrate(
-    spec: Spec, prompts: Sequence[str], drafts: Sequence[int], n: int, *, reward: Reward | None = None
+    spec: Spec, prompts: Sequence[str], drafts: Sequence[str], n: int, *, reward: Reward | None = None
 ) -> list[Draft]:
-    """Render the first `n` candidates of random search of every prompt with each number of steps, and compare.
+    """Render the first `n` candidates of random search of every prompt by each kind of draft, and compare.
 
-    Candidates whose reward is NaN at any effort are left out, per prompt; every prompt must keep two.
+    `drafts` are rungs as in `run/rungs.py`. Candidates whose reward is NaN in any of them are left out, per prompt;
+    every prompt must keep two.
     """
     if n < 2 or not prompts:
         raise FairleadError(
             f"{len(prompts)} prompts and {n} candidates: at least 1 prompt and 2 candidates are needed."
         )
-    for steps in drafts:
-        if not 1 <= steps < spec.steps:
-            raise FairleadError(f"drafts has {steps}: must be whole numbers in [1, {spec.steps - 1}].")
-    efforts = [*dict.fromkeys(drafts), spec.steps]
+    efforts: list[str | None] = [*dict.fromkeys(drafts), None]
     model: Model | None = None
-    found: dict[int, list[Tensor]] = {steps: [] for steps in efforts}
-    nfe: dict[int, float] = {}
+    siblings: dict[str, Model] = {}
+    found: dict[str | None, list[Tensor]] = {effort: [] for effort in efforts}
+    costs: dict[str | None, Cost] = {}
     for prompt in prompts:
-        worker = Worker(with_batch(resolve(replace(spec, prompt=prompt), reward=reward, model=model)))
-        model = worker.model
-        for steps in efforts:
-            rewards, nfe[steps] = _rewards(worker, steps, n)
-            found[steps].append(rewards)
-    table = {steps: torch.stack(rows) for steps, rows in found.items()}
+        for effort in efforts:
+            asked = replace(spec, prompt=prompt, draft=effort)
+            worker = Worker(with_batch(resolve(asked, reward=reward, model=model, siblings=siblings)))
+            model = worker.model
+            siblings |= {name: sibling.model for name, sibling in worker.siblings.items()}
+            rewards, costs[effort] = _rewards(worker, effort, n)
+            found[effort].append(rewards)
+    table = {effort: torch.stack(rows) for effort, rows in found.items()}
     fine = torch.stack([y.isfinite() for y in table.values()]).all(0)
     least = int(fine.sum(1).min())
     if least < 2:
         raise FairleadError(
-            f"Only {least} of {n} candidates of a prompt have a reward at every number of steps: at least 2 are needed."
+            f"Only {least} of {n} candidates of a prompt have a reward in every kind of draft: at least 2 are needed."
         )
-    for steps, y in table.items():
-        table[steps] = torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)])
+    for effort, y in table.items():
+        table[effort] = torch.stack([row[ok][:least] for row, ok in zip(y, fine, strict=True)])
     key = Key.root(spec.seed).fold("calibrate")
-    return [compare(table[s], table[spec.steps], s, nfe[s], key.fold(s)) for s in efforts]
+    full = costs[None].forwards
+    return [
+        compare(table[e], table[None], e, costs[e].nfe, costs[e].forwards / full, key.fold(str(e))) for e in efforts
+    ]
 
 
-def _rewards(worker: Worker, steps: int, n: int) -> tuple[Tensor, float]:
-    """Rewards [n] float64 of the first n candidates at that effort, and evaluations per candidate."""
+def _rewards(worker: Worker, effort: str | None, n: int) -> tuple[Tensor, Cost]:
+    """Rewards [n] float64 of the first n candidates at that effort, and the cost of one."""
     keys = [Key.root(worker.spec.seed).fold("search").fold("candidate", i) for i in range(n)]
     out: list[float] = []
-    spent = 0.0
+    spent = Cost()
     for first in range(0, n, worker.spec.batch):
         own = keys[first : first + worker.spec.batch]
-        proposals = tuple(Proposal(worker.space.draw(key), key, steps) for key in own)
+        proposals = tuple(Proposal(worker.space.draw(key), key, effort) for key in own)
         places = tuple(range(first, first + len(own)))
         outcomes, cost = worker.evaluate(Task(places, proposals, places, INFINITE, is_baseline=True), worker.steering)
         out += [o.reward for o in outcomes]
-        spent += cost.nfe
-    return torch.tensor(out, dtype=torch.float64), spent / n
+        spent = spent + cost
+    return torch.tensor(out, dtype=torch.float64), spent * (1 / n)

@@ -53,7 +53,11 @@ def calibrate(
             worker = Worker(with_batch(resolve(replace(spec, prompt=prompt, interventions=(part,)), model=model)))
             model = worker.model
             table.setdefault(strength, []).append(_group(worker, encode))
-    return [Strength(q, *(sum(column) / len(rows) for column in zip(*rows, strict=True))) for q, rows in table.items()]
+    return [_mean(strength, rows) for strength, rows in table.items()]
+
+
+def _mean(strength: float, rows: Sequence[tuple[float, float]]) -> Strength:
+    return Strength(strength, *(sum(column) / len(rows) for column in zip(*rows, strict=True)))
 
 
 def _group(worker: Worker, encode: Callable[[Tensor], Tensor]) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fairlead.core.errors import FairleadError
-from fairlead.run import registry
+from fairlead.run import registry, rungs
 from fairlead.run.capabilities import JOINT_ONLY, Capabilities
 from fairlead.run.spec import Spec
 
@@ -167,6 +167,40 @@ def person_with_drafts(parts: Parts) -> str | None:
     )
 
 
+def sibling_drafts_with_control(parts: Parts) -> str | None:
+    """A sibling's part of a draft would not be steered or edited as the final is."""
+    sibling = rungs.sibling(parts.spec.draft)
+    control = [part.name for part in (*parts.spec.steering, *parts.spec.interventions)]
+    if sibling is None or not control:
+        return None
+    return (
+        f"Drafts by {sibling} would not be controlled by {control[0]} as the finished pictures are. Draft with a "
+        "number of evaluations of the run's own model, or leave one of them out."
+    )
+
+
+def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
+    """The noise that the sampler adds on the way would not be the sibling's."""
+    sibling = rungs.sibling(parts.spec.draft)
+    if sibling is None or not parts.sampler.stochastic:
+        return None
+    return (
+        f"Drafts by {sibling} share only the first noise with the finished picture, but {parts.spec.sampler} adds "
+        "noise at every step. Use --sampler euler, or draft with a number of evaluations."
+    )
+
+
+def sibling_drafts_with_early_prediction(parts: Parts) -> str | None:
+    """A reward that compares a picture with its early prediction has none of the sibling's."""
+    sibling = rungs.sibling(parts.spec.draft)
+    if sibling is None or not parts.early_levels:
+        return None
+    return (
+        f"{parts.reward.name} compares a picture with its own early prediction, which drafts by {sibling} lack. Draft "
+        "with a number of evaluations."
+    )
+
+
 def person_with_steering_that_cannot_ask(parts: Parts) -> str | None:
     """While a picture is sampled, only some steerings can wait for an answer."""
     names = zip(parts.spec.steering, parts.steering.parts, strict=True)
@@ -239,6 +273,9 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     ordering_reward_with_steering_that_scores_alone,
     ranking_reward_with_drafts,
     person_with_drafts,
+    sibling_drafts_with_control,
+    sibling_drafts_with_stochastic_sampler,
+    sibling_drafts_with_early_prediction,
     person_with_steering_that_cannot_ask,
     stochastic_steering_with_deterministic_sampler,
     gradient_steering_with_reward_without_gradient,

@@ -18,6 +18,7 @@ from fairlead.core.reward import EarlyReward, PaidReward, PairwiseReward, Reward
 from fairlead.core.search import Proposal
 from fairlead.run import memory
 from fairlead.run.records import Task
+from fairlead.run.rungs import Effort
 from fairlead.run.setup import Setup
 from fairlead.run.worker import Worker
 
@@ -148,7 +149,7 @@ class DryRun:
     queries: QueryCost
 
 
-def dry_run(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> DryRun:
+def dry_run(setup: Setup, *, steps: Effort = None, baseline: bool = False) -> DryRun:
     """Prepare and sample one group on a counting model; `baseline` samples one picture without controls."""
     spec = replace(setup.spec, watch=(), batch=setup.spec.batch or setup.spec.group)
     model = CountingModel(setup.model, setup.conditioning)
@@ -169,7 +170,7 @@ def dry_run(setup: Setup, *, steps: int | None = None, baseline: bool = False) -
     return DryRun(setup_cost, cost, worker, setup_queries, _queries(worker.reward, spec.prompt))
 
 
-def costs(setup: Setup, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+def costs(setup: Setup, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
     """(cost of the preparation, cost per candidate). Seconds are left out: they are not known before work is timed."""
     found = dry_run(setup, steps=steps, baseline=baseline)
     share = 1 / (1 if baseline else setup.spec.group)

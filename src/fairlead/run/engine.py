@@ -12,7 +12,7 @@ from pathlib import Path
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
-from fairlead.run import machine, models
+from fairlead.run import fingerprint, machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
 from fairlead.run.live_objects import Siblings, check_present
@@ -66,7 +66,7 @@ def start(
     loop = SearchLoop(spec, executor, clock)
     loop.check_affordable()
     make_search(spec, executor.space)  # wrong settings are refused before anything is written
-    versions = machine.versions()
+    versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
         warnings.warn(sentence, stacklevel=3)
     if sentences := [*executor.setup.warnings, *executor.setup.model_warnings]:
@@ -96,6 +96,7 @@ def resume(
         if budget is None and store.status == RunStatus.FINISHED:
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
+        fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
         if budget is not None:
             spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
@@ -128,6 +129,7 @@ def replay(
     store = Store.open(folder)
     spec = store.spec
     check_present(spec, reward, model, folder, "replay it with that object as {}=")
+    fingerprint.check(spec, store.versions, "a replay would draw another picture")
     companions = store.task_of(index)
     recorded = store.get(index)
     executor = Local(spec, reward=reward, model=model, siblings=siblings)

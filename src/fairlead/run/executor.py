@@ -13,6 +13,7 @@ from fairlead.core.steering import Chain
 from fairlead.run import dry_run
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
+from fairlead.run.rungs import Effort
 from fairlead.run.setup import resolve
 from fairlead.run.spec import Spec
 from fairlead.run.worker import Worker
@@ -31,7 +32,7 @@ class Executor(Protocol):
         """What the run optimises, for totals from recorded terms."""
         ...
 
-    def price(self, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+    def price(self, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
         """(cost of the preparation, cost per candidate) by dry run. Asked for every task, so answers are cached."""
         ...
 
@@ -61,7 +62,7 @@ class Local:
     ) -> None:
         self.setup = dry_run.with_batch(resolve(spec, reward=reward, model=model, siblings=siblings))
         self.worker = Worker(self.setup)
-        self._prices: dict[tuple[int | None, bool], tuple[Cost, Cost]] = {}
+        self._prices: dict[tuple[Effort, bool], tuple[Cost, Cost]] = {}
 
     @property
     def space(self) -> Space:
@@ -73,7 +74,7 @@ class Local:
         """The worker's reward without the watched ones."""
         return self.worker.reward.optimised
 
-    def price(self, *, steps: int | None = None, baseline: bool = False) -> tuple[Cost, Cost]:
+    def price(self, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
         """(cost of the preparation, cost per candidate) by dry run on this model."""
         if (steps, baseline) not in self._prices:
             self._prices[steps, baseline] = dry_run.costs(self.setup, steps=steps, baseline=baseline)

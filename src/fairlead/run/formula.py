@@ -202,7 +202,10 @@ def from_data(tree: Any) -> Any:
     if isinstance(tree, Mapping):
         if "name" in tree:
             return Part(tree["name"], dict(tree["settings"]))
-        return {op: [from_data(part) for part in parts] for op, parts in tree.items()}
+        made = {}
+        for operation, parts in tree.items():
+            made[operation] = [from_data(part) for part in parts]
+        return made
     return tree
 
 

@@ -40,15 +40,20 @@ def held(view: View) -> list[HeldOut]:
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> float:
     """Spearman's rank correlation of the pairs without NaN; NaN for fewer than three or where one side is constant."""
-    known = [(a, b) for a, b in pairs if a == a and b == b]
+    known = [(a, b) for a, b in pairs if not math.isnan(a) and not math.isnan(b)]
     if len(known) < 3:
         return math.nan
-    first, second = (_ranks([p[i] for p in known]) for i in (0, 1))
+    first = _ranks([a for a, _ in known])
+    second = _ranks([b for _, b in known])
     mean = (len(known) + 1) / 2
-    spread = [sum((r - mean) ** 2 for r in ranks) for ranks in (first, second)]
+    spread = (_spread(first, mean), _spread(second, mean))
     if min(spread) == 0:
         return math.nan
     return sum((a - mean) * (b - mean) for a, b in zip(first, second, strict=True)) / math.sqrt(spread[0] * spread[1])
+
+
+def _spread(ranks: Sequence[float], mean: float) -> float:
+    return sum((r - mean) ** 2 for r in ranks)
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import capabilities, hub, registry
+from fairlead.run import capabilities, hub, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.spec import Part, Spec, parse_settings
@@ -49,6 +49,11 @@ def folder(name: str) -> Path | None:
     raise unknown("model", name, entries, see="fairlead list models")
 
 
+def is_closed_form(name: str) -> bool:
+    """Whether a name is a model that is computed by a class of its own and has no weights."""
+    return name in registry.table("models") and _is_class(registry.table("models")[name])
+
+
 def _is_class(entry: str) -> bool:
     return entry.partition(":")[2][:1].isupper()
 
@@ -70,8 +75,12 @@ def defaults_of(options: RunOptions) -> dict[str, Any]:
     settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
     revision = settings.get("model", {}).get("revision", options.revision)
     if isinstance(options.model, Part):
-        return defaults(options.model.name, options.model.settings.get("revision", revision))
-    return defaults(options.model, revision)
+        own = defaults(options.model.name, options.model.settings.get("revision", revision))
+    else:
+        own = defaults(options.model, revision)
+    if (sibling := rungs.model_in(options.draft)) is not None:
+        own = own | {"draft_steps": defaults(sibling).get("steps", 4)}
+    return own
 
 
 def spec_of(options: RunOptions) -> Spec:

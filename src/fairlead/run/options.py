@@ -133,12 +133,20 @@ class RunOptions:
     )
     batch: int | None = field(default=None, metadata=_option(int, "Pictures rendered at once.", "N", shown_default=OWN))
     seed: int = field(default=0, metadata=_option(int, "Seed of all randomness of the run.", "N", section="plan"))
-    draft: int | None = field(
+    draft: int | str | None = field(
         default=None,
-        metadata=_option(int, "Fewer steps while searching; the best drafts are rendered again with all --steps.", "N"),
+        metadata=_option(
+            str,
+            "Judge candidates by drafts and finish the best: a number of evaluations, a few-step sibling, "
+            "SIBLING@STEPS after that many own steps, or auto.",
+            "DRAFT",
+        ),
     )
     finals: int | None = field(
-        default=None, metadata=_option(int, "How many of the best drafts are rendered again.", "N", shown_default="1")
+        default=None,
+        metadata=_option(
+            int, "How many of the best drafts are finished.", "N", shown_default="as many as the budget makes best"
+        ),
     )
 
     height: int | None = field(
@@ -263,7 +271,8 @@ def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P
                     raise TypeError(f"{function.__name__}() has no argument {word!r}.{hint}")
             return function(kind(*args, **words))
 
-        call.__signature__ = signature.replace(return_annotation=function.__annotations__["return"])  # type: ignore[attr-defined]
+        shown = signature.replace(return_annotation=function.__annotations__["return"])
+        call.__signature__ = shown  # type: ignore[attr-defined]
         lines = [f"    {name}: {option.sentence}" for name, option in described(kind).items()]  # type: ignore[arg-type]
         call.__doc__ = "\n".join([cleandoc(function.__doc__ or ""), "", "Options, as on the command line:", "", *lines])
         return call

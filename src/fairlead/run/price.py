@@ -10,6 +10,7 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.drafts import number_of_finals
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local
 from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
@@ -61,11 +62,12 @@ def price(spec: Spec) -> Price:
     setup_cost, each = executor.price(steps=spec.draft)
     full = executor.price()[1] if spec.draft else Cost()
     baseline = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
-    ledger = Ledger(spec.limit - full * (spec.group * spec.finals))
+    kept = number_of_finals(spec, setup_cost + baseline, each, full)
+    ledger = Ledger(spec.limit - full * (spec.group * kept))
     ledger.settle(Cost(), setup_cost + baseline)
     groups = _affordable_groups(setup, ledger, each)
     candidates = sum(groups)
-    again = sum(sorted(groups)[-spec.finals :]) if spec.draft else 0
+    again = sum(sorted(groups)[-kept:]) if kept else 0
     finals = full * again
     ledger.settle(Cost(), finals)
     return Price(

@@ -227,17 +227,18 @@ def ranks(scores: Sequence[Score]) -> list[int | None]:
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """One flat record per picture, in the given order, for a table."""
     names = list(dict.fromkeys(k for s in scores for k in s.terms))
-    return [
-        {
-            "file": s.picture.label,
-            "rank": rank,
-            "reward": s.reward,
-            **{n: s.terms.get(n, math.nan) for n in names},
-            "prompt": s.picture.prompt,
-            "reason": s.reason,
-        }
-        for s, rank in zip(scores, ranks(scores), strict=True)
-    ]
+    return [_row(s, rank, names) for s, rank in zip(scores, ranks(scores), strict=True)]
+
+
+def _row(score: Score, rank: int | None, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "file": score.picture.label,
+        "rank": rank,
+        "reward": score.reward,
+        **{name: score.terms.get(name, math.nan) for name in names},
+        "prompt": score.picture.prompt,
+        "reason": score.reason,
+    }
 
 
 def statistics(scores: Sequence[Score]) -> dict[str, float]:
@@ -259,7 +260,8 @@ def write(table: list[dict[str, Any]], path: Path) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, list(table[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({k: "" if v is None or v != v else v for k, v in row.items()} for row in table)
+        for row in table:
+            writer.writerow({k: "" if v is None or v != v else v for k, v in row.items()})
         write_atomically(path, text.getvalue().encode())
     elif path.suffix == ".parquet":
         try:

@@ -15,7 +15,7 @@ from fairlead.core.search import Feedback, Proposal
 from fairlead.core.steering import Chain
 from fairlead.run import machine, prepared
 from fairlead.run.clock import Clock
-from fairlead.run.drafts import Drafts, finals
+from fairlead.run.drafts import Drafts, finals, number_of_finals
 from fairlead.run.executor import Executor
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
@@ -50,7 +50,10 @@ class SearchLoop:
         self._ranking = Ranking(executor.reward, spec.prompt)
         self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
         self._baseline_cost = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
-        self._drafts = Drafts(spec, executor.price()[1])
+        full = executor.price()[1]
+        before = self._setup_cost + self._baseline_cost
+        self._finals = number_of_finals(spec, before, self._cost_per_candidate, full)
+        self._drafts = Drafts(spec, full, self._finals)
         self._groups = count()
         self._writes = False
         """Off while a record is only read (replay)."""
@@ -72,7 +75,7 @@ class SearchLoop:
     def _expected(self, ledger: Ledger) -> int | None:
         ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
         n = ledger.affordable(self._cost_per_candidate)
-        again = self._spec.group * self._spec.finals if self._spec.draft else 0
+        again = self._spec.group * self._finals
         return n - n % self._spec.group + again if n < 1 << 30 else None
 
     def run(self, store: Store, stop: Stop) -> None:

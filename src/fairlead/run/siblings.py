@@ -1,4 +1,4 @@
-"""The sibling models that a steering names: loaded like any model, and checked to share its latent space."""
+"""The sibling models that a steering or drafts name: loaded like any model, and checked to share its latent space."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.sibling import CURVE, ModelRef, Sibling, check_related, model_key
 from fairlead.core.steering import Chain
-from fairlead.run import machine, models, registry
+from fairlead.run import machine, models, registry, rungs
 from fairlead.run.spec import Part, Spec
 
 
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
     """Every sibling by its key, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
+    if (drafting := rungs.sibling(spec.draft)) is not None:
+        named[drafting] = _part(drafting, spec)
     for method in steering.parts:
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}
     out = {}

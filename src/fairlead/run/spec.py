@@ -13,7 +13,7 @@ from typing import Any
 from fairlead.core.check import whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import registry
+from fairlead.run import registry, rungs
 from fairlead.run.formula import from_data, parse_part
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
@@ -46,10 +46,11 @@ class Spec:
     """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
     differently for other sizes."""
     seed: int = 0
-    draft: int | None = None
-    """Steps while searching, fewer than `steps`; the best drafts are rendered again at full effort. None: no drafts."""
+    draft: int | str | None = None
+    """How candidates are drafted while searching, a rung of `run/rungs.py`; the best are rendered again at full effort.
+    A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
-    """How many of the best drafts are rendered again, counted in groups."""
+    """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
     baseline: bool = True
     """Render the plain sample of the seed too where it is no candidate. Off where many runs share one: a comparison."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
@@ -164,9 +165,6 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("steps", steps, 1)
     whole_number("group", options.group, 1)
     whole_number("finals", options.finals, 1, optional=True)
-    if options.draft is not None and steps == 1:
-        raise FairleadError(f"draft is {options.draft} but steps is 1: a draft needs fewer steps than the picture.")
-    whole_number("draft", options.draft, 1, steps - 1, optional=True)
     if options.finals is not None and options.draft is None:
         raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
 
@@ -221,7 +219,10 @@ class _Settings:
         if isinstance(node, Part):
             return self.applied(node)
         if isinstance(node, Mapping):
-            return {operation: [self.formula(part) for part in parts] for operation, parts in node.items()}
+            made = {}
+            for operation, parts in node.items():
+                made[operation] = [self.formula(part) for part in parts]
+            return made
         return node
 
     def check_all_used(self) -> None:
@@ -241,6 +242,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
+    draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     chosen = options.settings or {}
     settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
@@ -259,8 +261,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         group=options.group,
         batch=_chosen_batch(options, defaults),
         seed=options.seed,
-        draft=options.draft,
-        finals=options.finals or 1,
+        draft=draft,
+        finals=options.finals or (1 if draft is None else 0),
         budget=_limits(options.budget),
     )
     settings.check_all_used()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
+from fairlead.run import rungs
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
@@ -245,7 +246,7 @@ class Store:
                             json.dumps(dict(o.terms)),
                             json.dumps(o.cost.as_dict()),
                             name,
-                            p.steps or steps,
+                            rungs.evaluations(p.steps, steps),
                             None if o.gradient is None else o.gradient.float().numpy().tobytes(),
                             draft,
                         )

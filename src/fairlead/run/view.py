@@ -150,18 +150,19 @@ class View:
 
 def rows(view: View) -> Sequence[dict[str, Any]]:
     """One flat record per candidate, for a table."""
-    return [
-        {
-            "candidate": c.index,
-            "reward": c.reward,
-            **{term: c.terms.get(term, float("nan")) for term in view.terms if term not in ("candidate", "reward")},
-            "nfe": c.cost.nfe,
-            "seconds": c.cost.seconds,
-            "steps": c.steps,
-            **({"refines": c.refines} if view.spec.draft else {}),
-            "batch": c.task,
-            "image": c.image,
-            "key": c.key,
-        }
-        for c in view.candidates
-    ]
+    return [_row(view, c) for c in view.candidates]
+
+
+def _row(view: View, c: Candidate) -> dict[str, Any]:
+    return {
+        "candidate": c.index,
+        "reward": c.reward,
+        **{term: c.terms.get(term, float("nan")) for term in view.terms if term not in ("candidate", "reward")},
+        "nfe": c.cost.nfe,
+        "seconds": c.cost.seconds,
+        "steps": c.steps,
+        **({"refines": c.refines} if view.spec.draft else {}),
+        "batch": c.task,
+        "image": c.image,
+        "key": c.key,
+    }

@@ -16,14 +16,14 @@ from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
 from fairlead.core.errors import FairleadError, OutOfMemory, RewardError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning
+from fairlead.core.model import Conditioning, Level, Predicts
 from fairlead.core.people import Pending
 from fairlead.core.reward import HumanReward, Reward, reasons
 from fairlead.core.samplers import Sampler, euler
 from fairlead.core.sampling import sample
 from fairlead.core.sibling import ModelRef, model_key
 from fairlead.core.steering import Chain, EarlyPredictions, Scene, Steering
-from fairlead.run import machine, memory, png, prepared
+from fairlead.run import machine, memory, png, prepared, rungs
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.setup import Setup
@@ -158,20 +158,21 @@ class Worker:
         before = self.meter.spent
         real = len(task.indices)
         keys = tuple(p.key for p in task.proposals)
-        steps = task.proposals[0].steps or self.spec.steps
+        effort = task.proposals[0].steps
+        steps = rungs.evaluations(effort, self.spec.steps)
         groups = torch.tensor(task.groups) if self.setup.couples or self.setup.interventions else None
         wants = self.setup.wants_gradient and not task.is_baseline
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
-            levels = self.model.levels(steps)
+            latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys)
             early_predictions = EarlyPredictions(levels, self.setup.early_levels)
             notes = dict[str, Tensor]()
             chosen = Chain() if task.is_baseline else steering
             z = sample(
-                self.model,
-                self.setup.sampler,
+                model,
+                sampler,
                 latents,
                 cond,
                 levels,
@@ -201,6 +202,26 @@ class Worker:
             slope = None if gradient is None else gradient[i].cpu()
             out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope))
         return out, cost
+
+    def _drafted(
+        self, effort: rungs.Effort, latents: Tensor, cond: Conditioning, keys: tuple[Key, ...]
+    ) -> tuple[Tensor, Conditioning, Sequence[Level], Predicts, Sampler]:
+        """Where sampling at this effort starts: state, conditioning, levels, network and sampler.
+
+        A sibling's own schedule goes on below the level at which it takes over.
+        """
+        rung = None if effort is None else rungs.read(effort)
+        if rung is None:
+            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
+        if not isinstance(rung, rungs.By):
+            return latents, cond, rung.levels(self.model.levels, self.spec.steps), self.model, self.setup.sampler
+        sibling = self.siblings[rung.model]
+        levels = list(sibling.levels(rung.own))
+        if rung.after:
+            own = self.model.levels(self.spec.steps)[: rung.after + 1]
+            latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter)
+            levels = [own[-1], *(level for level in levels if level.time < own[-1].time)]
+        return latents, sibling.conditioning(len(latents)), levels, sibling, sibling.sampler
 
     def _conditioning(self, n: int) -> Conditioning:
         return self.setup.conditioning.take(torch.zeros(n, dtype=torch.int64))
@@ -260,16 +281,19 @@ def _halves(task: Task) -> list[Task]:
     """The first and the second half of a task, its groups whole; the task alone if it is one group."""
     names = list(dict.fromkeys(task.groups))
     first = set(names[: (len(names) + 1) // 2])
-    parts = [[i for i, g in enumerate(task.groups) if (g in first) == wanted] for wanted in (True, False)]
-    if not parts[1]:
+    inside = [i for i, group in enumerate(task.groups) if group in first]
+    outside = [i for i, group in enumerate(task.groups) if group not in first]
+    if not outside:
         return [task]
-    return [
-        replace(
-            task,
-            indices=tuple(task.indices[i] for i in part),
-            proposals=tuple(task.proposals[i] for i in part),
-            groups=tuple(task.groups[i] for i in part),
-            grant=task.grant * (len(part) / len(task.indices)),
-        )
-        for part in parts
-    ]
+    return [_part_of(task, inside), _part_of(task, outside)]
+
+
+def _part_of(task: Task, rows: Sequence[int]) -> Task:
+    """The task with these rows alone, and their share of the grant."""
+    return replace(
+        task,
+        indices=tuple(task.indices[i] for i in rows),
+        proposals=tuple(task.proposals[i] for i in rows),
+        groups=tuple(task.groups[i] for i in rows),
+        grant=task.grant * (len(rows) / len(task.indices)),
+    )

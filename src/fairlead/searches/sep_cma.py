@@ -159,7 +159,8 @@ class SepCma(Population):
 
     def _two_points(self, values: Sequence[float]) -> float:
         """TPA: log of the factor of sigma, from the ranks of the forward and the backward point, smoothed."""
-        better_than_forward, better_than_backward = (sum(v > values[k] for v in values) for k in (0, 1))
+        better_than_forward = sum(v > values[0] for v in values)
+        better_than_backward = sum(v > values[1] for v in values)
         z = (better_than_backward - better_than_forward) / (len(values) - 1)
         self._trend = 0.7 * self._trend + 0.3 * math.copysign(math.sqrt(abs(z)), z)
         return self._trend / self._damping

@@ -108,7 +108,9 @@ def store_laws(create: Callable[[Path, Spec], Store], reopen: Callable[[Path], S
         slope = gradient if index == 2 else None
         return Outcome(index, value, {"a": value}, each * (1 / 3), b"picture %d" % index, slope)
 
-    told = [[outcome(i, r) for i, r in zip(t.indices, own, strict=True)] for t, own in zip(tasks, rewards, strict=True)]
+    told = []
+    for task, own in zip(tasks, rewards, strict=True):
+        told.append([outcome(i, r) for i, r in zip(task.indices, own, strict=True)])
     law(store.recall(tasks[0]) is None, "An empty store recalls something.")
     for task, outcomes in zip(tasks, told, strict=True):
         store.record(task, outcomes, each * len(outcomes))

@@ -1,0 +1,147 @@
+"""How many drafts to make and how many of them to finish. Knows numbers only.
+
+Within one prompt the rewards of a draft and of its final are modelled as standard normal with correlation r. A draft
+costs c full pictures, a final 1 - s of one (s > 0 if it goes on from the draft's own state). Of M drafts the best K are
+finished; V(M, K) is the expected best of those finals, in standard deviations of the final reward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fairlead.core.check import number_in_range, whole_number
+from fairlead.core.key import Key
+
+PRIOR = 0.6
+"""Correlation to plan for where none was measured: planning for it is cheap whatever the truth is."""
+PRIOR_WEIGHT = 8.0
+"""Pairs of draft and final that the prior counts for."""
+DRAWS = 40_000
+
+
+@dataclass(frozen=True)
+class DraftPlan:
+    """What to do with a budget."""
+
+    drafts: int
+    finals: int
+    gain: float
+    """Expected reward of the winner minus that of best-of-N at equal cost, in standard deviations of finals."""
+
+    @property
+    def pays(self) -> bool:
+        """False where drafts cost more than they tell: every picture should then be finished."""
+        return self.gain > 0
+
+
+def correlation_of_ranks(rho: float) -> float:
+    """Spearman's rank correlation to the correlation of two normal variables: 2 sin(pi rho / 6)."""
+    return 2 * math.sin(math.pi * rho / 6)
+
+
+@lru_cache(maxsize=4096)
+def expected_best(n: int) -> float:
+    """e(n): the expected largest of n independent standard normal numbers."""
+    whole_number("n", n, 1)
+    x = torch.linspace(-9.0, 9.0, 20_001, dtype=torch.float64)
+    density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
+    return float(torch.trapezoid(x * n * density * torch.special.ndtr(x) ** (n - 1), x))
+
+
+@lru_cache(maxsize=4096)
+def expected_winner(drafts: int, finals: int, r: float) -> float:
+    """V(M, K): the expected best final of the `finals` best of `drafts`. Simulated, seeded; exact for K = 1 and K = M.
+
+    The best K of M uniform numbers are drawn from their spacings, so the work does not grow with M.
+    """
+    whole_number("finals", finals, 1, drafts)
+    number_in_range("r", r, "[0, 1]")
+    if finals == 1:
+        return r * expected_best(drafts)
+    if finals == drafts or r == 1:
+        return expected_best(drafts)
+    draws = DRAWS if finals <= 20 else DRAWS * 3 // 8
+    key = Key.root(0).fold("planner").fold(drafts).fold(finals)
+    uniform = key.fold("spacings").uniform(draws, finals).double().clamp(1e-12, 1 - 1e-12)
+    left = torch.arange(drafts, drafts - finals, -1, dtype=torch.float64)
+    best = torch.special.ndtri((uniform.log() / left).cumsum(1).exp().clamp(1e-300, 1 - 1e-16))
+    noise = key.fold("noise").normal(draws, finals).double()
+    return float((r * best + math.sqrt(1 - r * r) * noise).amax(1).mean())
+
+
+def plan(budget: float, price: float, r: float = PRIOR, saved: float = 0.0) -> DraftPlan:
+    """M and K for a budget of `budget` pictures and drafts at `price`: K = 1 + (1 - r) budget, drafts for the rest.
+
+    `saved` is s, the part of a final that its draft has already paid. Where the drafts do not pay, `gain` is <= 0.
+    """
+    number_in_range("price", price, "(0, inf)")
+    number_in_range("saved", saved, "[0, 1)")
+    everything = max(1, math.floor(budget + 1e-9))
+    finals = max(1, min(round(1 + (1 - r) * budget), everything))
+    drafts = math.floor((budget - (1 - saved) * finals) / price + 1e-9)
+    while finals > 1 and drafts < finals:
+        finals -= 1
+        drafts = math.floor((budget - (1 - saved) * finals) / price + 1e-9)
+    if drafts < max(finals, 2):
+        return DraftPlan(everything, everything, 0.0)
+    return DraftPlan(drafts, finals, expected_winner(drafts, finals, r) - expected_best(everything))
+
+
+def measured_correlation(
+    drafts: Sequence[float], pairs: Sequence[tuple[float, float]], prior: float = PRIOR, weight: float = PRIOR_WEIGHT
+) -> float:
+    """r from the rewards of all drafts and the (draft, final) pairs of those finished, shrunk to the prior.
+
+    The finished drafts are the best ones, so their plain correlation is biased. Their selection leaves the regression
+    of the final on the draft unbiased: r = b sd(d) / sqrt(b^2 var(d) + s^2), with sd(d) over all drafts.
+    """
+    raw = regression_correlation(drafts, pairs)
+    if raw is None:
+        return prior
+    return (len(pairs) * min(1.0, max(0.0, raw)) + weight * prior) / (len(pairs) + weight)
+
+
+def regression_correlation(drafts: Sequence[float], pairs: Sequence[tuple[float, float]]) -> float | None:
+    """The correlation before it is shrunk; None with fewer than four pairs or drafts that are all alike."""
+    if len(pairs) < 4:
+        return None
+    d, f = torch.tensor(pairs, dtype=torch.float64).unbind(1)
+    spread = torch.tensor(drafts, dtype=torch.float64).std()
+    centred = d - d.mean()
+    if float(spread) == 0 or float(centred.square().sum()) == 0:
+        return None
+    slope = (centred * f).sum() / centred.square().sum()
+    rest = (f - f.mean() - slope * centred).square().sum() / (len(pairs) - 2)
+    scale = (slope.square() * spread.square() + rest).sqrt()
+    return float(slope * spread / scale) if float(scale) > 0 else None
+
+
+def reservation(mean: float, sd: float, price: float) -> float:
+    """The reward at which opening a final of posterior `mean` and `sd` is no longer worth `price` (Weitzman 1979).
+
+    mean + sd z, where z solves phi(z) - z (1 - Phi(z)) = price / sd.
+    """
+    number_in_range("sd", sd, "(0, inf)")
+    number_in_range("price", price, "(0, inf)")
+    low, high = -price / sd - 10.0, 10.0
+    for _ in range(80):
+        z = (low + high) / 2
+        low, high = (z, high) if _expected_excess(z) > price / sd else (low, z)
+    return mean + sd * z
+
+
+def _expected_excess(z: float) -> float:
+    """E max(x - z, 0) for a standard normal x."""
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return density - z * 0.5 * math.erfc(z / math.sqrt(2))
+
+
+def stop(best: float, rest: Tensor, sd: float, price: float) -> bool:
+    """Whether to open no more finals: the best so far reaches the reservation of every posterior mean in `rest` [n]."""
+    return len(rest) == 0 or best >= reservation(float(rest.max()), sd, price)
