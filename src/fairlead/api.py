@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairlead.core.errors import FairleadError
 from fairlead.run import models
 from fairlead.run.options import RunOptions, called_with
 from fairlead.run.spec import Part, parse_settings, spec_of
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
     from fairlead.core.reward import Reward
 
 
+TENSORS = (
+    "prompt_embeds",
+    "negative_prompt_embeds",
+    "pooled_prompt_embeds",
+    "negative_pooled_prompt_embeds",
+    "latents",
+)
+"""Arguments of a pipeline's call that are tensors."""
 Live = Mapping[str, Any] | None
 """Live pipelines, or pairs of one and its adapter's settings, by the names that a steering uses for them."""
 
@@ -31,6 +41,11 @@ class _Call(RunOptions):
     """The options of a run and what only Python can pass."""
 
     siblings: Live = None
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    pooled_prompt_embeds: Tensor | None = None
+    negative_pooled_prompt_embeds: Tensor | None = None
+    latents: Tensor | None = None
     out: str | Path | None = None
     on_progress: Callable[[Any], None] | None = None
 
@@ -43,6 +58,9 @@ def run(options: _Call) -> Result:
     `reward` may also be a `Reward`, or a function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers.
     `settings` is a mapping: `settings={"best_of": {"n": 16}}`; the key "model" stands for the model.
     `budget` may also be a mapping: `budget={"nfe": 640}`.
+    `prompt_embeds`, `negative_prompt_embeds`, `pooled_prompt_embeds` and `negative_pooled_prompt_embeds` are tensors
+    [1, ...] that a live pipeline uses in place of encoded text; rewards still read the prompt. `latents` [1, C, h, w]
+    is the noise of the first candidate. The record keeps their digests: `resume` needs them in `settings["model"]`.
     `siblings` are live pipelines, or pairs of one and its adapter's settings, by the names a steering uses for them.
     Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
@@ -53,6 +71,7 @@ def run(options: _Call) -> Result:
     reward = options.reward
     live = None if isinstance(reward, str) else _live(reward)
     lent_settings = _adapter_settings(options)
+    options = replace(options, settings=_recorded(options, lent_settings))
     if live is not None:
         options = replace(options, reward=_named(reward))
     if isinstance(model, str | Part):
@@ -76,7 +95,28 @@ def _adapter_settings(options: RunOptions) -> dict[str, Any]:
     """What `options` say about the model, for the adapter of a live pipeline."""
     chosen = options.settings or {}
     settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
-    return {**options.model_settings, **settings.get("model", {})}
+    tensors = {name: getattr(options, name) for name in TENSORS if getattr(options, name) is not None}
+    return {**options.model_settings, **settings.get("model", {}), **tensors}
+
+
+def _recorded(options: _Call, lent: Mapping[str, Any]) -> Any:
+    """The settings with digests in place of tensors, which only a live pipeline can receive."""
+    tensors = {name: value for name, value in lent.items() if hasattr(value, "detach")}
+    if not tensors:
+        return options.settings
+    if isinstance(options.model, str | Part):
+        raise FairleadError(
+            f"{sorted(tensors)[0]} needs a live pipeline, but model is {str(options.model)!r}. "
+            "Load it with diffusers and pass the object as model."
+        )
+    chosen = options.settings or {}
+    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    digests = {name: blake2b(_bytes(value), digest_size=8).hexdigest() for name, value in tensors.items()}
+    return {**settings, "model": {**settings.get("model", {}), **digests}}
+
+
+def _bytes(value: Tensor) -> bytes:
+    return bytes(value.detach().float().cpu().numpy().tobytes())
 
 
 def resume(

@@ -125,7 +125,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": ""}, "is empty"),
     ({"prompt": "  "}, "is empty"),
     ({"prompt": "a" * 2001}, "2001 characters: must be at most 2000"),
-    ({"prompt": 3}, "is empty"),
+    ({"prompt": 3}, "must be one text"),
     ({"search": "best_off"}, "Did you mean 'best_of'"),
     ({"space": "noize"}, "Did you mean 'noise'"),
     ({"sampler": "eular"}, "Did you mean 'euler'"),

@@ -269,7 +269,7 @@ def _main(argv: Sequence[str]) -> int:
         for word in argv:
             if not is_text(word):
                 raise FairleadError(f"{word!a:.80} is not valid text: type it again.")
-        code = app(args=list(argv), prog_name="fairlead", standalone_mode=False)
+        code = app(args=list(argv) or ["--help"], prog_name="fairlead", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except FairleadError as error:
         return _fail(str(error), error.exit_code, error)

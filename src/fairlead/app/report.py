@@ -63,6 +63,7 @@ def _values(view: View) -> dict[str, Any]:
         "time": "" if limited else duration(view.spent.seconds),
         "state": state(view),
         "notes": _notes(view),
+        "no_number": _no_number(view),
         "charts": _charts(view),
         "kept": diverse_subset.section(view),
         "gallery": [_card(view, candidate, rank) for rank, candidate in enumerate(view.ranked[:GALLERY], 1)],
@@ -143,7 +144,7 @@ def _notes(view: View) -> list[str]:
         notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
     elif view.status == RunStatus.STOPPED:
         notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
-    if view.failed:
+    if view.failed and view.stopped != StopReason.WAITING:
         many = len(view.failed)
         notes.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
     return notes
@@ -160,6 +161,18 @@ def _charts(view: View) -> dict[str, Any] | None:
     }
 
 
+def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
+    """The best reward so far; drafts have a line of their own, because their rewards do not compare."""
+    drafts = [point for point in trace if view.spec.draft and point.candidate.refines is None]
+    full = trace[len(drafts) :]
+    lines = []
+    if drafts:
+        lines.append(Line("best draft so far", staircase(drafts, axis), float(getattr(drafts[-1].spent, axis))))
+    if full or not drafts:
+        lines.append(Line("best so far", staircase(full, axis), float(getattr(view.spent, axis))))
+    return lines
+
+
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
     dots = []
     failed = []
@@ -169,12 +182,12 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
         if math.isfinite(candidate.reward):
             dots.append((at, candidate.reward, f"candidate {candidate.index}: {number(candidate.reward)}"))
         elif math.isnan(candidate.reward):
-            failed.append((at, f"candidate {candidate.index} failed"))
+            failed.append((at, f"candidate {candidate.index} {_no_number(view)}"))
     chart = Chart(
         title=f"Best reward so far against {axis}",
         x_label=axis_label(axis),
         y_label="reward",
-        lines=[Line("best so far", staircase(trace, axis), float(getattr(view.spent, axis)))],
+        lines=_lines(view, trace, axis),
         dots=dots,
         failed=failed,
         baseline=view.baseline.reward if view.baseline else math.nan,
@@ -204,6 +217,11 @@ def _gallery_words(many: int) -> str:
     return f"{left}; click to enlarge, arrow keys to walk"
 
 
+def _no_number(view: View) -> str:
+    """Why a candidate has no reward: nobody has answered yet, or the reward failed."""
+    return "unanswered" if view.stopped == StopReason.WAITING else "failed"
+
+
 def _is(candidate: Candidate, other: Candidate | None) -> bool:
     return other is not None and candidate.index == other.index
 
@@ -227,7 +245,7 @@ def _card(view: View, candidate: Candidate, rank: int) -> dict[str, Any]:
     return {
         "picture": picture(view.picture(candidate), THUMB),
         "alt": f"Candidate {candidate.index}: {words}",
-        "value": "failed" if failed else number(candidate.reward),
+        "value": _no_number(view) if failed else number(candidate.reward),
         "word": candidate.index,
         "css": " ".join(css),
         "tags": tags,
@@ -274,7 +292,7 @@ def _table(view: View) -> dict[str, Any]:
             {
                 "wins": _is(candidate, view.best),
                 "index": candidate.index,
-                "reward": "failed" if math.isnan(candidate.reward) else number(candidate.reward),
+                "reward": _no_number(view) if math.isnan(candidate.reward) else number(candidate.reward),
                 "terms": [_value(candidate, name) for name in names],
                 "nfe": candidate.cost.nfe,
                 "seconds": candidate.cost.seconds,

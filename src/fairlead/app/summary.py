@@ -15,11 +15,11 @@ from fairlead.run.view import View
 
 def summary(view: View, page: Path) -> Table:
     """Reward before and after, cost, why it stopped, where the files are."""
-    rows: list[tuple[str, str | Text]] = []
+    rows: list[tuple[str, str | Text]] = [("warning", Text(sentence, style="yellow")) for sentence in view.warnings]
     if view.best and view.baseline:
         line = Text().append(number(view.baseline.reward), style="yellow").append(" → ")
         line.append(number(view.best.reward), style="bold cyan")
-        style = "bold green" if view.gain > 0 else "dim"
+        style = "bold green" if view.gain > 0 and not view.warnings else "dim"
         line.append(f"   {number(view.gain, sign=True)}" if view.gain else "   no gain", style=style)
         line.append(f"   candidate {view.best.index} of {len(view.candidates)}", style="dim")
         rows.append((reward_text(view.spec.reward), line))

@@ -36,7 +36,7 @@ class RewardError(FairleadError):
 
 def nearest(word: object, known: Iterable[str]) -> str | None:
     """The known word that looks most like `word`; None if none is close."""
-    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5) if isinstance(word, str) else []
+    found = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.6) if isinstance(word, str) else []
     return found[0] if found else None
 
 

@@ -304,6 +304,15 @@ class Traceable(Protocol):
         ...
 
 
+@runtime_checkable
+class Warns(Protocol):
+    """A model that knows what its pipeline's own call would do and a run does not."""
+
+    def warnings(self, prompt: str, sampler: str) -> list[str]:
+        """Sentences that the user should read before trusting the pictures."""
+        ...
+
+
 def whole(n: int, at: Level, *, groups: Tensor | None = None, step: int = 0, steps: int = 1) -> Rows:
     """The rows of a plain call on `n` samples, each its own group unless `groups` [n] says otherwise."""
     base = torch.arange(n)

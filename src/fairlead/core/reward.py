@@ -245,6 +245,12 @@ def _node(op: str, *parts: Reward | float) -> Reward:
     """A formula of `core.algebra`, which builds on this module and is therefore imported late."""
     from fairlead.core.algebra import make, value
 
+    for part in parts:
+        if not isinstance(part, Reward | int | float):
+            raise RewardError(
+                f"A formula is made of rewards and numbers, but {part!r} is neither. Make a function a reward with "
+                "fairlead.core.reward.Function(f)."
+            )
     return make(op, tuple(part if isinstance(part, Reward) else value(part) for part in parts))
 
 

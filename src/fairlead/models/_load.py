@@ -1,9 +1,9 @@
-"""Load a diffusers pipeline from a hub name, a folder or a checkpoint file, or borrow one that the caller made."""
+"""Load a diffusers pipeline from a hub name, a folder or a checkpoint file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,23 +165,6 @@ def _place(pipe: Any, device: str, offload: str | None) -> None:
         for name, part in pipe.components.items():
             if isinstance(part, torch.nn.Module):
                 part.to("cpu" if offload == "text" and name.startswith("text_encoder") else device)
-
-
-def borrow(pipe: Any) -> Callable[[], None]:
-    """Freeze every network of a pipeline for inference; the returned call gives it back exactly as it was found."""
-    networks = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    modes = [(module, module.training) for network in networks for module in network.modules()]
-    grads = [(weight, weight.requires_grad) for network in networks for weight in network.parameters()]
-    for network in networks:
-        network.eval().requires_grad_(False)
-
-    def give_back() -> None:
-        for module, mode in modes:
-            module.training = mode
-        for weight, grad in grads:
-            weight.requires_grad_(grad)
-
-    return give_back
 
 
 def guidance_interval(given: Any) -> tuple[float, float]:

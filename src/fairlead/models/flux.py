@@ -28,6 +28,9 @@ class Flux(Pipeline):
         negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
         max_sequence_length (whole number >= 1, default 512): longest prompt, in tokens.
         true_cfg_scale (number, default 1.0): above 1 a second row per sample is run with `negative_prompt`.
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
@@ -43,11 +46,14 @@ class Flux(Pipeline):
         guidance_scale: float = 3.5,
         true_cfg_scale: float = 1.0,
         negative_prompt: str | None = None,
+        prompt_2: str | None = None,
+        negative_prompt_2: str | None = None,
         max_sequence_length: int = 512,
         **loading: Any,
     ) -> None:
         self._guidance = float(guidance_scale)
         self._length = max_sequence_length
+        self._second = (prompt_2, negative_prompt_2)
         super().__init__(
             source, loading, height=height, width=width, cfg=true_cfg_scale, negative_prompt=negative_prompt
         )
@@ -62,7 +68,7 @@ class Flux(Pipeline):
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:
         """Prompts -> T5 tokens [B, T, D] and CLIP's pooled vector; a prompt longer than the model reads is refused."""
-        for prompt in prompts:
+        for prompt in [self._second[0]] if self._second[0] is not None else prompts:
             count = len(self.pipe.tokenizer_2(prompt, verbose=False).input_ids)
             if count > self._length:
                 raise FairleadError(
@@ -71,7 +77,14 @@ class Flux(Pipeline):
         return super().encode(prompts)
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, pooled, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self._length)
+        return self._encoded(prompts, self._second[0])
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        return self._encoded([self.negative_prompt or ""], self._second[1])
+
+    def _encoded(self, prompts: list[str], second: str | None) -> dict[str, Tensor]:
+        told = None if second is None else [second] * len(prompts)
+        tokens, pooled, _ = self.pipe.encode_prompt(prompts, told, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens, "pooled": pooled}
 
     def levels(self, steps: int) -> Sequence[Level]:

@@ -6,7 +6,7 @@ A new family is a subclass. It must define `encode_text`, `levels` and `run_netw
 from __future__ import annotations
 
 import inspect
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,12 +19,13 @@ from fairlead.core.cost import Cost, Meter
 from fairlead.core.errors import FairleadError, OutOfMemory
 from fairlead.core.intervention import one_prompt_a_group
 from fairlead.core.model import Conditioning, Level, Rows, whole
-from fairlead.models import _load
+from fairlead.models import _borrow, _given, _load
 from fairlead.models._batches import empty_cache, together
+from fairlead.models._warnings import Warnings
 from fairlead.models.sites import Compiled, Sites
 
 
-class Pipeline(Sites, ABC):
+class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
     """A diffusers pipeline behind the `Model` protocol. A subclass says how text, time and output of its family are
     meant.
 
@@ -34,7 +35,7 @@ class Pipeline(Sites, ABC):
     family: ClassVar[str]
     """Name of the pipeline class."""
     loading: ClassVar[frozenset[str]] = frozenset(
-        [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval"]
+        [*list(inspect.signature(_load.load).parameters)[2:], "compile", "guidance_interval", *_given.NAMES]
     )
     """Settings of every family. Besides those of `_load.load`: `compile`, and `guidance_interval`, the shares of
     noise sigma/(alpha + sigma) between which guidance acts, (0.22, 0.84) as published for SDXL (Kynkaanniemi et al.
@@ -84,14 +85,14 @@ class Pipeline(Sites, ABC):
         loading = dict(loading)
         compiled = bool(loading.pop("compile", False))
         self._interval = _load.guidance_interval(loading.pop("guidance_interval", (0.0, 1.0)))
+        self._given = {name: loading.pop(name) for name in _given.NAMES if name in loading}
         self._give_back: list[Callable[[], None]] = []
         self._take(source, loading, pipeline or self.family)
         self.guidance_scale = float(cfg)
         self.negative_prompt = negative_prompt
         self._choose_size(height, width)
+        self.start_noise = _given.start_noise(self._given, self.latent)
         self._meter: Meter | None = None
-        self._paid = False
-        """True while the network is called by `predict`, which has charged the rows already."""
         self._limit = 1 << 30
         """Rows that fit in memory at once, as far as is known."""
         self._decode_limit = self._limit
@@ -110,8 +111,10 @@ class Pipeline(Sites, ABC):
             )
         self.pipe = source if live else _load.load(source, family, **loading)
         self._text_away = not live and loading.get("cpu_offload") not in ("model", "group") and self._split()
-        self._give_back.append(_load.borrow(self.pipe))
         self.net = _load.denoiser(self.pipe)
+        _borrow.refuse_adapters(self.pipe, self.net)
+        self._give_back.append(_borrow.claim(self.pipe))
+        self._give_back.append(_borrow.freeze(self.pipe))
         self.vae = self.pipe.vae
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
@@ -207,6 +210,7 @@ class Pipeline(Sites, ABC):
                 for name, value in self.encode_negative().items():
                     key = "negative" if name == "tokens" else f"negative_{name}"
                     parts[key] = value.expand(len(prompts), *value.shape[1:])
+        parts = _given.with_given(parts, self._given, len(prompts))
         return Conditioning(parts.pop("tokens"), tuple(prompts), parts)
 
     @contextmanager
@@ -281,7 +285,7 @@ class Pipeline(Sites, ABC):
     ) -> Tensor | None:
         """The network on some of the rows; None if they did not fit."""
         self._rows = rows
-        self._paid = True
+        paid = _borrow.PAID.set(True)
         if here != list(range(len(x))):
             cpu = torch.tensor(here)
             on_device = cpu.to(x.device)
@@ -301,7 +305,7 @@ class Pipeline(Sites, ABC):
         except torch.OutOfMemoryError:
             pass
         finally:
-            self._paid = False
+            _borrow.PAID.reset(paid)
         empty_cache()
         return None
 
@@ -375,7 +379,7 @@ class Pipeline(Sites, ABC):
 
     def _charge(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Charge a call of the network that did not come from `predict`."""
-        if self._meter is not None and not self._paid:
+        if self._meter is not None and not _borrow.PAID.get():
             name = "hidden_states" if "hidden_states" in kwargs else "sample"
             self._meter.charge(Cost(forwards=len(kwargs[name] if name in kwargs else args[0])))
 

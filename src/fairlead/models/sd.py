@@ -19,6 +19,9 @@ class UNet(DiscretePipeline):
     (Luo et al. 2023).
     """
 
+    guidance_rescale = 0.0
+    clip_skip: int | None = None
+
     def __init__(self, source: Any, loading: Mapping[str, Any], timesteps: Sequence[int], **given: Any) -> None:
         super().__init__(source, loading, timesteps, **given)
         width = self.net.config.time_cond_proj_dim
@@ -28,6 +31,14 @@ class UNet(DiscretePipeline):
                 torch.tensor([self.guidance_scale - 1.0]), embedding_dim=width
             )
             self._embedded = embedded.to(self.device, self.dtype)
+
+    def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
+        """The guided output, rescaled towards the deviation of the conditional one (Lin et al. 2024, eq. 15 and 16)."""
+        out = DiscretePipeline.guide(self, negative, positive)
+        if self.guidance_rescale == 0:
+            return out
+        scale = positive.std((1, 2, 3), keepdim=True) / out.std((1, 2, 3), keepdim=True)
+        return self.guidance_rescale * out * scale + (1 - self.guidance_rescale) * out
 
     @property
     def branches(self) -> int:
@@ -64,6 +75,10 @@ class StableDiffusion(UNet):
         negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
         timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
             exactly that many steps.
+        guidance_rescale (number in [0, 1], default 0.0): weight of the guided output that has the deviation of the
+            conditional one, against overexposure.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoders are
+            left out for the prompt.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
@@ -78,15 +93,23 @@ class StableDiffusion(UNet):
         width: int | None = None,
         guidance_scale: float = 7.5,
         negative_prompt: str | None = None,
+        guidance_rescale: float = 0.0,
+        clip_skip: int | None = None,
         timesteps: Sequence[int] = (),
         **loading: Any,
     ) -> None:
+        self.guidance_rescale, self.clip_skip = float(guidance_rescale), clip_skip
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False)
+        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False, clip_skip=self.clip_skip)
+        return {"tokens": tokens}
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        """With all layers, as the pipeline does."""
+        tokens, _ = self.pipe.encode_prompt([self.negative_prompt or ""], self.device, 1, False)
         return {"tokens": tokens}
 
 
@@ -102,6 +125,10 @@ class LatentConsistency(StableDiffusion):
         negative_prompt (text or None, default None): text of the unconditional branch; None is the empty text.
         timesteps (whole numbers, default ()): the schedule's own time steps are replaced by these for runs of
             exactly that many steps.
+        guidance_rescale (number in [0, 1], default 0.0): acts only on guidance with a second row; the pipeline of an
+            LCM has neither.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoder are
+            left out.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """

@@ -36,6 +36,14 @@ class StableDiffusion3(Pipeline):
         skip_layer_guidance_start (number in [0, 1], default 0.01): it acts in steps i of n with start*n < i <
             stop*n, as in the pipeline.
         skip_layer_guidance_stop (number in [0, 1], default 0.2): see skip_layer_guidance_start.
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        prompt_3 (text or None, default None): text for the third text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
+        negative_prompt_3 (text or None, default None): text of the unconditional branch for the third text
+            encoder; None is the negative prompt.
+        clip_skip (whole number or None, default None): that many of the last layers of the CLIP text encoders are
+            left out for the prompt.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
@@ -50,6 +58,11 @@ class StableDiffusion3(Pipeline):
         width: int | None = None,
         guidance_scale: float = 7.0,
         negative_prompt: str | None = None,
+        prompt_2: str | None = None,
+        prompt_3: str | None = None,
+        negative_prompt_2: str | None = None,
+        negative_prompt_3: str | None = None,
+        clip_skip: int | None = None,
         max_sequence_length: int = 256,
         skip_guidance_layers: Sequence[int] | None = None,
         skip_layer_guidance_scale: float = 2.8,
@@ -58,6 +71,8 @@ class StableDiffusion3(Pipeline):
         **loading: Any,
     ) -> None:
         self._length = max_sequence_length
+        self._other, self._other_negative = (prompt_2, prompt_3), (negative_prompt_2, negative_prompt_3)
+        self._clip_skip = clip_skip
         self._left_out: list[int] | None = None
         self._skip = list(skip_guidance_layers or ())
         self._skip_scale = float(skip_layer_guidance_scale)
@@ -78,10 +93,16 @@ class StableDiffusion3(Pipeline):
         return int(self.pipe.vae_scale_factor * self.net.config.patch_size)
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        return self._encoded(prompts, self._other, self._clip_skip)
+
+    def encode_negative(self) -> dict[str, Tensor]:
+        return self._encoded([self.negative_prompt or ""], self._other_negative, None)
+
+    def _encoded(self, prompts: list[str], others: Sequence[str | None], skip: int | None) -> dict[str, Tensor]:
         tokens, _, pooled, _ = self.pipe.encode_prompt(
             prompts,
-            None,
-            None,
+            *(None if text is None else [text] * len(prompts) for text in others),
+            clip_skip=skip,
             device=self.device,
             do_classifier_free_guidance=False,
             max_sequence_length=self._length,

@@ -33,6 +33,11 @@ class StableDiffusionXL(UNet):
         original_size ((height, width) or None, default None): micro-conditioning, in pixels; None is the size of
             the picture (Podell et al. 2024, section 2.2).
         crop ((top, left), default (0, 0)): micro-conditioning, in pixels (Podell et al. 2024, section 2.2).
+        prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
+        negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
+            encoder; None is the negative prompt.
+        guidance_rescale (number in [0, 1], default 0.0): weight of the guided output that has the deviation of the
+            conditional one, against overexposure.
 
     The settings of loading are described in `fairlead.models._load.load` and `Pipeline.loading`.
     """
@@ -47,27 +52,38 @@ class StableDiffusionXL(UNet):
         width: int | None = None,
         guidance_scale: float = 5.0,
         negative_prompt: str | None = None,
+        negative_prompt_2: str | None = None,
+        prompt_2: str | None = None,
+        guidance_rescale: float = 0.0,
         clip_skip: int | None = None,
         timesteps: Sequence[int] = (),
         original_size: Sequence[int] | None = None,
         crop: Sequence[int] = (0, 0),
         **loading: Any,
     ) -> None:
-        self._skip = clip_skip
+        self.guidance_rescale, self.clip_skip = float(guidance_rescale), clip_skip
+        self._second = (prompt_2, negative_prompt_2)
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
         self._ids = [float(v) for v in (*(original_size or self.size), *crop, *self.size)]
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
+        return self._encoded(prompts, self._second[0], self.clip_skip)
+
+    def _encoded(self, prompts: list[str], second: str | None, skip: int | None) -> dict[str, Tensor]:
         tokens, _, pooled, _ = self.pipe.encode_prompt(
-            prompts, device=self.device, do_classifier_free_guidance=False, clip_skip=self._skip
+            prompts,
+            None if second is None else [second] * len(prompts),
+            device=self.device,
+            do_classifier_free_guidance=False,
+            clip_skip=skip,
         )
         ids = torch.tensor([self._ids], dtype=tokens.dtype, device=self.device).expand(len(prompts), -1)
         return {"tokens": tokens, "pooled": pooled, "time_ids": ids}
 
     def encode_negative(self) -> dict[str, Tensor]:
-        told = self.encode_text([self.negative_prompt or ""])
+        told = self._encoded([self.negative_prompt or ""], self._second[1], None)
         if self.negative_prompt is None and self.pipe.config.get("force_zeros_for_empty_prompt"):
             told |= {name: torch.zeros_like(told[name]) for name in ("tokens", "pooled")}
         return told

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fairlead.core.twins import sampler_of
+
 JOINT_ONLY = "its text is only read by the picture (cross-attention) and never changed by it"
 INPUT_IMAGE = "it needs a picture as input, and fairlead starts from a prompt alone"
 VIDEO = "it makes videos, and fairlead scores single pictures"
@@ -83,17 +85,6 @@ REFUSED = {
 }
 """Part of a pipeline's class name -> why it is refused."""
 
-SAMPLERS = {
-    "EulerAncestralDiscreteScheduler": "ancestral",
-    "DDPMScheduler": "ancestral",
-    "LCMScheduler": "consistency",
-    "TCDScheduler": "consistency",
-    "DPMSolverMultistepScheduler": "dpmpp_2m",
-    "HeunDiscreteScheduler": "heun",
-    "FlowMatchHeunDiscreteScheduler": "heun",
-}
-"""The sampler that steps as a scheduler class does; euler for the others."""
-
 
 @dataclass(frozen=True)
 class Capabilities:
@@ -144,7 +135,7 @@ def of(
 ) -> Capabilities:
     """From the class of the pipeline and the configurations of its denoiser and scheduler."""
     family = FAMILIES.get(pipeline)
-    steps_with = SAMPLERS.get(str(scheduler.get("_class_name")), "euler")
+    steps_with = sampler_of(str(scheduler.get("_class_name")))
     hint = any(word in name.lower().replace("_", "-") for word in ACCELERATED)
     trailing = scheduler.get("timestep_spacing") == "trailing" and steps_with == "ancestral"
     few = hint or steps_with == "consistency" or trailing or denoiser.get("time_cond_proj_dim") is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ def _never() -> bool:
     return False
 
 
+@machine.outside_inference_mode
 def start(
     spec: Spec,
     out: Path,
@@ -64,14 +66,17 @@ def start(
     loop.check_affordable()
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
-    if warnings := executor.setup.warnings:
-        versions["warnings"] = as_json(warnings)
+    for sentence in executor.setup.model_warnings:
+        warnings.warn(sentence, stacklevel=3)
+    if sentences := [*executor.setup.warnings, *executor.setup.model_warnings]:
+        versions["warnings"] = as_json(sentences)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
     with store.lock():
         loop.run(store, stop)
     return store
 
 
+@machine.outside_inference_mode
 def resume(
     folder: Path,
     *,
@@ -116,6 +121,7 @@ def resume(
     return store
 
 
+@machine.outside_inference_mode
 def replay(
     folder: Path,
     index: int,

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import platform
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib.metadata import PackageNotFoundError, version
+from typing import ParamSpec, TypeVar
 
 import torch
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def device() -> str:
@@ -34,6 +39,19 @@ def synchronise(on: str) -> None:
     """Wait for the device, so that a clock read next to it means something."""
     if on == "cuda":
         torch.cuda.synchronize()
+
+
+def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, also for callers inside `torch.inference_mode()`, whose tensors allow no gradients."""
+
+    @wraps(function)
+    def call(*args: P.args, **words: P.kwargs) -> R:
+        if not torch.is_inference_mode_enabled():
+            return function(*args, **words)
+        with torch.inference_mode(False):
+            return function(*args, **words)
+
+    return call
 
 
 @cache

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typing import Any
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry, rungs
 from fairlead.run.compatibility import check_before_loading
-from fairlead.run.options import RunOptions
+from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.spec import Part, Spec, parse_settings
 from fairlead.run.spec import spec_of as make_spec_of
 
@@ -193,22 +194,29 @@ def _load(spec: Spec, device: str, dtype: str) -> Any:
     return _made(make, name, wanted, source)
 
 
+def _family(pipe: Any) -> str:
+    """The pipeline class that an adapter stands for: that of the object, or the nearest one it was derived from."""
+    names = [one.__name__ for one in type(pipe).__mro__]
+    return next((name for name in names if name in registry.table("adapters")), names[0])
+
+
 def live(pipe: Any) -> tuple[Part, dict[str, Any]]:
     """A live pipeline in the record, enough to read and not to build, and the defaults that follow from it."""
-    kind = type(pipe).__name__
+    kind = _family(pipe)
     adapter(kind, kind)
     family = capabilities.FAMILIES.get(kind)
     net = getattr(pipe, family.denoiser if family is not None else "transformer", None)
     config = dict(getattr(net, "config", {}))
     name = str(pipe.config.get("_name_or_path") or config.get("_name_or_path") or "")
-    able = capabilities.of(kind, True, name, config, dict(pipe.scheduler.config))
+    scheduler = {**pipe.scheduler.config, "_class_name": type(pipe.scheduler).__name__}
+    able = capabilities.of(kind, True, name, config, scheduler)
     shown = {"pipeline": kind, "source": Path(name).name if Path(name).is_absolute() else name}
     return Part(LIVE, {k: v for k, v in shown.items() if v}), _usual(able)
 
 
 def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
     """The adapter over a live pipeline; `release()` gives it back as it was found."""
-    kind = type(pipe).__name__
+    kind = _family(pipe)
     usual = live(pipe)[1].get("settings", {})
     return _made(adapter(kind, kind), kind, {**usual, **settings}, pipe)
 
@@ -217,9 +225,14 @@ def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
     own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
     accepted = {*own, *getattr(make, "loading", ())}
+    for setting in wanted:
+        if setting in IN_A_PIPELINE and setting not in accepted:
+            raise FairleadError(f"Setting {setting!r} of {name} cannot be used: {IN_A_PIPELINE[setting]}.")
     registry.known_settings(name, wanted, accepted)
+    from fairlead.run import machine
+
     try:
-        return make(source, **wanted)
+        return machine.outside_inference_mode(lambda: make(source, **wanted))()
     except TypeError as error:
         raise FairleadError(f"{name} cannot be built from {wanted}: {error}.") from error
     except (OSError, RuntimeError, ValueError) as error:
@@ -287,6 +300,7 @@ def warnings(spec: Spec) -> list[str]:
     out: list[str] = []
     if known := words(spec.model.name):
         lost = [w for w in dict.fromkeys(re.findall(r"\w+|[^\w\s]+", spec.prompt.lower())) if w not in known]
+        lost = [w for w in lost if not all(unicodedata.category(letter).startswith("P") for letter in w)]
         if lost:
             registered = spec.model.name in registry.table("models")
             listed = (
@@ -304,6 +318,10 @@ def warnings(spec: Spec) -> list[str]:
         out.append(f"{spec.model.name} was distilled for 1 to 8 steps and this run takes {spec.steps}. Try --steps 4.")
     if able is not None and not able.few_step and spec.sampler == "consistency":
         out.append(f"consistency jumps to the end at every step, and {spec.model.name} was not distilled for it.")
+    out += [
+        f"{weight!r} is read literally, as in diffusers: the weight is lost. Write the words alone."
+        for weight in re.findall(r"\([^()]*:\s*\d*\.?\d+\s*\)", spec.prompt)
+    ]
     steering = [(p.name, registry.build("steerings", p)) for p in spec.steering]
     if spec.group == 1:
         alone = [p.name for p in spec.interventions if registry.build("interventions", p).couples]

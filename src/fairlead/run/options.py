@@ -7,6 +7,7 @@ to add an option, add a field here and read it in `run/spec.py`.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import wraps
@@ -161,6 +162,20 @@ class RunOptions:
     negative_prompt: str | None = field(
         default=None, metadata=_option(str, "What guidance leads away from.", "TEXT", section="model")
     )
+    prompt_2: str | None = field(
+        default=None, metadata=_option(str, "Text for the second text encoder.", "TEXT", section="model")
+    )
+    clip_skip: int | None = field(
+        default=None, metadata=_option(int, "Leave out the last N layers of the text encoder.", "N", section="model")
+    )
+    guidance_rescale: float | None = field(
+        default=None,
+        metadata=_option(float, "Correct overexposure under guidance, from 0 to 1.", "X", section="model"),
+    )
+    true_cfg_scale: float | None = field(
+        default=None,
+        metadata=_option(float, "Strength of true guidance, for FLUX and Qwen Image.", "X", section="model"),
+    )
     dtype: str | None = field(
         default=None,
         metadata=_option(
@@ -196,6 +211,11 @@ class RunOptions:
         default=None, metadata=_option(str, "diffusers' attention backend.", "NAME", section="model")
     )
 
+    def __post_init__(self) -> None:
+        """A model's folder may be a `Path`."""
+        if isinstance(self.model, os.PathLike):
+            object.__setattr__(self, "model", os.fspath(self.model))
+
     @property
     def model_settings(self) -> dict[str, Any]:
         """The options that are settings of the model, as far as they were chosen."""
@@ -213,6 +233,27 @@ METHOD_OPTIONS = tuple(name for name, option in described().items() if option.se
 """What may differ between the methods of a comparison."""
 
 
+IN_A_PIPELINE = {
+    "num_inference_steps": "use steps",
+    "num_images_per_prompt": "the search decides how many pictures are made; set its n, or the budget",
+    "generator": "use seed",
+    "eta": "choose a sampler: ancestral is eta 1",
+    "output_type": "pictures are files of the run and PIL images of the result",
+    "return_dict": "a Result is returned",
+    "sigmas": "levels come from the pipeline's scheduler; set them there",
+    "image": "a run starts from a prompt alone",
+    "mask_image": "a run starts from a prompt alone",
+    "strength": "a run starts from a prompt alone",
+    "ip_adapter_image": "a run starts from a prompt alone",
+    "ip_adapter_image_embeds": "a run starts from a prompt alone",
+    "callback_on_step_end": "write a steering",
+    "callback_on_step_end_tensor_inputs": "write a steering",
+    "cross_attention_kwargs": "write an intervention; the scale of a LoRA is lora_scale",
+    "joint_attention_kwargs": "write an intervention; the scale of a LoRA is lora_scale",
+}
+"""What a pipeline's call takes and a run does not, with what to do."""
+
+
 def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
     """Make a function of one options object callable with the options as arguments; its help lists them."""
 
@@ -222,6 +263,8 @@ def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P
         @wraps(function)
         def call(*args: P.args, **words: P.kwargs) -> R:
             for word in words:
+                if word in IN_A_PIPELINE and word not in signature.parameters:
+                    raise TypeError(f"{function.__name__}() has no argument {word!r}: {IN_A_PIPELINE[word]}.")
                 if word not in signature.parameters:
                     near = nearest(word, signature.parameters)
                     hint = "" if near is None else f" Did you mean {near!r}?"

@@ -176,7 +176,7 @@ def score(
         )
     done: dict[int, Score] = {}
     images: list[tuple[int, Any, str]] = []
-    with torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad():
         for i, picture in enumerate(pictures):
             try:
                 images.append((i, *load(picture.path)))

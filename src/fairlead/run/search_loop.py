@@ -11,7 +11,6 @@ from pathlib import Path
 
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
-from fairlead.core.key import Key
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
@@ -25,6 +24,7 @@ from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
+from fairlead.run.start import first_key
 from fairlead.run.store import BANK, Store, write_atomically
 
 Stop = Callable[[], bool]
@@ -280,7 +280,7 @@ class SearchLoop:
 
     def _baseline(self) -> IndexedProposal:
         """The plain sample of the seed: candidate 0 of best_of, without controls."""
-        key = Key.root(self._spec.seed).fold("search").fold("candidate", 0)
+        key = first_key(self._spec)
         return IndexedProposal(BASELINE, Proposal(self._executor.space.draw(key), key), BASELINE)
 
     def questions(self, store: Store, wanted: Sequence[int]) -> tuple[dict[int, IndexedProposal], Chain]:

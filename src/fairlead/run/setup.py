@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key
-from fairlead.core.model import Conditioning, Model, Shape
+from fairlead.core.model import Conditioning, Model, Shape, Traceable, Warns
 from fairlead.core.reward import Reward
 from fairlead.core.search import Search, Space
 from fairlead.core.sibling import Sibling
@@ -18,6 +19,7 @@ from fairlead.run.compatibility import Parts, check_compatibility
 from fairlead.run.rewards import reward_leaf, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
+from fairlead.run.start import started
 
 ASKED_AT_ONCE = 256
 """Candidates that a search is asked for at once at most, so that memory does not grow with the budget."""
@@ -39,6 +41,11 @@ class Setup(Parts):
         """Sentences that the user should read before trusting the pictures."""
         return models.warnings(self.spec)
 
+    @property
+    def model_warnings(self) -> list[str]:
+        """Sentences that only the loaded model knows."""
+        return self.model.warnings(self.spec.prompt, self.spec.sampler) if isinstance(self.model, Warns) else []
+
 
 def search_class(spec: Spec) -> Any:
     """The registered search of a run."""
@@ -54,6 +61,17 @@ def make_search(spec: Spec, space: Space) -> Search:
 def build_steering(spec: Spec) -> Chain:
     """The steerings of a run in their order, not yet prepared."""
     return Chain(tuple(registry.build("steerings", part) for part in spec.steering))
+
+
+def _check_weights(setup: Setup) -> None:
+    """Weights that were made in inference mode cannot be used where a gradient is computed."""
+    differentiates = setup.wants_gradient or setup.steers_by_gradient
+    if differentiates and isinstance(setup.model, Traceable) and any(w.is_inference() for w in setup.model.networks()):
+        method = setup.spec.search.name if setup.wants_gradient else "The steering"
+        raise FairleadError(
+            f"{method} needs gradients, but the pipeline was loaded inside torch.inference_mode(), which forbids them. "
+            "Load it outside, or choose a method without gradients."
+        )
 
 
 def resolve(
@@ -76,6 +94,7 @@ def resolve(
     others = load_siblings(steering, spec, model, siblings or {})
     conditioning = model.encode([spec.prompt])
     tokens = conditioning.tokens.shape
+    space = registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning))
     setup = Setup(
         spec=spec,
         reward=reward,
@@ -86,9 +105,10 @@ def resolve(
         model=model,
         siblings=others,
         conditioning=conditioning,
-        space=registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning)),
+        space=started(space, spec, model),
     )
     check_compatibility(setup)
+    _check_weights(setup)
     if setup.interventions:
         with installed(model, setup.interventions):  # an edit that does not fit is refused here
             pass

@@ -187,7 +187,9 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _checked_prompt(prompt: Any) -> str:
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not isinstance(prompt, str):
+        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Start a run for every prompt.")
+    if not prompt.strip():
         raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
     if len(prompt) > MAX_PROMPT:
         raise FairleadError(f"The prompt has {len(prompt)} characters: must be at most {MAX_PROMPT}. Shorten it.")
@@ -246,6 +248,8 @@ class _Settings:
 
     def one(self, word: str | Part, kind: str) -> Part:
         """A part of a kind of which a run has one."""
+        if not isinstance(word, str | Part):
+            raise FairleadError(f"{kind} must be named, but {word!r} is an object. Register it and use its name.")
         return self.applied(word if isinstance(word, Part) else parse_part(word, kind))
 
     def many(self, words: Words, kind: str) -> tuple[Part, ...]:
