@@ -3,7 +3,7 @@ needed.
 
 The layout stacks query, key and value in one matrix and stores both projections transposed. Sizes are read off the
 tensors; the activation is not in them: OpenAI's files (known by `input_resolution`) use quick_gelu, LAION's use gelu,
-and so does HPS. The wrong one changes scores without any error, hence it must be said for every other file.
+and so does HPS. The wrong one changes scores without an error. It must therefore be set for every other file.
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ def _probability(reply: Reply) -> float:
 
 
 def outcome(reply: Reply) -> float:
-    """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError where that is not said."""
+    """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError if the reply names none."""
     winner = _object(reply.text).get("winner")
     if winner not in ("first", "second", "tie"):
         raise ValueError(f"winner is {winner!r}")
