@@ -37,10 +37,10 @@ class Reply:
 
 
 class NoAnswer(RewardError):
-    """The server was busy, broken, slow or away as often as it was asked."""
+    """The server was busy, broken, slow or unreachable at every attempt."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}: check the server, then resume; what was judged is kept.")
+        super().__init__(f"{why}. Check the server, then resume the run. Earlier answers are kept.")
         self.why = why
 
 
@@ -68,7 +68,9 @@ class Client:
         try:
             import openai
         except ImportError as error:
-            raise FairleadError("The reward judge needs the openai client: pip install 'fairlead[judge]'.") from error
+            raise FairleadError(
+                "The reward judge needs the package openai. Install it with pip install 'fairlead[judge]'."
+            ) from error
         self._openai, self._base_url, self._timeout = openai, base_url, timeout
         self.model, self._where = model, base_url or "the default server"
         self._retries, self._pause, self._threads = retries, pause, max(1, concurrency)
@@ -85,11 +87,11 @@ class Client:
     def _client(self) -> Any:
         key = os.environ.get("OPENAI_API_KEY") or ("none" if self._base_url else "")
         if not key:
-            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
+            raise FairleadError("Neither judge.base_url nor OPENAI_API_KEY is set. Set one of them.")
         return self._openai.OpenAI(base_url=self._base_url, api_key=key, timeout=self._timeout, max_retries=0)
 
     def ready(self) -> None:
-        """Refuse what nobody could answer. Not when it is built: a price asks nothing and needs no server."""
+        """Check that there is a server to ask. The constructor does not check, because a price needs no server."""
         _ = self._client
 
     def ask(self, questions: Sequence[Mapping[str, Any]], patient: bool = False) -> list[Reply]:
@@ -107,9 +109,8 @@ class Client:
         dearest = sum(self.dearest(q) for q in new.values())
         if self._cap is not None and self.spent + dearest > self._cap + 1e-12:
             raise RewardError(
-                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {len(new)} more questions "
-                "could cost "
-                f"${dearest:.4f}: raise judge.cap, then resume."
+                f"judge.cap is ${self._cap:g} and ${self.spent:.4f} are spent. {len(new)} more questions could cost "
+                f"${dearest:.4f}. Increase judge.cap, then resume the run."
             )
         self.charge(Cost(dollars=dearest))
         paid = 0.0
@@ -160,7 +161,9 @@ class Client:
             except (api.APITimeoutError, api.APIConnectionError, api.RateLimitError, api.InternalServerError) as error:
                 why: Exception = error
                 if getattr(error, "code", None) == "insufficient_quota":
-                    raise RewardError(f"{self._where} says the account is empty: fill it, then resume.") from error
+                    raise RewardError(
+                        f"{self._where} reports that the account has no credit. Add credit, then resume the run."
+                    ) from error
                 if attempt < self._retries:
                     time.sleep(_wait(error, self._pause * 2**attempt))
             except api.BadRequestError as error:
@@ -172,12 +175,12 @@ class Client:
                     why = error
                     continue
                 raise RewardError(
-                    f"{self._where} does not accept the question ({_brief(error)}): check judge.model and mode."
+                    f"{self._where} rejects the question ({_brief(error)}). Check judge.model and judge.mode."
                 ) from error
             except api.APIStatusError as error:
                 raise RewardError(
-                    f"{self._where} answers {error.status_code} ({_brief(error)}): check judge.model, base_url and "
-                    "OPENAI_API_KEY."
+                    f"{self._where} answers {error.status_code} ({_brief(error)}). Check judge.model, judge.base_url "
+                    "and OPENAI_API_KEY."
                 ) from error
             except (ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
                 return Reply(refusal=f"unreadable reply: {type(error).__name__}")
@@ -228,7 +231,7 @@ class _Cache:
                 )
         except (OSError, sqlite3.Error) as error:
             raise FairleadError(
-                f"{path} cannot hold the judge's cache ({error}): set judge.cache to a path or False."
+                f"The judge's cache cannot be stored in {path} ({error}). Set judge.cache to another path, or to False."
             ) from error
         self._path = path
 

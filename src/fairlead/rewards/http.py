@@ -49,7 +49,7 @@ class HttpReward(Reward):
 
     def __init__(self, url: str, timeout: float = 60.0, pause: float = 1.0) -> None:
         if not str(url).startswith(("http://", "https://")):
-            raise RewardError(f"http.url is {url!r}: give an address that begins with http:// or https://.")
+            raise RewardError(f"http.url is {url!r}: must begin with http:// or https://.")
         self._url, self._timeout, self._pause = str(url), float(timeout), float(pause)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -59,7 +59,7 @@ class HttpReward(Reward):
         scores = answer.get("scores") if isinstance(answer, dict) else answer
         if not isinstance(scores, list) or len(scores) != len(images) or not all(_is_score(s) for s in scores):
             raise RewardError(
-                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: it should answer "
+                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: the answer must be "
                 '{"scores": [...]} with one number or null per image.'
             )
         return torch.tensor([math.nan if s is None else float(s) for s in scores])
@@ -82,7 +82,7 @@ class HttpReward(Reward):
             if attempt + 1 < TRIES:
                 time.sleep(self._pause * 2**attempt)
         raise RewardError(
-            f"{self._url} gave no scores ({why}): check the server, then resume; what was scored is kept."
+            f"{self._url} returned no scores ({why}). Check the server, then resume the run. Earlier scores are kept."
         )
 
 
