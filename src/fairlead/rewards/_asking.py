@@ -123,7 +123,9 @@ class Client:
                 self._check_cap(need, len(todo))
                 change, held = need - held, need
                 self.charge(Cost(dollars=change))
-                many = len(todo) if not any(self._prices) else self._threads if self._measured else 1
+                many = len(todo)
+                if any(self._prices):
+                    many = self._threads if self._measured else 1
                 now, todo = todo[:many], todo[many:]
                 self._ask_now(now, known, patient)
         finally:
@@ -272,7 +274,7 @@ class Client:
             usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
             if not usable:
                 raise ValueError(f"{value!r:.40}")
-        read, wrote = found
+        read, wrote = (float(value) for value in found if value is not None)
         self._picture_tokens = max(self._picture_tokens, read / max(1, _pictures(question)))
         self._answer_tokens, self._measured = max(self._answer_tokens, wrote), True
         return float(self._prices[0] * read + self._prices[1] * wrote) / 1e6

@@ -80,7 +80,7 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
 
 
 def _pool(full: Sequence[Candidate], k: int) -> list[Candidate]:
-    """Those that are compared with each other: all, or of very many the first k, the best, and an even sample of the rest.
+    """Those that are compared with each other: all, or of very many the first k, the best and an even sample.
 
     Comparing all pairs of n pictures takes n^2 numbers, which are 3.2 GB at 20,000.
     """

@@ -123,7 +123,9 @@ def replay(
     siblings: Siblings = None,
     trust: bool = False,
 ) -> Replay:
-    """Render one recorded candidate again, with its companions or alone, and compare bit for bit; `trust` as in `resume`.
+    """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
+
+    `trust` is as in `resume`.
 
     Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
     the shape it had and the result is identical on the same machine and versions.
