@@ -95,7 +95,7 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
         group=int(said["--group"]),
         batch=int(said["--batch"]),
         seed=int(said["--seed"]),
-        draft=int(said["--draft"]),
+        draft=said["--draft"],
         finals=int(said["--finals"]),
     )
     assert again == spec

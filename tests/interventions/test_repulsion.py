@@ -279,16 +279,16 @@ def test_blocks() -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ({"strength": -0.1}, "finite number of at least 0"),
-        ({"eta": math.nan}, "finite number of at least 0"),
+        ({"strength": -0.1}, r"repulsion\.strength is -0\.1: must be a finite number >= 0"),
+        ({"eta": math.nan}, "a finite number >= 0"),
         ({"inner": 0}, r"repulsion\.inner is 0"),
         ({"inner": 2.5}, r"repulsion\.inner is 2\.5"),
         ({"first": -1}, r"repulsion\.first is -1"),
         ({"first": 1.5}, r"repulsion\.first is 1\.5"),
-        ({"sigma_min": 2.0}, "share of noise"),
+        ({"sigma_min": 2.0}, r"must be a number in \[0, 1\]"),
         ({"objective": "vend"}, "Did you mean 'vendi'"),
-        ({"blocks": "mid"}, "Blocks of repulsion"),
-        ({"place": "attn"}, "Place of repulsion"),
+        ({"blocks": "mid"}, r"repulsion\.blocks is 'mid'"),
+        ({"place": "attn"}, r"repulsion\.place is 'attn'"),
     ],
 )
 def test_wrong_settings(words: dict[str, Any], sentence: str) -> None:

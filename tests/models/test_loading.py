@@ -311,7 +311,10 @@ def test_parts_that_a_checkpoint_lacks_come_from_the_folder(sdxl: str, tmp_path:
     bare = single_file.configurations(sdxl, tmp_path / "bare")
     some = {k: v for k, v in weights.items() if not k.startswith("first_stage_model.")}
     file = single_file.save(some, tmp_path / "m.safetensors")
-    for settings, said in (({}, "configurations they need"), ({"config": bare}, "lacks the weights of AutoencoderKL")):
+    for settings, said in (
+        ({}, "configurations they need"),
+        ({"config": bare}, "does not contain the weights of AutoencoderKL"),
+    ):
         spec = make_spec("a dog", model=str(file), reward="brightness", settings={"model": settings})
         with pytest.raises(FairleadError, match=said) as caught:
             models.build(spec, device="cpu", dtype="float32")

@@ -45,5 +45,5 @@ def test_jpeg_size_grows_with_detail_and_quality() -> None:
 
 @pytest.mark.parametrize("quality", [0, 96, 50.0, "high"])
 def test_jpeg_quality_is_checked(quality: object) -> None:
-    with pytest.raises(FairleadError, match=r"jpeg_size\.quality is .*: give a whole number from 1 to 95"):
+    with pytest.raises(FairleadError, match=r"jpeg_size\.quality is .*: must be a whole number in \[1, 95\]"):
         JpegSize(quality)  # type: ignore[arg-type]

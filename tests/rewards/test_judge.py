@@ -167,8 +167,8 @@ def test_slow_and_absent_servers(judge: Any) -> None:
     [
         (401, {"message": "bad key"}, "OPENAI_API_KEY"),
         (404, {"message": "no such model"}, "judge.model"),
-        (400, {"message": "images are not supported"}, "does not accept the question"),
-        (429, {"message": "no money", "code": "insufficient_quota"}, "account is empty"),
+        (400, {"message": "images are not supported"}, "rejects the question"),
+        (429, {"message": "no money", "code": "insufficient_quota"}, "account has no credit"),
     ],
 )
 def test_what_a_person_must_mend_stops_the_run(status: int, error: Any, said: str, judge: Any) -> None:
@@ -246,7 +246,7 @@ def test_the_cap_stops_before_it_is_passed(judge: Any) -> None:
         reward = judge(server, price_in=1.0, price_out=10.0, cap=0.02)
         reward(pictures(1), ["p"])
         assert reward.client.spent == pytest.approx(0.002)
-        with pytest.raises(RewardError, match=r"may spend \$0.02"):
+        with pytest.raises(RewardError, match=r"cap is \$0.02"):
             reward(pictures(2, 3, 4, 5), ["p"] * 4)
         assert len(server.requests) == 1
 
@@ -294,7 +294,7 @@ def test_a_judge_inside_demon_is_priced_first_and_capped(judge: Any, tmp_path: P
         assert 0 < result.cost.dollars <= found.dollars
         each = Judge("tiny", f"{server.url}/v1", price_in=1, price_out=10).dollars("a dog")
         assert found.dollars == pytest.approx(found.total.scores * each)
-        with pytest.raises(RewardError, match=r"may spend \$0.01"):
+        with pytest.raises(RewardError, match=r"cap is \$0.01"):
             fairlead.run("a dog", budget={"nfe": 60}, **{**words, "reward": formula.replace("cap=5", "cap=0.01")})
 
 

@@ -272,7 +272,7 @@ def test_the_self_verifier_is_a_cosine_of_features(kind: str, clip_folder: Path,
         (lambda: ImageReward("/nowhere/ImageReward.pt"), "/nowhere/ImageReward.pt"),
         (lambda: ClipScore(scale="procent"), "percent"),
         (lambda: Aesthetic(head="head.pth"), "checkpoint"),
-        (lambda: SelfVerifier(level=1.5), "0.4"),
+        (lambda: SelfVerifier(level=1.5), "(0, 1)"),
     ],
 )
 def test_what_is_missing_is_said_in_one_sentence(make_it: Any, said: str) -> None:

@@ -82,10 +82,10 @@ def test_a_run_with_a_file_refuses_to_go_on_when_the_file_changes(mine: Path, tm
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("nothing", "it has redness, Green"),
-        ("Wants", "without settings"),
+        ("nothing", "It defines redness, Green"),
+        ("Wants", "without arguments"),
         ("two", "is a formula"),
-        ("MINE", "has no 'MINE'"),
+        ("MINE", "does not define 'MINE'"),
     ],
 )
 def test_a_wrong_name_in_a_file(name: str, said: str, mine: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_server_that_misbehaves_is_an_error_and_no_number(answer: Any, said: s
 def test_a_busy_server_is_asked_again_and_a_dead_one_is_named() -> None:
     with serving(lambda n, body: (429, "{}") if n < 2 else (200, [1, 2])) as server:
         assert HttpReward(server.url, pause=0.01)(pictures(2), ["", ""])[0].tolist() == [1.0, 2.0]
-    with pytest.raises(RewardError, match="gave no scores"):
+    with pytest.raises(RewardError, match="returned no scores"):
         HttpReward("http://127.0.0.1:9", pause=0.0)(pictures(1), [""])
 
 
@@ -200,13 +200,14 @@ def test_vqa_score_asks_the_reference_question_of_each_picture(monkeypatch: pyte
     import transformers
 
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda name: Processor())
-    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", lambda name, dtype: Seer())
+    found = (Seer(), {"missing_keys": []})
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", lambda name, **words: found)
     reward = vqa_score.VqaScore("fake")
     images = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4), torch.ones(3, 4, 4)])
     found = reward(images, ["a dog", "a dog", "a cat"])[0].tolist()
     assert found == pytest.approx([0.5, 1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))], abs=1e-6)
     reward_laws(reward, pictures(4), ["a dog"] * 4)
-    with pytest.raises(FairleadError, match=r"write \{\}"):
+    with pytest.raises(FairleadError, match=r"must contain \{\}"):
         vqa_score.VqaScore("fake", question="is it good?")
 
 

@@ -41,6 +41,21 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
     ),
     (c.person_with_drafts, {"draft": 2, "reward": "human"}, "human asks a person, whose answers about drafts"),
     (
+        c.sibling_drafts_with_control,
+        {"draft": "mixture", "steer": "lidar"},
+        "Drafts by mixture would not be controlled by lidar",
+    ),
+    (
+        c.sibling_drafts_with_stochastic_sampler,
+        {"draft": "mixture", "sampler": "ancestral"},
+        "but ancestral adds noise at every step",
+    ),
+    (
+        c.sibling_drafts_with_early_prediction,
+        {"draft": "mixture", "reward": "self_verifier"},
+        "its own early prediction, which drafts by mixture lack",
+    ),
+    (
         c.person_with_steering_that_cannot_ask,
         {"steer": "lidar", "reward": "human"},
         "human asks a person, but the steering lidar cannot ask",

@@ -545,9 +545,9 @@ def test_candidates_without_a_number(bad: float) -> None:
     for failed in ("mean", "worst"):
         out, _ = run(Demon(k=4, estimate="clean", failed=failed), score=broken(bad))
         assert out.isfinite().all()
-    with pytest.raises(RewardError, match=r"step 1 the reward gave demon .* for candidate 1 and a number for 3 of 4"):
+    with pytest.raises(RewardError, match=r"step 1 of demon the reward of candidate 1 is .*; 3 of 4"):
         run(Demon(k=4, estimate="clean", failed="error"), score=broken(bad))
-    with pytest.raises(RewardError, match="a number for 0 of 4"):
+    with pytest.raises(RewardError, match="; 0 of 4"):
         run(Demon(k=4, estimate="clean"), score=broken(bad, everywhere=True))
 
 

@@ -19,7 +19,7 @@ Out = Annotated[
     Path | None, typer.Option("--out", "-o", metavar="DIR", help="New folder for the run.  [default: runs/TIME-PROMPT]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate the cost.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 LargerBudget = Annotated[
     str | None,

@@ -1,5 +1,5 @@
-"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), a rival of
-repulsion.
+"""CADS: noise on the prompt while the picture is noisy (Sadat et al., ICLR 2024, arXiv 2310.17347), an
+alternative to repulsion.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range
 from fairlead.core.intervention import Intervention
 from fairlead.core.key import Key
 from fairlead.core.model import Rows, Site, Tokens
@@ -43,17 +43,10 @@ class Cads(Intervention):
     place = "prompt"
 
     def __post_init__(self) -> None:
-        if not (
-            0 <= self.scale < float("inf")
-            and 0 <= self.mix <= 1
-            and 0 <= self.until <= 1
-            and 0 <= self.start < float("inf")
-        ):
-            raise FairleadError(
-                f"cads has scale={self.scale!r}, mix={self.mix!r}, until={self.until!r}, start={self.start!r}: give "
-                "a scale of at "
-                "least 0 and shares from 0 to 1; a start over 1 keeps some of the prompt."
-            )
+        number_in_range("cads.scale", self.scale, "[0, inf)")
+        number_in_range("cads.until", self.until, "[0, 1]")
+        number_in_range("cads.start", self.start, "[0, inf)")
+        number_in_range("cads.mix", self.mix, "[0, 1]")
 
     def _kept(self, time: float) -> float:
         """gamma"""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import number_in_range, one_of, whole_number
 from fairlead.core.intervention import Intervention
 from fairlead.core.model import Place, Rows, Site, Tokens
 from fairlead.interventions._gram import cosine, gram, repel, vendi
@@ -103,21 +103,18 @@ class Repulsion(Intervention):
     def __post_init__(self) -> None:
         for name, words in WORDS.items():
             value = getattr(self, name)
-            if value not in words and not (name == "blocks" and isinstance(value, list | tuple)):
-                raise unknown(f"{name} of repulsion", str(value), words)
-        low = {"strength": self.strength, "eta": self.eta or 0.0, "kernel_reg": self.kernel_reg}
-        for name, number in low.items():
-            if not 0 <= number < float("inf"):
-                raise FairleadError(f"repulsion.{name} is {number!r}: give a finite number of at least 0.")
-        for name, count, least in (("inner", self.inner, 1), ("first", self.first, 0)):
-            if (count is not None or name == "inner") and (type(count) is not int or count < least):
-                raise FairleadError(f"repulsion.{name} is {count!r}: give a whole number of at least {least}.")
-        if not 0 <= self.sigma_min <= 1:
-            raise FairleadError(f"repulsion.sigma_min is {self.sigma_min!r}: give a share of noise from 0 to 1.")
+            if not (name == "blocks" and isinstance(value, list | tuple)):
+                one_of(f"repulsion.{name}", value, words)
+        number_in_range("repulsion.strength", self.strength, "[0, inf)")
+        number_in_range("repulsion.eta", self.eta, "[0, inf)", optional=True)
+        number_in_range("repulsion.kernel_reg", self.kernel_reg, "[0, inf)")
+        whole_number("repulsion.inner", self.inner, least=1)
+        whole_number("repulsion.first", self.first, least=0, optional=True)
+        number_in_range("repulsion.sigma_min", self.sigma_min, "[0, 1]")
         if self.strength > STRONGEST:
             warnings.warn(
-                f"repulsion.strength {self.strength:g} is clipped to {STRONGEST:g}, where a group is orthogonal "
-                "already.",
+                f"repulsion.strength is {self.strength:g} and is clipped to {STRONGEST:g}, which already makes every "
+                "group orthogonal.",
                 stacklevel=3,
             )
             object.__setattr__(self, "strength", STRONGEST)
@@ -198,8 +195,8 @@ class Repulsion(Intervention):
         eta = self.strength * g.shape[-1] * length if self.eta is None else np.full(len(g), self.eta)
         if self.eta is not None and np.any(eta > STRONGEST * g.shape[-1] * length):
             warnings.warn(
-                f"repulsion.eta {self.eta:g} makes groups orthogonal at {site.name}: give a smaller one, or a "
-                "strength.",
+                f"repulsion.eta is {self.eta:g}, which makes groups orthogonal at {site.name}. Use a smaller value, "
+                "or set repulsion.strength instead.",
                 stacklevel=2,
             )
         y = repel(x, eta, self.inner, self.kernel_reg, self.objective, self.rounding, g)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range
 from fairlead.core.intervention import Intervention
 from fairlead.core.model import Rows, Site, Tokens
 
@@ -31,8 +31,7 @@ class TokenMeanDamping(Intervention):
     couples = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.until <= 1:
-            raise FairleadError(f"token_mean_damping.until is {self.until!r}: give a fraction of the steps, 0 to 1.")
+        number_in_range("token_mean_damping.until", self.until, "[0, 1]")
 
     def wants(self, site: Site, rows: Rows) -> bool:
         """Joint sites of the early steps."""

@@ -36,7 +36,9 @@ class Encoder:
             own: Any = AutoImageProcessor.from_pretrained(source, backend="pil")
         except (OSError, ValueError) as error:
             why = str(error).partition("\n")[0]
-            raise FairleadError(f"No image encoder could be loaded from {source!r} ({why}): give another.") from error
+            raise FairleadError(
+                f"No image encoder could be loaded from {source!r} ({why}). Use another one."
+            ) from error
         self._net.to(device)
         self._mean = tuple(own.image_mean or MEAN)
         self._std = tuple(own.image_std or STD)

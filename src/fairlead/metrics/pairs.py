@@ -15,7 +15,7 @@ from fairlead.core.errors import FairleadError
 
 def _pairs(n: int) -> tuple[Tensor, Tensor]:
     if n < 2:
-        raise FairleadError(f"There are {n} pictures and likeness needs pairs: give at least two.")
+        raise FairleadError(f"There are {n} pictures: likeness needs at least 2.")
     rows, columns = torch.triu_indices(n, n, 1)
     return rows, columns
 

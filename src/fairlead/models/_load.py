@@ -1,6 +1,4 @@
-"""A diffusers pipeline from a hub name, a folder, a checkpoint file or a live object, and how a live one is given
-back.
-"""
+"""Load a diffusers pipeline from a hub name, a folder or a checkpoint file, or borrow one that the caller made."""
 
 from __future__ import annotations
 
@@ -26,7 +24,7 @@ DTYPES = {
 }
 OFFLOADS = ("model", "group", "text")
 ROOM = 0.75
-"""Part of the free memory that weights may take before the text encoders have to leave."""
+"""Share of the free memory that weights may take; above it the text encoders are moved to the CPU."""
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -54,14 +52,15 @@ def load(
     vae_tiling: bool = False,
     attention_backend: str | None = None,
 ) -> Any:
-    """The pipeline on its device, frozen. Every switch is diffusers' own; tokens and caches come from its environment.
+    """The frozen pipeline on its device. The options are those of diffusers, and so are its environment variables.
 
-    The text encoders wait on the CPU and come for a prompt (`cpu_offload` "text") also where memory is short with them.
+    With `cpu_offload="text"` the text encoders stay on the CPU and move to the device only to encode a prompt. This
+    is also done without the option where memory would be short.
 
-    `swap` replaces the denoiser by a folder or hub name of the same class (Lightning, LCM and DMD2 come as such), or by
-    a file with its weights. `lora` is a file, or `repository` or `repository:file`, merged into the weights at
-    `lora_scale`. `config` is the folder, or hub name, a checkpoint file takes its configurations from; a folder also
-    gives the weights of parts that the file lacks, which are the text encoders of most FLUX and SD3 files.
+    `swap` replaces the denoiser by one of the same class: a folder, a hub name or a file with its weights. Lightning,
+    LCM and DMD2 are published in this form. `lora` is a file, `repository` or `repository:file`; it is merged into
+    the weights with `lora_scale`. `config` is the folder or hub name with the configurations of a checkpoint file. A
+    folder also provides the parts that the file does not contain: most FLUX and SD3 files have no text encoders.
     """
     import diffusers
 
@@ -86,7 +85,7 @@ def load(
 
 
 def _from_file(cls: Any, source: str, number: torch.dtype, config: str | None) -> Any:
-    """A whole pipeline from one file in its authors' layout. The loader names one missing part at a time."""
+    """A whole pipeline from one file in its authors' layout. The loader reports one missing part at a time."""
     from diffusers.loaders.single_file_utils import SingleFileComponentError
 
     given: dict[str, Any] = {} if config is None else {"config": config}
@@ -98,11 +97,13 @@ def _from_file(cls: Any, source: str, number: torch.dtype, config: str | None) -
             part, kind = found.groups() if found else ("", "a part")
             if config is None or part in given or not any(Path(config, part).glob("*.safetensors")):
                 raise FairleadError(
-                    f"{source} lacks the weights of {kind}: give a folder of the same family that has them with "
-                    "--set model.config=FOLDER."
+                    f"{source} does not contain the weights of {kind}. Name a folder of the same family that has "
+                    "them: --set model.config=FOLDER."
                 ) from error
         except KeyError as error:
-            raise FairleadError(f"{source} is no whole checkpoint: it has no {error}; download it again.") from error
+            raise FairleadError(
+                f"{source} is not a complete checkpoint: it has no {error}. Download it again."
+            ) from error
         library, name = cls.load_config(config)[part]
         given[part] = getattr(import_module(library), name).from_pretrained(Path(config, part), dtype=number)
 
@@ -120,16 +121,16 @@ def _swap(pipe: Any, source: str, number: torch.dtype) -> None:
         try:
             old.load_state_dict(load_file(source))
         except RuntimeError as error:
-            raise FairleadError(f"{source} does not hold the weights of this {name}: {str(error)[:200]}") from error
+            raise FairleadError(f"{source} does not contain the weights of this {name}: {str(error)[:200]}") from error
         return
     setattr(pipe, name, type(old).from_pretrained(source, dtype=number))
 
 
 def _merge(pipe: Any, sources: Sequence[str], scale: float) -> None:
     if not hasattr(pipe, "load_lora_weights"):
-        raise FairleadError(f"{type(pipe).__name__} takes no LoRA: leave --lora out.")
+        raise FairleadError(f"{type(pipe).__name__} does not support LoRA. Leave --lora out.")
     if find_spec("peft") is None:
-        raise FairleadError("A LoRA needs the package peft, which is not installed: pip install peft.")
+        raise FairleadError("A LoRA needs the package peft, which is not installed. Install it with pip install peft.")
     for source in sources:
         where, _, weights = source.partition(":") if not Path(source).exists() else (source, "", "")
         path = Path(where)

@@ -43,10 +43,10 @@ class Reply:
 
 
 class NoAnswer(RewardError):
-    """The server was busy, broken, slow or away as often as it was asked."""
+    """The server was busy, broken, slow or unreachable at every attempt."""
 
     def __init__(self, why: str) -> None:
-        super().__init__(f"{why}: check the server, then resume; what was judged is kept.")
+        super().__init__(f"{why}. Check the server, then resume the run. Earlier answers are kept.")
         self.why = why
 
 
@@ -102,7 +102,7 @@ class Client:
     def ready(self) -> None:
         """Refuse what nobody could answer. Not when it is built: a price asks nothing and needs no server."""
         if self._base_url is None and not _key():
-            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
+            raise FairleadError("Neither judge.base_url nor OPENAI_API_KEY is set. Set one of them.")
 
     def ask(self, questions: Sequence[Mapping[str, Any]], patient: bool = False) -> list[Reply]:
         """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again.
@@ -135,8 +135,8 @@ class Client:
     def _check_cap(self, need: float, many: int) -> None:
         if self._cap is not None and self.spent + need > self._cap + 1e-12:
             raise RewardError(
-                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {many} more questions could "
-                f"cost ${need:.4f}: raise judge.cap, then resume."
+                f"judge.cap is ${self._cap:g} and ${self.spent:.4f} are spent. {many} more questions could cost "
+                f"${need:.4f}. Increase judge.cap, then resume the run."
             )
 
     def _ask_now(
@@ -206,7 +206,7 @@ class Client:
         """True for a refusal, False where another try may help; raises where none does."""
         told = _said(answer.body).lower()
         if "insufficient_quota" in told:
-            raise RewardError(f"{self._where} says the account is empty: fill it, then resume.")
+            raise RewardError(f"{self._where} reports that the account has no credit. Add credit, then resume the run.")
         if answer.status in (408, 409, 429) or answer.status >= 500:
             return False
         if answer.status == 400:
@@ -214,7 +214,7 @@ class Client:
                 return True
             if "response_format" in told and body.pop("response_format", None) is not None:
                 return False
-            raise RewardError(f"{self._where} does not accept the question ({why}): check judge.model and mode.")
+            raise RewardError(f"{self._where} rejects the question ({why}). Check judge.model and judge.mode.")
         if 300 <= answer.status < 400:
             raise RewardError(
                 f"{self._where} redirects to another address ({answer.headers.get('Location', '')!r:.80}), and "
@@ -332,7 +332,7 @@ class _Cache:
                 )
         except (OSError, sqlite3.Error) as error:
             raise FairleadError(
-                f"{path} cannot hold the judge's cache ({error}): set judge.cache to a path or False."
+                f"The judge's cache cannot be stored in {path} ({error}). Set judge.cache to another path, or to False."
             ) from error
         self._path = path
 

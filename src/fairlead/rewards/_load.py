@@ -1,4 +1,4 @@
-"""Checkpoints: found, read without executing anything, and missed in one sentence."""
+"""Find and read checkpoints without executing code from them, and explain what is wrong with a missing one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILES = (".safetensors", ".pt", ".pth", ".bin")
 
 
 def missing(reward: str, name: str, error: BaseException) -> FairleadError:
-    """The error for a checkpoint that cannot be had, saying whether it is gated, absent or unreadable."""
+    """The error for a checkpoint that is not available: gated, absent or unreadable."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -26,19 +26,19 @@ def missing(reward: str, name: str, error: BaseException) -> FairleadError:
     kinds = {type(e).__name__ for e in chain}
     if "GatedRepoError" in kinds or any("gated" in str(e).lower() for e in chain):
         return FairleadError(
-            f"{reward} needs {name!r}, which is gated: accept its licence on the hub, then set HF_TOKEN or run 'hf "
+            f"{reward} needs {name!r}, which is gated. Accept its licence on the hub, then set HF_TOKEN or run 'hf "
             "auth login'."
         )
     if Path(name).exists():
-        told = (
-            re.sub(r"\x1b\[\d*m", "", (str(error).splitlines() or [""])[0]).partition(". ")[0] or type(error).__name__
-        )
-        return FairleadError(f"{reward}: {name!r} could not be read ({told}): give a checkpoint of that kind.")
+        first_line = (str(error).splitlines() or [""])[0]
+        without_colours = re.sub(r"\x1b\[\d*m", "", first_line)
+        message = without_colours.partition(". ")[0] or type(error).__name__
+        return FairleadError(f"{reward}: {name!r} could not be read ({message}). Use a checkpoint of this reward.")
     if Path(name).suffix in FILES or name.startswith((".", "/", "~")):
-        return FairleadError(f"{reward}: {name!r} could not be read, it is not there: check its path.")
+        return FairleadError(f"{reward}: {name!r} could not be read because it does not exist. Check the path.")
     return FairleadError(
-        f"{reward} needs {name!r}, which is neither here nor could be fetched ({type(error).__name__}): run "
-        f"'hf download {name}' where there is a network, or give a local path."
+        f"{reward} needs {name!r}, which is not on this machine and could not be downloaded ({type(error).__name__}). "
+        f"Run 'hf download {name}' on a machine with a network, or use a local path."
     )
 
 
@@ -69,19 +69,19 @@ def tensors(reward: str, path: Path) -> dict[str, Tensor]:
     while isinstance(state, Mapping) and isinstance(state.get("state_dict", state.get("model")), Mapping):
         state = state.get("state_dict", state.get("model"))
     if not isinstance(state, Mapping) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise FairleadError(f"{reward} finds no tensors in {str(path)!r}: give a state dict.")
+        raise FairleadError(f"{reward} finds no tensors in {str(path)!r}. Use a file that holds a state dict.")
     return {k.removeprefix("module."): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def fill(reward: str, network: Any, state: Mapping[str, Tensor], ignore: Iterable[str] = ()) -> Any:
-    """Load every tensor, frozen and in float32; one too few or too many is another model and is refused."""
+    """Load every tensor, frozen and in float32; a missing or an unknown tensor is an error."""
     found = network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     lost = [k for k in found.missing_keys if k not in set(ignore)]
     if lost or found.unexpected_keys:
         example = (lost + list(found.unexpected_keys))[0]
         raise FairleadError(
-            f"{reward} has a checkpoint of another model: {len(lost)} tensors are missing and "
-            f"{len(found.unexpected_keys)} unknown, for example {example!r}."
+            f"{reward} was given the checkpoint of another model: {len(lost)} tensors are missing and "
+            f"{len(found.unexpected_keys)} are unknown, for example {example!r}."
         )
     return network.float().eval().requires_grad_(False)
 

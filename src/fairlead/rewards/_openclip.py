@@ -3,7 +3,7 @@ needed.
 
 The layout stacks query, key and value in one matrix and stores both projections transposed. Sizes are read off the
 tensors; the activation is not in them: OpenAI's files (known by `input_resolution`) use quick_gelu, LAION's use gelu,
-and so does HPS. The wrong one changes scores without any error, hence it must be said for every other file.
+and so does HPS. The wrong one changes scores without an error. It must therefore be set for every other file.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
                     out[prefix + new + rest[len(old) :]] = value
                     break
             else:
-                raise FairleadError(f"{key!r} is not a tensor of a plain CLIP: its variant has no key map here.")
+                raise FairleadError(f"{key!r} is not a tensor of a plain CLIP. This variant of CLIP is not supported.")
         else:
-            raise FairleadError(f"{key!r} is not a tensor of a plain CLIP: its variant has no key map here.")
+            raise FairleadError(f"{key!r} is not a tensor of a plain CLIP. This variant of CLIP is not supported.")
     return out
 
 
@@ -87,7 +87,7 @@ def config(state: Mapping[str, Tensor], activation: str) -> Any:
         fc = {t: len(state[f"{t}transformer.resblocks.0.mlp.c_fc.weight"]) for t in ("visual.", "")}
     except KeyError as error:
         raise FairleadError(
-            f"The checkpoint has no tensor {error}, so it is not a CLIP with two transformers."
+            f"The checkpoint has no tensor {error}, so it is not a CLIP with two transformers. Use another one."
         ) from None
     common = {"hidden_act": activation, "projection_dim": joint, "layer_norm_eps": 1e-5}
     eot = vocabulary - 1
@@ -124,9 +124,8 @@ def network(reward: str, state: Mapping[str, Tensor], activation: str | None) ->
     if activation is None:
         if "input_resolution" not in state:
             raise FairleadError(
-                "The activation is not said and the file does not tell: set activation to 'quick_gelu' (OpenAI's "
-                "weights) "
-                "or 'gelu' (LAION's); the wrong one changes every score."
+                f"{reward}.activation is not set and the checkpoint does not name it. Set it to 'quick_gelu' for "
+                "OpenAI's weights or to 'gelu' for LAION's. The wrong one changes every score."
             )
         activation = "quick_gelu"
     if activation not in ACTIVATIONS:

@@ -27,8 +27,8 @@ def load_head(path: Path) -> tuple[Tensor, Tensor]:
     layers = sorted({int(k.split(".")[1]) for k in state if k.startswith("layers.")})
     if layers != [0, 2, 4, 6, 7]:
         raise FairleadError(
-            f"Aesthetic head {str(path)!r} has layers {layers}: only V1 (weight, bias) and the linear V2 heads "
-            "(layers 0, 2, 4, 6, 7) are affine; the ReLU variant is not."
+            f"The aesthetic head {str(path)!r} has layers {layers}: must be V1 (weight, bias) or a linear V2 head "
+            "(layers 0, 2, 4, 6, 7). The variant with ReLU is not affine and cannot be used."
         )
     w = state["layers.0.weight"]
     b = state["layers.0.bias"]
@@ -59,8 +59,8 @@ class Aesthetic(Reward):
     def __init__(self, head: str | None = None, checkpoint: str | None = None, device: str = "cpu") -> None:
         if head is not None and checkpoint is None:
             raise FairleadError(
-                f"aesthetic.head is {head!r} without its CLIP: set aesthetic.checkpoint too, for example "
-                "openai/clip-vit-large-patch14."
+                f"aesthetic.head is {head!r} but aesthetic.checkpoint is not set. Set it to the CLIP of that head, for "
+                "example openai/clip-vit-large-patch14."
             )
         self._clip = clip(checkpoint, device)
         if head is None:
@@ -72,8 +72,8 @@ class Aesthetic(Reward):
         w, b = load_head(path)
         if len(w) != self._clip.dim:
             raise FairleadError(
-                f"aesthetic.head reads {len(w)} features and its CLIP gives {self._clip.dim}: use the CLIP it was "
-                "trained on."
+                f"aesthetic.head needs {len(w)} features, but its CLIP has {self._clip.dim}. Use the CLIP that the "
+                "head was trained on."
             )
         self._w = w.to(device)
         self._b = b.to(device)

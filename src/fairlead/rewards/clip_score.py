@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fairlead.core.errors import unknown
+from fairlead.core.check import one_of
 from fairlead.core.reward import Reward
 from fairlead.rewards._clip import clip
 
@@ -46,10 +46,8 @@ class ClipScore(Reward):
         tokenizer: str | None = None,
         device: str = "cpu",
     ) -> None:
-        if scale not in SCALES:
-            raise unknown("clip_score scale", str(scale), SCALES)
+        self._scale = one_of("clip_score.scale", scale, SCALES)
         self._clip = clip(checkpoint, device, tokenizer, activation)
-        self._scale = scale
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""

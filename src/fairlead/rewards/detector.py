@@ -39,7 +39,9 @@ class DetectorScore(Reward):
         wanted = {p: read(p) for p in set(prompts)}
         for prompt, request in wanted.items():
             if not request.things:
-                raise FairleadError(f"The detector knows no object in {prompt!r}: its objects are in the model card.")
+                raise FairleadError(
+                    f"The detector does not know any object in {prompt!r}. The model card lists its objects."
+                )
         found = self._detector.detect(images.detach())
         return torch.tensor([_met(wanted[p], seen) for p, seen in zip(prompts, found, strict=True)])
 

@@ -36,7 +36,8 @@ class FileReward(EarlyReward):
         found = where.digest(source)
         if digest is not None and digest != found:
             raise FairleadError(
-                f"{path} has changed since this run was started ({digest} then, {found} now): start a new run."
+                f"{path} has changed since this run was started: its digest was {digest} and is now {found}. Start a "
+                "new run."
             )
         trust.allow_file(path, found)
         spec = importlib.util.spec_from_file_location(f"fairlead_file_{found}", path)
@@ -47,13 +48,15 @@ class FileReward(EarlyReward):
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             raise FairleadError(
-                f"{path} raised {type(error).__name__} while it was read: {error}. Mend the file."
+                f"{path} raised {type(error).__name__} while it was imported: {error}. Fix the file."
             ) from error
         if not hasattr(module, name):
             known = [
                 k for k, v in vars(module).items() if callable(v) and getattr(v, "__module__", "") == module.__name__
             ]
-            raise FairleadError(f"{path} has no {name!r}: it has {', '.join(known) or 'nothing to call'}.")
+            raise FairleadError(
+                f"{path} does not define {name!r}. It defines {', '.join(known) or 'no function or class'}."
+            )
         self._inner = _reward(getattr(module, name), source)
         self.name = self._inner.name
         self.differentiable = self._inner.differentiable
@@ -75,10 +78,10 @@ def _reward(found: Any, source: str) -> Reward:
             found = found()
         except TypeError as error:
             raise FairleadError(
-                f"{source} cannot be made without settings ({error}): name an object or a function."
+                f"{source} cannot be created without arguments ({error}). Name an object or a function instead."
             ) from None
     if isinstance(found, Reward):
         if found.leaves() != [found]:
-            raise FairleadError(f"{source} is a formula: name one reward, and write the formula on the command line.")
+            raise FairleadError(f"{source} is a formula. Name a single reward, and write the formula in --reward.")
         return found
     return Function(found)

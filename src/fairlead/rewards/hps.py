@@ -58,7 +58,7 @@ class Hps(Reward):
         word = f"{version:g}" if isinstance(version, float | int) else str(version).removeprefix("v")
         word = {"2.0": "2"}.get(word, word)
         if word not in FILES:
-            raise unknown("hps version", str(version), FILES)
+            raise unknown("hps.version", str(version), FILES)
         self.name = f"hps_v{word}"
         path = fetch(self.name, checkpoint or "xswu/HPSv2", FILES[word])
         self._clip = clip(str(path), device, tokenizer, "gelu")

@@ -62,7 +62,7 @@ class HttpReward(Reward):
         scores = answer.get("scores") if isinstance(answer, dict) else answer
         if not isinstance(scores, list) or len(scores) != len(images) or not all(_is_score(s) for s in scores):
             raise RewardError(
-                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: it should answer "
+                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: the answer must be "
                 '{"scores": [...]} with one number or null per image.'
             )
         return torch.tensor([math.nan if s is None else float(s) for s in scores])
@@ -91,7 +91,7 @@ class HttpReward(Reward):
             if attempt + 1 < TRIES:
                 time.sleep(self._pause * 2**attempt)
         raise RewardError(
-            f"{self._url} gave no scores ({why}): check the server, then resume; what was scored is kept."
+            f"{self._url} returned no scores ({why}). Check the server, then resume the run. Earlier scores are kept."
         )
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import one_of, whole_number
 from fairlead.core.people import Ask, Question, chunks
 from fairlead.core.reward import HumanReward
 
@@ -36,12 +36,8 @@ class Human(HumanReward):
     source: ClassVar[str] = "you"
 
     def __init__(self, mode: str = "pick", k: int = 4) -> None:
-        if mode not in MODES:
-            raise unknown("human mode", str(mode), MODES)
-        if not isinstance(k, int) or not 2 <= k <= 36:
-            raise FairleadError(f"human.k is {k!r}: show between 2 and 36 pictures at once.")
-        self._mode = mode
-        self._k = k
+        self._mode = one_of("human.mode", mode, MODES)
+        self._k = whole_number("human.k", k, least=2, most=36)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """NaN [B]: nobody has seen them yet."""

@@ -53,7 +53,9 @@ def rename(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Te
                 table = BLOCK
             new = next((n + key[len(o) :] for o, n in table if key.startswith(o)), None)
             if new is None:
-                raise FairleadError(f"image_reward does not know the tensor {full!r}: give ImageReward.pt.")
+                raise FairleadError(
+                    f"image_reward does not know the tensor {full!r}. Use the published file, ImageReward.pt."
+                )
             vision[prefix + new] = value
         elif key.startswith("text_encoder.") and not key.endswith("position_ids"):
             text[key.removeprefix("text_encoder.")] = value
@@ -79,7 +81,9 @@ def networks(state: Mapping[str, Tensor]) -> tuple[Any, Any, Tensor, Tensor]:
             w, b = (head[f"layers.{i}.{k}"].double() @ v for k, v in (("weight", w), ("weight", b)))
             b = b + head[f"layers.{i}.bias"].double()
     except KeyError as error:
-        raise FairleadError(f"image_reward finds no tensor {error} in its checkpoint: give ImageReward.pt.") from None
+        raise FairleadError(
+            f"image_reward finds no tensor {error} in its checkpoint. Use the published file, ImageReward.pt."
+        ) from None
     see = BlipVisionModel(
         BlipVisionConfig(
             hidden_size=width,
@@ -122,8 +126,8 @@ def _embedded() -> str:
     folder = getattr(pocket, "preference_folder", None)
     if folder is None or not Path(folder()).is_dir():
         raise FairleadError(
-            "image_reward has no network in this package: set checkpoint='THUDM/ImageReward', the published one, or "
-            "give its file."
+            "This package does not contain the network of image_reward. Set checkpoint='THUDM/ImageReward', the "
+            "published one, or the path of its file."
         )
     return str(folder())
 

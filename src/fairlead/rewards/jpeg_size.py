@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import whole_number
 from fairlead.core.reward import Reward
 
 
@@ -28,9 +28,7 @@ class JpegSize(Reward):
     differentiable = False
 
     def __init__(self, quality: int = 95) -> None:
-        if not isinstance(quality, int) or not 1 <= quality <= 95:
-            raise FairleadError(f"jpeg_size.quality is {quality!r}: give a whole number from 1 to 95.")
-        self._quality = quality
+        self._quality = whole_number("jpeg_size.quality", quality, least=1, most=95)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B] kilobytes."""

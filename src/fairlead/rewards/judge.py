@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from fairlead.core.check import one_of
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError
 from fairlead.core.reward import PaidReward
 from fairlead.rewards._asking import Client, Reply
 from fairlead.rewards.http import png
@@ -89,15 +90,13 @@ class Judge(PaidReward):
         cap: float | None = None,
         cache: str | bool | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise unknown("judge mode", str(mode), MODES)
-        if rubric not in RUBRICS:
-            raise unknown("judge rubric", str(rubric), RUBRICS)
+        one_of("judge.mode", mode, MODES)
+        one_of("judge.rubric", rubric, RUBRICS)
         if "{}" not in question:
-            raise FairleadError(f"judge.question {question!r} has no place for the prompt: write {{}} where it goes.")
+            raise FairleadError(f"judge.question is {question!r}: must contain {{}}, which the prompt replaces.")
         if mode == "pairwise" and not (reference and Path(reference).expanduser().is_file()):
             raise FairleadError(
-                f"judge.reference is {reference!r}: pairwise needs a picture, for example RUN/baseline.png."
+                f"judge.reference is {reference!r}: must be a picture in mode 'pairwise', for example RUN/baseline.png."
             )
         self._mode, self._aspects, self._question = mode, RUBRICS[rubric], question
         self._reference = _url(Path(str(reference)).expanduser().read_bytes()) if mode == "pairwise" else ""
@@ -243,7 +242,7 @@ def _probability(reply: Reply) -> float:
 
 
 def outcome(reply: Reply) -> float:
-    """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError where that is not said."""
+    """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError if the reply names none."""
     winner = _object(reply.text).get("winner")
     if winner not in ("first", "second", "tie"):
         raise ValueError(f"winner is {winner!r}")

@@ -108,7 +108,9 @@ class PairwiseJudge(Judge, PairwiseReward):
         they come.
         """
         if len(set(prompts)) != 1:
-            raise RewardError(f"pairwise_judge got {len(set(prompts))} prompts: pictures of one prompt compete.")
+            raise RewardError(
+                f"pairwise_judge was given {len(set(prompts))} prompts: all pictures must be of one prompt."
+            )
         shots = [shot_of(image) for image in images]
         only, prompt = list(dict.fromkeys(shots)), self._told(prompts[0])
         keys = [self._key.fold(prompt, shot) for shot in only]
@@ -134,7 +136,9 @@ class PairwiseJudge(Judge, PairwiseReward):
         values = dict(zip(only, _ordering.order(self._scheme, [key.integer() for key in keys], compare), strict=True))
         self._reasons = ()
         if asked and self.client.lost - lost == asked:
-            raise RewardError(f"None of {asked} comparisons was answered ({failed[0]}): check the server, then resume.")
+            raise RewardError(
+                f"None of {asked} comparisons was answered ({failed[0]}). Check the server, then resume the run."
+            )
         if failed:
             warnings.warn(
                 f"{len(failed)} of {asked} comparisons of pairwise_judge failed and count as ties: {failed[0]}.",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.check import number_in_range
 from fairlead.core.reward import EarlyReward
 from fairlead.core.weights import pretrained
 from fairlead.rewards._clip import clip, normalise, resize
@@ -41,11 +41,7 @@ class SelfVerifier(EarlyReward):
     differentiable = True
 
     def __init__(self, features: str | None = None, level: float = 0.4, device: str = "cpu") -> None:
-        if not 0 < level < 1:
-            raise FairleadError(
-                f"self_verifier.level is {level!r}: give a share of noise between 0 and 1, for example 0.4."
-            )
-        self.level = float(level)
+        self.level = float(number_in_range("self_verifier.level", level, "(0, 1)"))
         self._features = _Tower(features, device) if features else None
         self._clip = None if features else clip(None, device)
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.check import one_of
+from fairlead.core.errors import FairleadError
 from fairlead.core.reward import Reward
 from fairlead.core.weights import pretrained
 from fairlead.rewards._load import missing
@@ -87,13 +88,9 @@ class VqaScore(Reward):
         from transformers import AutoModelForImageTextToText
 
         if "{}" not in question:
-            raise FairleadError(
-                f"vqa_score.question {question!r} has no place for the prompt: write {{}} where it goes."
-            )
-        if reading not in READINGS:
-            raise unknown("vqa_score reading", str(reading), READINGS)
+            raise FairleadError(f"vqa_score.question is {question!r}: must contain {{}}, which the prompt replaces.")
         self._question = question
-        self._reading = reading
+        self._reading = one_of("vqa_score.reading", reading, READINGS)
         try:
             self._processor: Any = processor(checkpoint)
             net: Any = pretrained(self.name, AutoModelForImageTextToText, checkpoint, dtype=dtype)
@@ -104,7 +101,9 @@ class VqaScore(Reward):
         self._yes = spellings(words, "yes")
         self._no = spellings(words, "no")
         if not (self._yes and self._no):
-            raise FairleadError(f"{checkpoint!r} has no token for 'yes' or for 'no': choose another model.")
+            raise FairleadError(
+                f"vqa_score.checkpoint is {checkpoint!r}, which has no token for 'yes' or for 'no'. Use another model."
+            )
 
     @torch.no_grad()
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

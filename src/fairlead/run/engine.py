@@ -1,4 +1,4 @@
-"""Start, resume and replay a run. Nothing here sees a model: the executor does."""
+"""Start, resume and replay a run. This file never calls a model; the executor does."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def start(
     on_progress: Watch = _silent,
     stop: Stop = _never,
 ) -> Store:
-    """Run `spec` into the new folder `out`. Nothing is written before it is clear that the run is possible.
+    """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
-    `reward`, `model` and `siblings` are live objects in place of what the Spec names.
+    `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
     """
     out = Path(out)
     refuse_taken(out)
@@ -62,7 +62,7 @@ def start(
     loop = SearchLoop(spec, executor, clock)
     executor.check_budget()
     loop.check_affordable()
-    make_search(spec, executor.space)  # wrong settings are refused before anything is written
+    make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     if warnings := executor.setup.warnings:
         versions["warnings"] = as_json(warnings)
@@ -84,7 +84,9 @@ def resume(
     person: Person | None = None,
     trust: bool = False,
 ) -> Store:
-    """Continue a run where its record ends, with a larger budget if one is given. A finished run costs nothing.
+    """Continue a run after its last recorded candidate, with `budget` in place of the old one if it is given.
+
+    A finished run without a new budget is returned as it is.
 
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
     """
@@ -99,8 +101,10 @@ def resume(
         if budget is not None:
             spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
             if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
-                asked = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
-                raise FairleadError(f"Budget {asked} is less than {folder} has spent already. Choose a larger one.")
+                text = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
+                raise FairleadError(
+                    f"The budget {text} is less than what the run in {folder} has already spent. Choose a larger one."
+                )
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
@@ -123,12 +127,13 @@ def replay(
     siblings: Siblings = None,
     trust: bool = False,
 ) -> Replay:
-    """Render one recorded candidate again, with its companions or alone, and compare bit for bit.
+    """Render one recorded candidate again and compare it with the record, bit for bit.
+
+    The whole batch of the candidate is rendered, so its shape is that of the run, and the result is identical on the
+    same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
+    round differently, and small differences are expected.
 
     `trust` is as in `resume`.
-
-    Alone, matrix kernels may round differently, so small differences are expected; with its companions the batch has
-    the shape it had and the result is identical on the same machine and versions.
     """
     store = Store.open(folder)
     spec = store.spec
@@ -139,9 +144,9 @@ def replay(
     with stored_run(folder, trust):
         executor = Local(spec, reward=reward, model=model, siblings=siblings)
     loop = SearchLoop(spec, executor, Clock(spec, _silent))
-    asked, steering = loop.questions(store, companions)
+    proposals, steering = loop.questions(store, companions)
     chosen = [index] if alone else companions
-    task = loop.task([asked[i] for i in chosen], is_baseline=index == BASELINE)
+    task = loop.task([proposals[i] for i in chosen], is_baseline=index == BASELINE)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)

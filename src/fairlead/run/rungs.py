@@ -119,6 +119,8 @@ def normal(written: int | str | None, steps: int, suggested: str | None = None, 
     """
     if written is None:
         return None
+    if isinstance(written, bool) or not isinstance(written, int | str):
+        raise FairleadError(must_be("draft", written, "a number, MODEL, MODEL@STEPS or auto"))
     if written == "auto":
         if steps < 4:
             return None

@@ -1,12 +1,18 @@
 """Evolution strategy with a diagonal covariance, for vectors of any length (Ros and Hansen 2008, sep-CMA-ES).
 
-Pereira Neto et al. 2025 (arXiv 2511.03913) use the diagonal variant of the `cma` package, and this file follows it:
-learning rates of its own, an exponential update of the scales with negative weights for the worse half, two-point
-adaptation of the step size (TPA; Hansen 2008; Hansen, Atamna and Auger 2014) from 300 dimensions on, and cumulative
-adaptation (CSA) below. At 158,976 dimensions the scales change by less than 0.1 % in 100 generations and CSA cannot
-move the step size at all: TPA does all the useful work there.
+Pereira Neto et al. 2025 (arXiv 2511.03913) use the diagonal variant of the `cma` package. This file does the same as
+that package, which differs from Ros and Hansen in three points:
 
-Symbols are those of the papers: n dimensions, lambda samples per generation, mu of them selected, weights w, and
+- It has other learning rates.
+- It updates the scales exponentially, with negative weights for the worse half of a generation.
+- From 300 dimensions on it adapts the step size by TPA (two-point adaptation; Hansen 2008; Hansen, Atamna and Auger
+  2014). Below, it uses CSA (cumulative step-size adaptation) as they do.
+
+At 158,976 dimensions, the size of a prompt embedding, CSA leaves the step size unchanged, and the scales change by
+less than 0.1 % in 100 generations. All progress there comes from TPA and from the moves of the mean.
+
+The symbols are those of the papers. There are n dimensions and lambda samples in a generation, of which mu are
+selected with weights w.
 
     m         mean of the distribution                sigma     step size
     d         scales of the coordinates               p_sigma   path of the step size (CSA), with rate c_sigma
@@ -33,8 +39,10 @@ TPA_FROM = 300
 
 
 def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Tensor, int, float]:
-    """(w [population], mu, mu_eff). Positive weights sum to 1; negative ones keep the scales constant without
-    selection.
+    """(w [population], mu, mu_eff): weights by rank, number of selected samples, effective number of selected samples.
+
+    The positive weights sum to 1. The sum of the negative ones is chosen so that the scales keep their expected size
+    if the ranks are random.
     """
     raw = math.log((population + 1) / 2) - torch.arange(1, population + 1, dtype=torch.float64).log()
     mu = population // 2
@@ -49,20 +57,20 @@ def weights(population: int, c_1: float, c_mu: float, active: bool) -> tuple[Ten
 
 
 class SepCma(Population):
-    """Samples, ranks, moves the mean towards the better half, and adapts the scales and the step size.
+    """Sample around a mean, move it towards the better half, and adapt the scales and the step size.
 
-    Memory is a few vectors of the space's dimension on `device`, besides the candidates. TPA spends two samples of
-    a generation on the line of the last move.
+    Besides the candidates, memory holds a few vectors of the space's dimension on `device`. TPA uses two samples of
+    each generation: one forward and one backward along the last move of the mean.
 
     Settings:
-        sigma (number > 0, default 0.5): first step size, in units of the space.
+        sigma (number > 0, default 0.5): initial step size, in units of the space.
         population (whole number >= 2, default 20): samples in a generation (lambda).
         step (auto, tpa or csa, default 'auto'): rule for the step size; `auto` is tpa from 300 dimensions on and
             csa below.
-        active (true or false, default True): the worse half of a generation moves the scales too, with negative
-            weights.
-        penalty (number >= 0, default 0.0): weight of the mean square distance from the start, which is taken off
-            the reward.
+        active (true or false, default True): also update the scales with the worse half of a generation, with
+            negative weights.
+        penalty (number >= 0, default 0.0): this number times the mean square distance from the start is subtracted
+            from the reward.
         generations (whole number >= 1 or None, default None): how many generations to run; None runs until the
             budget ends.
         device (name of a device, default 'cpu'): where the vectors of the distribution are kept.
@@ -111,22 +119,22 @@ class SepCma(Population):
         self._updates = 0
 
     def sample(self, key: Key) -> list[Tensor]:
-        """Points around the mean; under TPA the first two lie forward and backward on the line of the last move."""
+        """Points around the mean. Under TPA, the first two lie forward and backward along the last move of the mean."""
         steps = [self._d * z for z in draws(key, self._size, self._n, self._device)]
         if self._tpa and self._last_move is not None:
-            # Both have the length of a normal vector, measured in the scales of the distribution.
+            # Both are as long as a random sample, measured in the scales of the distribution.
             length = key.fold("line").normal(self._n).double().norm().item()
             forward = self._last_move * (length / (self._last_move / self._d).norm())
             steps[:2] = [forward, -forward]
         return [(self._m + self._sigma * y).float().cpu() for y in steps]
 
     def shrink(self) -> None:
-        """Halve the step size, and drop the line: nothing is known about the merit of the last move."""
+        """Halve the step size after a failed generation. TPA pauses, because no sample has tested the last move."""
         super().shrink()
         self._last_move = None
 
     def update(self, points: Sequence[Tensor], values: Sequence[float]) -> None:
-        """Mean, paths, scales and step size, in this order."""
+        """Update the mean, the paths, the scales and the step size, in this order."""
         # Weighted sums over the ranked samples z_k = (x_k - m) / (sigma d).
         z_w = torch.zeros_like(self._m)
         squares = torch.zeros_like(self._m)
@@ -141,7 +149,8 @@ class SepCma(Population):
         self._last_move = self._sigma * self._d * z_w
         self._m = self._m + self._last_move
 
-        # Path of the step size. h_sigma = 0 if it is long: the step size is far too small, so the scales have to wait.
+        # Path of the step size. A long path means that the step size is far too small. h_sigma is then 0, which stops
+        # the path of the scales until the step size has grown.
         c_sigma = self._c_sigma
         self._p_sigma = (1 - c_sigma) * self._p_sigma + math.sqrt(c_sigma * (2 - c_sigma) * self._mu_eff) * z_w
         length = float(self._p_sigma.square().sum()) / (1 - (1 - c_sigma) ** (2 * self._updates)) / self._n
@@ -158,7 +167,7 @@ class SepCma(Population):
         self._sigma *= math.exp(self._two_points(values) if self._tpa else self._cumulated())
 
     def _two_points(self, values: Sequence[float]) -> float:
-        """TPA: log of the factor of sigma, from the ranks of the forward and the backward point, smoothed."""
+        """TPA: log of the factor of sigma. Positive if the forward point ranks above the backward one, and smoothed."""
         better_than_forward = sum(v > values[0] for v in values)
         better_than_backward = sum(v > values[1] for v in values)
         z = (better_than_backward - better_than_forward) / (len(values) - 1)
@@ -166,7 +175,7 @@ class SepCma(Population):
         return self._trend / self._damping
 
     def _cumulated(self) -> float:
-        """CSA: log of the factor of sigma, from the length of p_sigma against that of a normal vector."""
+        """CSA: log of the factor of sigma. Positive if p_sigma is longer than a random normal vector."""
         n = self._n
         expected = math.sqrt(2) * math.exp(math.lgamma((n + 1) / 2) - math.lgamma(n / 2))
         return min(1.0, self._c_sigma / self._damping * (float(self._p_sigma.norm()) / expected - 1))
@@ -177,5 +186,5 @@ def _device(name: str) -> torch.device:
         return torch.zeros(0, device=name).device
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         raise FairleadError(
-            f"sep_cma.device={name!r} is not available here. Use 'cpu', or the device of the model."
+            f"sep_cma.device={name!r} is not available on this machine. Use 'cpu', or the device of the model."
         ) from error

@@ -1,13 +1,19 @@
-"""Demon (Yeh, Lee and Chen, ICLR 2025, arXiv 2410.05760): the noise of every step is made from K scored ones.
+"""Demon (Yeh, Lee and Chen, ICLR 2025, arXiv 2410.05760): each step uses a weighted sum of K scored noises.
 
-Each of K noises gives a candidate for the next state. Each candidate is taken to a clean picture and scored. The
-noises are added up with weights made from the scores, the sum is scaled to the norm sqrt(N) of a Gaussian, and the
-step is taken again with it. No gradient is needed, so any reward can be used.
+At every step, K noises lead to K candidates for the next state. The clean picture that each candidate leads to is
+estimated and scored. The scores become weights, and the weighted sum of the noises is scaled to the norm sqrt(N) of
+a Gaussian vector. The step is then taken with this noise. No gradient is needed, so any reward can be used.
 
-As published: the schedule, the solver, the defaults and the estimate by the full ODE. Inferred or ours: estimates
-from fewer steps, the ODE between steered steps, what a missing score counts as, one step of the ODE from levels above
-`start`, and the run's own sampler. The method climbs the reward and does not sample a tilted distribution: watch a
-held-out reward.
+The schedule, the solver, the defaults and the estimate by the full ODE are those of the paper. These parts are not:
+
+- estimates from fewer evaluations (`few`, `clean`, `sibling`);
+- plain ODE steps between steered steps (`every`);
+- the score of a candidate whose reward is not a number (`failed`);
+- a single ODE step from noise levels above `start`;
+- the solver `sampler`.
+
+The method maximises the reward; it does not sample from a distribution tilted by the reward. Use `--watch` with a
+second reward to see whether the first one is exploited.
 """
 
 from __future__ import annotations
@@ -34,15 +40,15 @@ TAUS = ("adaptive", "adaptive_first")
 SOLVERS = ("sde", "sampler")
 FAILED = ("mean", "worst", "error")
 START = 14.648
-"""Noisiest ratio sigma/alpha: that of Stable Diffusion."""
+"""Default for the largest ratio sigma/alpha of the schedule: the largest one of Stable Diffusion."""
 
 
 @dataclass(frozen=True)
 class Demon(Steering):
-    """Makes the noise of every step from K scored candidates; one trajectory is kept.
+    """Combine the noise of every step from K scored candidates, and continue with this one trajectory.
 
-    A step costs 2 + k * (1 + cost of the estimate) evaluations of one sample. Below the ratio `stop` of sigma to
-    alpha the sample follows the plain ODE. `k=1` is the plain SDE and `beta=0` the plain ODE.
+    A step costs 2 + k * (1 + cost of the estimate) evaluations of one sample. Where sigma/alpha is below `stop`, the
+    sample follows the plain ODE. `k=1` is the plain SDE and `beta=0` is the plain ODE.
 
     Settings:
         k (whole number >= 0, default 16): candidate noises per step, K; 0 switches the method off. Yeh et al. 2025.
@@ -51,21 +57,24 @@ class Demon(Steering):
             of K. Yeh et al. 2025.
         tau (number >= 0, adaptive or adaptive_first, default 'adaptive'): temperature of the weights; `adaptive` is
             the spread of this step's scores, `adaptive_first` that of the first step. Yeh et al. 2025.
-        estimate (ode, few, clean or sibling, default 'ode'): how a candidate is taken to a clean sample: `ode` by
-            Heun with up to look + 1 moves of two evaluations (published), `few` by `look` evaluations, `clean` by
-            one, `sibling` by `look` of a distilled model.
-        look (whole number >= 1 or None, default None): length of the estimate, in moves or evaluations; None is 20
-            for `ode`, 4 for `few` and 1 for `sibling`.
+        estimate (ode, few, clean or sibling, default 'ode'): how the clean picture of a candidate is estimated. `ode`
+            integrates the ODE with Heun's method (published), `few` with a few Euler steps. `clean` takes the
+            model's prediction, which costs one evaluation. `sibling` asks a distilled model.
+        look (whole number >= 1 or None, default None): length of the estimate. `ode` takes at most look + 1 Heun
+            steps of two evaluations each; `few` and `sibling` take `look` evaluations. None is 20 for `ode`, 4 for
+            `few` and 1 for `sibling`.
         sibling (name of a model or None, default None): the distilled model of estimate='sibling'; it is used
             without guidance.
-        tail (whole number >= 1, default 18): moves of the plain ODE after the last steered step, at most tail + 1.
+        tail (whole number >= 1, default 18): sets the number of plain ODE steps below `stop`. It is tail + 1 from
+            the largest possible noise level and smaller from lower ones.
         stop (number >= 0, default 0.11): ratio sigma/alpha below which no step is steered. Yeh et al. 2025.
-        start (number > 0.002, default 14.648): noisiest ratio sigma/alpha of the schedule, that of Stable
-            Diffusion. Yeh et al. 2025.
+        start (number > 0.002, default 14.648): largest ratio sigma/alpha of the schedule; the default is that of
+            Stable Diffusion. Yeh et al. 2025.
         every (whole number >= 1, default 1): every n-th step is steered; the others follow the ODE. Ours.
-        solver (sde or sampler, default 'sde'): `sde` walks the Karras schedule with the run's number of steps;
-            `sampler` keeps the run's own levels and stochastic sampler. `sampler` is ours.
-        failed (mean, worst or error, default 'mean'): what a candidate without a score counts as. Ours.
+        solver (sde or sampler, default 'sde'): `sde` replaces the run's noise levels by the Karras schedule with
+            the same number of steps. `sampler` keeps the run's levels and its stochastic sampler (ours).
+        failed (mean, worst or error, default 'mean'): what happens if the reward of a candidate is not a number:
+            use the mean or the worst score of the others, or stop with an error. Ours.
     """
 
     k: int = 16
@@ -84,7 +93,7 @@ class Demon(Steering):
 
     switched_off = {"k": 0}
     compares = True
-    asks = True  # once a person has seen enough of a sample, the ODE takes it to where its preview was
+    asks = True  # a person may stop the questions about a sample; the plain ODE then leads to the preview shown
     decides = "noise"
 
     def __post_init__(self) -> None:
@@ -106,40 +115,39 @@ class Demon(Steering):
         one_of("demon.failed", self.failed, FAILED)
         if (self.estimate == "sibling") != (self.sibling is not None):
             raise FairleadError(
-                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}: the estimate 'sibling' "
-                "needs "
-                "the name of a distilled model, and the other estimates use none."
+                f"demon.estimate is {self.estimate!r} and demon.sibling is {self.sibling!r}. The estimate 'sibling' "
+                "needs the name of a distilled model in demon.sibling. Leave it out for every other estimate."
             )
 
     @property
     def least_moves(self) -> int:
-        """The published schedules have 16 points and more; 0 on the run's own levels."""
+        """15: the shortest published schedule has 16 points. 0 where the run's own levels are used."""
         return 15 if self.k and self.solver == "sde" else 0
 
     @property
     def siblings(self) -> tuple[ModelRef, ...]:
-        """The model that looks ahead, if it is another one."""
+        """The distilled model of estimate='sibling', or none."""
         return () if self.sibling is None else (self.sibling,)
 
     def grid(self, levels: Sequence[Level], schedule: Callable[[int], Sequence[Level]]) -> Sequence[Level]:
-        """As many moves on the Karras schedule, which ends at `stop` with the moves of the plain ODE."""
+        """The Karras schedule with as many moves as `levels`; below `stop` it is replaced by that of the plain ODE."""
         if self.k == 0 or self.solver == "sampler":
             return levels
-        # The Karras schedule from the noisiest ratio that it may have.
+        # The Karras schedule starts at the run's first level, but at most at `start`.
         sigma_max = min(ratio(levels[0]), self.start)
         sigmas = karras(sigma_max, LOW, len(levels) - 1)
-        # Below `stop` nothing is steered: the ODE has a schedule of its own for the rest of the way.
+        # Below `stop` no step is steered, and the plain ODE has its own schedule, whose length follows from `tail`.
         end = next((i for i, sigma in enumerate(sigmas[:-1]) if sigma < self.stop), None)
         if end is not None:
             sigmas = sigmas[:end] + karras(sigmas[end], LOW, scoring_moves(sigmas[end], self.tail))
-        # Levels above `start` (pure noise of flow models) are left by one step of the ODE.
+        # If the run starts above `start` (flow models start at pure noise), one step of the ODE leads down to it.
         grid = at_ratios(curve_of(schedule), sigmas)
         if ratio(levels[0]) > 1.001 * sigma_max:
             return [levels[0], *grid]
         return [levels[0], *grid[1:]]
 
     def __call__(self, step: Step) -> Step:
-        """The step with the combined noise, in the SDE's solver or the run's own."""
+        """The step with the combined noise, solved by the SDE or by the run's sampler."""
         if self.k == 0:
             return step
         if self.solver == "sampler":
@@ -148,7 +156,8 @@ class Demon(Steering):
             return replace(step, sampler=euler)
         if step.index == step.steps - 1:
             alpha = step.to.alpha
-            step = step.then(lambda x: x / alpha)  # the grid ends at a small level, and its x is alpha times the sample
+            # The grid ends at a small noise level, where x is alpha times the clean sample.
+            step = step.then(lambda x: x / alpha)
         steered = self.beta > 0 and self._steers(step)
         step = replace(step, sampler=Sde(self.beta if steered else 0.0))
         return self._with_combined_noise(step) if steered else step
@@ -156,7 +165,7 @@ class Demon(Steering):
     def _in_own_sampler(self, step: Step) -> Step:
         if not step.sampler.stochastic:
             raise FairleadError(
-                "demon.solver is 'sampler', but the sampler of this run draws no noise: use --sampler ancestral."
+                "demon.solver is 'sampler', but the sampler of this run draws no noise. Use --sampler ancestral."
             )
         if step.to.sigma == 0 or not self._steers(step):
             return step
@@ -171,12 +180,12 @@ class Demon(Steering):
         b = len(step.x)
         k = self.k
         shape = step.x.shape[1:]
-        # K noises z_k per sample, each from a key of its own.
+        # K noises z_k per sample, each drawn from its own key.
         keys = tuple(key.fold("demon", i) for key in step.keys for i in range(k))
         z = normals(keys, *shape).to(step.x.device).view(b, k, *shape)
         if k == 1:
             return step.with_noise(synthesis(z, z.new_ones(b, 1)))
-        # The reward v_k of the clean sample that each candidate leads to.
+        # Rewards v_k of the clean samples to which the candidates lead.
         finished: Tensor = step.memory.setdefault("demon_done", torch.zeros(b, dtype=torch.bool))
         with torch.no_grad():
             v = self._values(step, z, finished)
@@ -184,7 +193,7 @@ class Demon(Steering):
             z_star = synthesis(z, weights(v, self.weights, self._tau(step, v)).to(z))
         if not bool(finished.any()):
             return step.with_noise(z_star)
-        # Samples that a person has seen enough of follow the ODE, or keep the noise of the run's sampler.
+        # A person has stopped the questions about some samples: these follow the ODE or keep their sampler's noise.
         if self.solver == "sde":
             beta = torch.where(finished, 0.0, self.beta).view(-1, 1, 1, 1)
             return replace(step.with_noise(z_star), sampler=Sde(beta.to(z_star)))
@@ -192,7 +201,7 @@ class Demon(Steering):
         return step.with_noise(torch.where(keep, step.noise, z_star))
 
     def _values(self, step: Step, z: Tensor, finished: Tensor) -> Tensor:
-        """Noises z [B, K, C, h, w] -> rewards [B, K] float64, zero for finished samples; may mark more as finished."""
+        """Noises z [B, K, C, h, w] -> rewards [B, K] float64, 0 if finished. May mark samples as finished."""
         k = self.k
         v = torch.zeros(len(z), k, dtype=torch.float64)
         active = (~finished).nonzero()[:, 0]
@@ -209,22 +218,21 @@ class Demon(Steering):
         return v
 
     def _scores(self, step: Step, x0: Tensor, row: int) -> Tensor:
-        """The K scores of one sample, float64 on the CPU; a candidate without a number is replaced as `failed` says."""
+        """The K scores of one sample, float64 on the CPU. `failed` decides what replaces a score that is not finite."""
         v = step.score(x0, torch.full((self.k,), row)).cpu().double()
         known = v[v.isfinite()]
         if len(known) == 0 or (len(known) < self.k and self.failed == "error"):
             first = int((~v.isfinite()).nonzero()[0, 0])
             raise RewardError(
-                f"At step {step.index} the reward gave demon {float(v[first]):g} for candidate {first} and a number "
-                "for "
-                f"{len(known)} of {self.k} candidates: fix the reward and resume, or set demon.failed if some have a "
-                "number."
+                f"At step {step.index} of demon the reward of candidate {first} is {float(v[first]):g}; {len(known)} "
+                f"of {self.k} candidates have a finite reward. Fix the reward and resume the run. If at least one "
+                "reward is finite, demon.failed='mean' also continues."
             )
         replacement = known.mean() if self.failed == "mean" else known.min()
         return torch.where(v.isfinite(), v, replacement)
 
     def _tau(self, step: Step, v: Tensor) -> Tensor:
-        """Temperatures tau [B]: a fixed one, the spread of these rewards, or the first spread that was not zero."""
+        """Temperatures tau [B]: fixed, the standard deviation of these rewards, or the first one above zero."""
         if not isinstance(self.tau, str):
             return torch.full((len(v),), float(self.tau), dtype=torch.float64)
         spread = v.std(1)
