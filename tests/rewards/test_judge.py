@@ -14,9 +14,8 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
-
 from server import Server, serving
+from torch import Tensor
 
 import fairlead
 from fairlead.core.cost import Cost, Meter

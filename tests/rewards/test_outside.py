@@ -200,7 +200,8 @@ def test_vqa_score_asks_the_reference_question_of_each_picture(monkeypatch: pyte
     import transformers
 
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", lambda name: Processor())
-    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", lambda name, dtype: Seer())
+    found = (Seer(), {"missing_keys": []})
+    monkeypatch.setattr(transformers.AutoModelForImageTextToText, "from_pretrained", lambda name, **words: found)
     reward = vqa_score.VqaScore("fake")
     images = torch.stack([torch.zeros(3, 4, 4), torch.ones(3, 4, 4), torch.ones(3, 4, 4)])
     found = reward(images, ["a dog", "a dog", "a cat"])[0].tolist()

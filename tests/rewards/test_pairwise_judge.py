@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageStat
-
 from server import Server, serving
 from test_judge import pictures, reply, shots
 

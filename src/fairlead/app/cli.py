@@ -24,9 +24,9 @@ from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.words import command, shown
+from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
-from fairlead.run.formula import is_text
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED

@@ -63,6 +63,15 @@ def must_be(name: str, value: Any, wanted: str, *, optional: bool = False) -> st
     return f"{name} is {value!r}: must be {wanted}{leave_out}."
 
 
+def is_text(value: str) -> bool:
+    """False for halves of characters, which no file can hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in value
+
+
 def _bounds(interval: str) -> tuple[float, float]:
     low, high = interval[1:-1].split(",")
     return float(low), float(high)

@@ -102,7 +102,7 @@ class Client:
     def ready(self) -> None:
         """Refuse what nobody could answer. Not when it is built: a price asks nothing and needs no server."""
         if self._base_url is None and not _key():
-            raise FairleadError("The judge has no base_url and OPENAI_API_KEY is not set: set one of them.")
+            raise FairleadError("Neither judge.base_url nor OPENAI_API_KEY is set. Set one of them.")
 
     def ask(self, questions: Sequence[Mapping[str, Any]], patient: bool = False) -> list[Reply]:
         """Request bodies -> replies in their order. Equal questions, and those of the past, are not asked again.
@@ -123,7 +123,9 @@ class Client:
                 self._check_cap(need, len(todo))
                 change, held = need - held, need
                 self.charge(Cost(dollars=change))
-                many = len(todo) if not any(self._prices) else self._threads if self._measured else 1
+                many = len(todo)
+                if any(self._prices):
+                    many = self._threads if self._measured else 1
                 now, todo = todo[:many], todo[many:]
                 self._ask_now(now, known, patient)
         finally:
@@ -133,8 +135,8 @@ class Client:
     def _check_cap(self, need: float, many: int) -> None:
         if self._cap is not None and self.spent + need > self._cap + 1e-12:
             raise RewardError(
-                f"The judge may spend ${self._cap:g}, has spent ${self.spent:.4f}, and {many} more questions could "
-                f"cost ${need:.4f}: raise judge.cap, then resume."
+                f"judge.cap is ${self._cap:g} and ${self.spent:.4f} are spent. {many} more questions could cost "
+                f"${need:.4f}. Increase judge.cap, then resume the run."
             )
 
     def _ask_now(
@@ -204,7 +206,7 @@ class Client:
         """True for a refusal, False where another try may help; raises where none does."""
         told = _said(answer.body).lower()
         if "insufficient_quota" in told:
-            raise RewardError(f"{self._where} says the account is empty: fill it, then resume.")
+            raise RewardError(f"{self._where} reports that the account has no credit. Add credit, then resume the run.")
         if answer.status in (408, 409, 429) or answer.status >= 500:
             return False
         if answer.status == 400:
@@ -212,7 +214,7 @@ class Client:
                 return True
             if "response_format" in told and body.pop("response_format", None) is not None:
                 return False
-            raise RewardError(f"{self._where} does not accept the question ({why}): check judge.model and mode.")
+            raise RewardError(f"{self._where} rejects the question ({why}). Check judge.model and judge.mode.")
         if 300 <= answer.status < 400:
             raise RewardError(
                 f"{self._where} redirects to another address ({answer.headers.get('Location', '')!r:.80}), and "
@@ -272,7 +274,7 @@ class Client:
             usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15
             if not usable:
                 raise ValueError(f"{value!r:.40}")
-        read, wrote = found
+        read, wrote = (float(value) for value in found if value is not None)
         self._picture_tokens = max(self._picture_tokens, read / max(1, _pictures(question)))
         self._answer_tokens, self._measured = max(self._answer_tokens, wrote), True
         return float(self._prices[0] * read + self._prices[1] * wrote) / 1e6

@@ -51,7 +51,7 @@ def check_address(setting: str, url: Any) -> str:
     except ValueError:
         usable = False
     if not usable:
-        raise RewardError(f"{setting} is {url!r}: give an address that begins with http:// or https://.")
+        raise RewardError(f"{setting} is {url!r}: must begin with http:// or https://.")
     return str(url)
 
 

@@ -80,7 +80,7 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
 
 
 def _pool(full: Sequence[Candidate], k: int) -> list[Candidate]:
-    """Those that are compared with each other: all, or of very many the first k, the best, and an even sample of the rest.
+    """Those that are compared with each other: all, or of very many the first k, the best and an even sample.
 
     Comparing all pairs of n pictures takes n^2 numbers, which are 3.2 GB at 20,000.
     """
@@ -116,7 +116,7 @@ def _pixels(path: Path) -> Tensor:
     try:
         return scoring.load(path)[0]
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise StoreError(f"{path} cannot be read ({str(error):.80}): restore it, or start the run again.") from error
+        raise StoreError(f"{path} cannot be read ({error!s:.80}): restore it, or start the run again.") from error
 
 
 def _point(weight: float | None, chosen: Sequence[int], rewards: Tensor, likes: Tensor) -> dict[str, Any]:

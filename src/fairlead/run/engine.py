@@ -92,6 +92,7 @@ def resume(
     """Continue a run after its last recorded candidate, with `budget` in place of the old one if it is given.
 
     A finished run without a new budget is returned as it is.
+
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
     """
     store = Store.open(folder)
@@ -137,6 +138,8 @@ def replay(
     The whole batch of the candidate is rendered, so its shape is that of the run, and the result is identical on the
     same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
     round differently, and small differences are expected.
+
+    `trust` is as in `resume`.
     """
     store = Store.open(folder)
     spec = store.spec

@@ -91,7 +91,8 @@ class Local:
         if not any(spends[name] > 0 for name in limits):
             given = ", ".join(f"{k}={v:g}" for k, v in limits.items())
             raise FairleadError(
-                f"The budget {given} limits nothing that this run spends, so it would never end: add an entry like nfe=640."
+                f"The budget {given} limits nothing that this run spends, so it would never end. Add an entry like "
+                "nfe=640."
             )
 
     def ask_through(self, previews: PreviewQuestions) -> None:

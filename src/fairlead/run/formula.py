@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core import source
-from fairlead.core.check import number_in_range
+from fairlead.core.check import is_text, number_in_range
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
 from fairlead.run.part import Part as Part
@@ -94,15 +94,6 @@ def plain_value(name: str, value: Any, depth: int = 0) -> Any:
         return value
     kind = "a number too large to hold" if isinstance(value, int) else f"{value!r:.60}"
     raise FairleadError(f"{name} is {kind}: must be text, a number, True, False, None, or a list or table of these.")
-
-
-def is_text(value: str) -> bool:
-    """False for halves of characters, which no file can hold."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in value
 
 
 def parse_reward(text: str) -> Any:

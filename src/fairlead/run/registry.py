@@ -192,7 +192,7 @@ def call(make: Callable[..., Any], name: str, settings: Mapping[str, Any], *give
     try:
         return make(*given, **settings)
     except (TypeError, ValueError, OverflowError, AttributeError, LookupError) as error:
-        raise FairleadError(f"{name} cannot be built from {dict(settings)!r:.200}: {str(error):.200}.") from error
+        raise FairleadError(f"{name} cannot be built from {dict(settings)!r:.200}: {error!s:.200}.") from error
 
 
 def build(kind: str, part: Part, *given: Any) -> Any:

@@ -314,7 +314,8 @@ class SearchLoop:
         self._clock.say(Phase.DONE)
         if status == RunStatus.FINISHED and not store.candidates():
             raise FairleadError(
-                f"The run ended before its first candidate ({reason}): give a larger budget, then resume {store.folder}."
+                f"The run ended before its first candidate ({reason}). Choose a larger budget, then resume "
+                f"{store.folder}."
             )
         if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(

@@ -92,7 +92,7 @@ class Spec:
         try:
             raw = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise FairleadError(f"The run's settings are not JSON ({str(error):.80}): restore the record.") from None
+            raise FairleadError(f"The run's settings are not JSON ({error!s:.80}): restore the record.") from None
         if not isinstance(raw, dict):
             raise FairleadError(f"The run's settings are {raw!r:.60}, not a JSON object: restore the record.")
         known = {f.name for f in fields(Spec)}

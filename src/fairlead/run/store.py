@@ -8,24 +8,22 @@ answer that is recorded is recalled instead of computed; another question at the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
-import re
-import shutil
 import sqlite3
-import tempfile
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.run import rows, rungs
+from fairlead.run.claim import DATABASE as DATABASE
+from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, remove_record
+from fairlead.run.claim import is_vacant as is_vacant
+from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
@@ -37,14 +35,8 @@ if TYPE_CHECKING:
 
 VERSION = 2
 """2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
-DATABASE = "run.sqlite"
 BANK = "bank.png"
 """The best picture that a steering made while it prepared, where it was asked for."""
-LOCK = "run.lock"
-PROCESS = uuid4().hex
-"""Names this process in the lock of the runs that it creates."""
-LEFTOVER = re.compile(r"\..+\.(\d+)(-wal|-shm|-journal)?")
-"""A file that a process was writing when it was killed; the number is the process's."""
 SCHEMA = """
 create table run(
     id text not null, spec text not null, versions text not null, created text not null,
@@ -85,7 +77,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{folder} cannot be written ({error.strerror}). Choose another --out.") from error
-        with _locked(folder) as handle, sqlite_errors(folder):
+        with locked(folder) as handle, sqlite_errors(folder):
             refuse_taken(folder)  # another process may have been faster
             os.ftruncate(handle, 0)
             os.write(handle, PROCESS.encode())
@@ -93,7 +85,7 @@ class Store:
             for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
                 (folder / name).unlink(missing_ok=True)
             temporary = folder / f".{DATABASE}.{os.getpid()}"
-            with contextlib.closing(_connect(temporary)) as db, db:
+            with contextlib.closing(connect(temporary)) as db, db:
                 db.executescript(f"begin; {SCHEMA} pragma user_version={VERSION};")
                 db.execute(
                     "insert into run values(?,?,?,?,?,?,?,null)",
@@ -101,7 +93,7 @@ class Store:
                 )
                 rows.seal(db, "run")
             os.replace(temporary, folder / DATABASE)
-            db = _connect(folder / DATABASE)
+            db = connect(folder / DATABASE)
             db.execute("pragma journal_mode=wal")
         return Store(folder, db)
 
@@ -113,7 +105,7 @@ class Store:
         if not path.is_file():
             raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
-            db = _connect_to_read(path)
+            db = connect_to_read(path)
             version = db.execute("pragma user_version").fetchone()[0]
             if version > VERSION:
                 raise StoreError(
@@ -132,7 +124,7 @@ class Store:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the run for writing; the lock ends with the process, however it ends."""
-        with _locked(self.folder):
+        with locked(self.folder):
             with sqlite_errors(self.folder):
                 self._add_checksums()
                 clean(self.folder)
@@ -395,39 +387,9 @@ def _tensor(data: bytes | None) -> Tensor | None:
     return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
-def is_vacant(folder: Path) -> bool:
-    """True if a run may be made here: nothing is there, or only what a process left that was killed too early."""
-    if not folder.is_dir():
-        return not folder.exists()
-    names = {path.name for path in folder.iterdir() if not LEFTOVER.fullmatch(path.name)} - {LOCK}
-    if "images" in names and any(not LEFTOVER.fullmatch(path.name) for path in (folder / "images").iterdir()):
-        return False
-    if DATABASE not in names:
-        return names <= {"images"}
-    if not names <= {"images", DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm"}:
-        return False
-    try:
-        with contextlib.closing(_connect_to_read(folder / DATABASE)) as db:
-            return bool(db.execute("select count(*) from sqlite_master").fetchone()[0] == 0)
-    except (sqlite3.Error, UnicodeDecodeError):
-        return False
-
-
-def refuse_taken(folder: Path) -> None:
-    """Raise unless a run may be made here."""
-    try:
-        vacant = is_vacant(folder)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be used ({error.strerror}). Choose another --out.") from error
-    if not vacant:
-        resumable = folder.is_dir() and (folder / DATABASE).is_file()
-        hint = f", or continue the run in it with 'fairlead resume {folder}'" if resumable else ""
-        raise StoreError(f"{folder} exists already. Choose another --out{hint}.")
-
-
 def discard(folder: Path) -> bool:
     """Remove a run that this process has created and in which nothing was recorded or paid for; True if it did."""
-    with _locked(folder):
+    with locked(folder):
         if (folder / LOCK).read_text() != PROCESS:
             return False
         store = Store.open(folder)
@@ -436,83 +398,5 @@ def discard(folder: Path) -> bool:
                 return False
         finally:
             store.close()
-        for path in list(folder.iterdir()):
-            if path.name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK):
-                path.unlink(missing_ok=True)
-        shutil.rmtree(folder / "images", ignore_errors=True)
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # stays where something else is in it
+        remove_record(folder)
     return True
-
-
-def clean(folder: Path) -> None:
-    """Remove the unfinished files of processes that are gone."""
-    for path in [*folder.iterdir(), *(folder / "images").iterdir()]:
-        if (found := LEFTOVER.fullmatch(path.name)) and not _is_alive(int(found[1])):
-            path.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return process != os.getpid()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Hold the lock file of a run, as an open file."""
-    try:
-        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions.") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StoreError(f"{folder} is being written by another process. Wait for it, or stop it first.") from None
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=10.0)
-    db.execute("pragma synchronous=full")
-    rows.install(db)
-    return db
-
-
-class _Copy(sqlite3.Connection):
-    """A connection that can be referred to weakly, so that its files can be removed with it."""
-
-
-def _connect_to_read(path: Path) -> sqlite3.Connection:
-    """Also in a folder that cannot be written, where SQLite cannot read its log: then a copy of both files."""
-    if os.access(path.parent, os.W_OK):
-        return _connect(path)
-    log = Path(f"{path}-wal")
-    if not log.exists() or log.stat().st_size == 0:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
-        rows.install(db)
-        return db
-    scratch = Path(tempfile.mkdtemp(prefix="fairlead-"))
-    for _ in range(5):  # a writer may move the log into the file meanwhile
-        before = _stamps(path, log)
-        for source in (path, log):
-            if source.exists():
-                shutil.copyfile(source, scratch / source.name)
-        if _stamps(path, log) == before:
-            break
-    db = sqlite3.connect(scratch / path.name, factory=_Copy)
-    rows.install(db)
-    weakref.finalize(db, shutil.rmtree, scratch, ignore_errors=True)
-    return db
-
-
-def _stamps(*paths: Path) -> list[tuple[int, int] | None]:
-    return [(p.stat().st_size, p.stat().st_mtime_ns) if p.exists() else None for p in paths]
