@@ -38,12 +38,68 @@ class Attack:
 
 
 ATOMS = [
-    "0", "1", "-1", "2", "16", "0.5", "1e999", "-1e999", "nan", "9" * 310, "9" * 5000, "-" * 4000 + "1", "1_0", "0x10",
-    "True", "None", "...", "1j", "'x'", "b'x'", "{[]:1}", "{1:2}", "{'a':1}", "[1]", "(1,)", "{1}", "[" * 300 + "]" * 300,
-    "''", "''' '''", "\\ud800", "\ud800", "\0", "\n", "é", "𝔘", "x" * 3000, "../../x", "/dev/null", "/proc/self/mem", "-",
-    "--", "=", "a=b", ".", "a.b=c", "%s%n", "{}", "lambda: 0", "__import__('os')", "1 if 1 else 2", "[i for i in 1]",
-    "f'{1}'", "*a", "**a", "a:=1", "await x", "brightness", "clip_score", "brightness, jpeg_size", "http://x", "x.py:f",
-]  # fmt: skip
+    "0",
+    "1",
+    "-1",
+    "2",
+    "16",
+    "0.5",
+    "1e999",
+    "-1e999",
+    "nan",
+    "9" * 310,
+    "9" * 5000,
+    "-" * 4000 + "1",
+    "1_0",
+    "0x10",
+    "True",
+    "None",
+    "...",
+    "1j",
+    "'x'",
+    "b'x'",
+    "{[]:1}",
+    "{1:2}",
+    "{'a':1}",
+    "[1]",
+    "(1,)",
+    "{1}",
+    "[" * 300 + "]" * 300,
+    "''",
+    "''' '''",
+    "\\ud800",
+    "\ud800",
+    "\0",
+    "\n",
+    "é",
+    "𝔘",
+    "x" * 3000,
+    "../../x",
+    "/dev/null",
+    "/proc/self/mem",
+    "-",
+    "--",
+    "=",
+    "a=b",
+    ".",
+    "a.b=c",
+    "%s%n",
+    "{}",
+    "lambda: 0",
+    "__import__('os')",
+    "1 if 1 else 2",
+    "[i for i in 1]",
+    "f'{1}'",
+    "*a",
+    "**a",
+    "a:=1",
+    "await x",
+    "brightness",
+    "clip_score",
+    "brightness, jpeg_size",
+    "http://x",
+    "x.py:f",
+]
 NAMES = ["brightness", "jpeg_size", "clip_score", "detector", "aesthetic_clip", "http", "judge", "file", "human", "x"]
 OPERATIONS = ["{} + {}", "{} - {}", "{} * {}", "{} / {}", "-{}", "({})", "min({}, {})", "rank_mean({}, {})", "{} > {}"]
 OPERATIONS += [
@@ -55,10 +111,36 @@ OPERATIONS += [
     "{}.{}",
 ]
 OPTIONS = [
-    "--model", "--reward", "--watch", "--space", "--search", "--steer", "--intervene", "--set", "--budget", "--sampler",
-    "--steps", "--group", "--batch", "--seed", "--draft", "--finals", "--height", "--width", "--guidance-scale",
-    "--negative-prompt", "--dtype", "--variant", "--revision", "--keep", "--out", "--json", "--dry-run", "--help", "--x",
-]  # fmt: skip
+    "--model",
+    "--reward",
+    "--watch",
+    "--space",
+    "--search",
+    "--steer",
+    "--intervene",
+    "--set",
+    "--budget",
+    "--sampler",
+    "--steps",
+    "--group",
+    "--batch",
+    "--seed",
+    "--draft",
+    "--finals",
+    "--height",
+    "--width",
+    "--guidance-scale",
+    "--negative-prompt",
+    "--dtype",
+    "--variant",
+    "--revision",
+    "--keep",
+    "--out",
+    "--json",
+    "--dry-run",
+    "--help",
+    "--x",
+]
 USUAL = {
     "--model": ["mixture", "pocket", "pocket-turbo", "x", "./x"],
     "--reward": ["brightness", "jpeg_size", "min(brightness, jpeg_size)"],
@@ -106,9 +188,12 @@ def formula(draw: random.Random, depth: int = 0) -> str:
 def value(draw: random.Random, depth: int = 0) -> Any:
     """A JSON value of any kind."""
     kinds: list[Callable[[], Any]] = [
-        lambda: None, lambda: draw.random() < 0.5, lambda: draw.choice([0, 1, -1, 10**400, 2**63, 2**64]),
-        lambda: draw.choice([0.5, -1.0, float("inf"), float("nan")]), lambda: text(draw),
-    ]  # fmt: skip
+        lambda: None,
+        lambda: draw.random() < 0.5,
+        lambda: draw.choice([0, 1, -1, 10**400, 2**63, 2**64]),
+        lambda: draw.choice([0.5, -1.0, float("inf"), float("nan")]),
+        lambda: text(draw),
+    ]
     if depth < 3:
         kinds += [
             lambda: [value(draw, depth + 1) for _ in range(draw.randrange(3))],
@@ -233,10 +318,21 @@ def specs(folder: Path, seed: int) -> Callable[[int], Attack]:
 
 
 PLAN: dict[str, Any] = {
-    "model": "mixture", "reward": "brightness", "watch": ["jpeg_size"], "budget": "nfe=40", "seeds": 2, "prompts": ["a", "b"],
-    "steps": 4, "reference": "random", "diversity": [], "about": "x",
-    "methods": {"random": {"search": "best_of"}, "zero": {"search": "zero_order", "settings": {"zero_order": {"neighbours": 2}}}},
-}  # fmt: skip
+    "model": "mixture",
+    "reward": "brightness",
+    "watch": ["jpeg_size"],
+    "budget": "nfe=40",
+    "seeds": 2,
+    "prompts": ["a", "b"],
+    "steps": 4,
+    "reference": "random",
+    "diversity": [],
+    "about": "x",
+    "methods": {
+        "random": {"search": "best_of"},
+        "zero": {"search": "zero_order", "settings": {"zero_order": {"neighbours": 2}}},
+    },
+}
 
 
 def plans(folder: Path, seed: int) -> Callable[[int], Attack]:

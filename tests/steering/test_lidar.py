@@ -29,7 +29,7 @@ from fairlead.run import engine
 from fairlead.run.executor import Local
 from fairlead.run.png import read
 from fairlead.run.prepared import recorded
-from fairlead.run.store import BANK
+from fairlead.run.records import BANK
 from fairlead.run.view import View
 from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
 from fairlead.steering._presets import PRESETS, SD_UNTIL

@@ -101,6 +101,7 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def connect(path: Path) -> sqlite3.Connection:
+    """A connection that writes, waits for other writers, and checks the rows."""
     db = sqlite3.connect(path, timeout=10.0)
     db.execute("pragma synchronous=full")
     rows.install(db)

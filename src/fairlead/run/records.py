@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from fairlead.core.search import Proposal
 
+BANK = "bank.png"
+"""The best picture that a steering made while it prepared, where it was asked for."""
 BASELINE = -1
 """Index of the plain sample of the same seed without any control."""
 BASELINE_ROW = "no search"

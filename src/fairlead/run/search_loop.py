@@ -21,11 +21,11 @@ from fairlead.run.executor import Executor
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.records import BANK, BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
 from fairlead.run.start import first_key
-from fairlead.run.store import BANK, Store, write_atomically
+from fairlead.run.store import Store, write_atomically
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""

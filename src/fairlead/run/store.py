@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 VERSION = 2
 """2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
-BANK = "bank.png"
-"""The best picture that a steering made while it prepared, where it was asked for."""
 SCHEMA = """
 create table run(
     id text not null, spec text not null, versions text not null, created text not null,

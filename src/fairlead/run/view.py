@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import BASELINE, Candidate, RunStatus
+from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
-from fairlead.run.store import BANK, Store
+from fairlead.run.store import Store
 
 
 @dataclass(frozen=True)
