@@ -71,7 +71,9 @@ def test_a_run_records_the_dollars_that_ended_it(read: int, tmp_path: Path, judg
     with serving(billed(read)) as server:
         budget = {"nfe": 400.0, "dollars": 0.2}
         words = {"model": "mixture", "steps": 4, "batch": 4, "budget": budget}
-        found = engine.start(make_spec("a dog", **words), tmp_path / "run", reward=judge(server.url))
+        with pytest.raises(FairleadError, match="ended before its first candidate"):
+            engine.start(make_spec("a dog", **words), tmp_path / "run", reward=judge(server.url))
+        found = Store.open(tmp_path / "run")
         bill = each * len(server.requests)
         assert found.spent().dollars == pytest.approx(bill)
         assert bill <= max(0.2, each)
