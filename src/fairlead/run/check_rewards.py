@@ -121,15 +121,6 @@ def checks(pictures: Path | None = None, references: Path | None = None) -> list
 def _present(name: str) -> Check:
     kind = registry.resolve("rewards", name)
     facts = f"{kind.unit}; {'differentiable' if kind.differentiable else 'no gradient'}; {kind.licence}"
-    if name in ("judge", "pairwise_judge"):
-        try:
-            import openai
-
-            return Check(f"reward {name}", True, f"{facts}; openai {openai.__version__}")
-        except ImportError:
-            return Check(
-                f"reward {name}", True, f"{facts}; its client is not installed (pip install 'fairlead[judge]')"
-            )
     if name not in CHECKPOINTS:
         return Check(f"reward {name}", True, facts)
     repository, _ = CHECKPOINTS[name]
