@@ -144,7 +144,7 @@ class FakeEngine(ModuleType):
         self.calls.append(("resume", budget))
         return Store.open(folder)
 
-    def replay(self, folder: Path, index: int, *, alone: bool = False) -> Replay:
+    def replay(self, folder: Path, index: int, *, alone: bool = False, trust: bool = False) -> Replay:
         self.calls.append(("replay", index))
         store = Store.open(folder)
         recorded = next(c for c in store.candidates() if c.index == index)

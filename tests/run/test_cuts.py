@@ -52,7 +52,7 @@ def test_drafts_cut_by_the_clock_are_still_committed(
         return predict(self, x, *rest)
 
     monkeypatch.setattr(Mixture, "predict", slower)
-    spec = small_spec(steps=8, draft=2, batch=4, budget={"seconds": 2.0, "nfe": 900})
+    spec = small_spec(steps=8, draft=2, finals=1, batch=4, budget={"seconds": 2.0, "nfe": 900})
     store = engine.start(spec, tmp_path / "run")
     assert store.stopped == "budget: seconds"
     assert [c for c in store.candidates() if c.refines is not None], "the best draft is rendered fully"
@@ -140,7 +140,7 @@ def test_what_was_paid_before_memory_ran_out_was_paid() -> None:
 
 
 def test_what_was_paid_before_a_reward_broke_is_in_the_record(tmp_path: Path) -> None:
-    """Three pictures are judged and paid for, then another reward raises: a resumed run has three dollars less."""
+    """Three pictures are paid for, then another reward raises: a resumed run has three dollars less."""
 
     class Judge(_Paid):
         def charge_to(self, charge: Callable[[Cost], None]) -> None:
@@ -157,9 +157,11 @@ def test_what_was_paid_before_a_reward_broke_is_in_the_record(tmp_path: Path) ->
     with pytest.raises(RewardError, match="oh"):
         engine.start(spec, tmp_path / "run", reward=Judge() + Function(broken))
     assert Store.open(tmp_path / "run").spent().dollars == 3
-    store = engine.resume(tmp_path / "run", reward=Judge())
+    with pytest.raises(FairleadError, match="before its first candidate"):
+        engine.resume(tmp_path / "run", reward=Judge())
+    store = Store.open(tmp_path / "run")
     assert (len(store.candidates()), store.stopped) == (0, "budget: dollars")
-    assert store.spent().dollars == 3
+    assert store.spent().dollars == 6
 
 
 def test_pieces_share_one_clock(clock: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, fingerprint, models
+from fairlead.run.claim import connect
 from fairlead.run.part import Part
+from fairlead.run.rows import seal
 from fairlead.run.spec import Spec, make_spec
 from fairlead.run.store import Store
 from fairlead.run.view import View
@@ -30,10 +32,11 @@ def made(model: str, out: Path) -> Store:
 
 
 def change_versions(folder: Path, **values: str | None) -> None:
-    with sqlite3.connect(folder / "run.sqlite") as store:
+    with closing(connect(folder / "run.sqlite")) as store, store:
         (text,) = store.execute("select versions from run").fetchone()
         versions = {k: v for k, v in {**json.loads(text), **values}.items() if v is not None}
         store.execute("update run set versions=?", (json.dumps(versions),))
+        seal(store, "run")
 
 
 def test_the_record_holds_the_digest_of_the_folder(model: Path, tmp_path: Path) -> None:

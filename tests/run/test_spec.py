@@ -131,7 +131,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"sampler": "eular"}, "Did you mean 'euler'"),
     ({"steer": "nothing_like_it"}, "Steering 'nothing_like_it' is unknown"),
     ({"intervene": "token_mean_dampin"}, "Did you mean 'token_mean_damping'"),
-    ({"steps": 0}, "steps is 0: must be a whole number >= 1"),
+    ({"steps": 0}, "steps is 0: must be a whole number in [1, 10000]"),
     ({"steps": 2.5}, "steps is 2.5"),
     ({"group": -1}, "group is -1"),
     ({"batch": 0}, "batch is 0"),

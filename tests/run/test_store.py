@@ -94,7 +94,7 @@ def test_a_larger_budget_keeps_the_record(stopped: Path, tmp_path: Path) -> None
 
 
 def test_a_budget_below_what_was_spent_is_refused(stopped: Path) -> None:
-    with pytest.raises(FairleadError, match="has spent already"):
+    with pytest.raises(FairleadError, match="has already spent"):
         engine.resume(stopped, budget={"nfe": 20})
     assert Store.open(stopped).spec.budget == {"nfe": 40}
     with pytest.raises(FairleadError, match="not positive"):

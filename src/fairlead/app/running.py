@@ -34,7 +34,10 @@ def computing(as_json: bool) -> Iterator[tuple[Watch, Interrupt]]:
 
 def refuse_existing(folder: Path) -> None:
     """Refuse a folder that has files before anything is loaded; the engine would refuse it only after loading."""
-    refuse_taken(folder)
+    try:
+        refuse_taken(folder)
+    except StoreError as error:  # here it is a wrong option of the command
+        raise FairleadError(str(error)) from error
 
 
 def warn(spec: Spec) -> None:

@@ -19,7 +19,7 @@ PLANNED_AT_MOST = 4096
 
 
 FINALS_OF_A_CLOCK = 4
-"""Finals under a budget of seconds alone, which does not say how many pictures it affords."""
+"""Finals at most under a budget of seconds, which does not say how many pictures it affords."""
 
 
 def finals(store: Store) -> dict[int, int]:
@@ -45,7 +45,8 @@ def number_of_finals(spec: Spec, before: Cost, draft: Cost, full: Cost) -> int:
         return FINALS_OF_A_CLOCK
     if pictures < 2:
         return 1
-    return planner.plan(pictures, min(1.0, max(shares))).finals
+    advised = planner.plan(pictures, min(1.0, max(shares))).finals
+    return min(advised, FINALS_OF_A_CLOCK) if math.isfinite(spec.limit.seconds) else advised
 
 
 def _limited(spec: Spec, draft: Cost, full: Cost) -> list[tuple[float, float]]:
