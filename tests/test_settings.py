@@ -31,7 +31,7 @@ def settings_of(kind: str, make: Any) -> dict[str, Any]:
     if not isinstance(make, type) or make.__init__ is object.__init__:
         return {}
     own = (
-        {f.name for f in dataclasses.fields(make) if "Tensor" in str(f.type) or not f.repr}
+        {f.name for f in dataclasses.fields(make) if str(f.type).startswith("Tensor") or not f.repr}
         if dataclasses.is_dataclass(make)
         else set()
     )

@@ -32,7 +32,7 @@ from fairlead.run.worker import Worker
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
 
-DRAFT: dict[str, Any] = {"steps": 8, "draft": 2, "budget": {"nfe": 60.0}, "search": "zero_order"}
+DRAFT: dict[str, Any] = {"steps": 8, "draft": "even(2)", "budget": {"nfe": 60.0}, "search": "zero_order"}
 
 
 def parts(store: Store) -> tuple[list[Any], list[Any]]:

@@ -341,7 +341,7 @@ def test_renos_regulariser_leaves_a_shift_alone() -> None:
     [
         (SepCma, {"sigma": 0}, "sep_cma.sigma is 0"),
         (SepCma, {"sigma": math.nan}, "sep_cma.sigma is nan"),
-        (SepCma, {"population": 1}, "sep_cma.population is 1: give a whole number of at least 2"),
+        (SepCma, {"population": 1}, "sep_cma.population is 1: must be a whole number >= 2"),
         (SepCma, {"step": "cas"}, "csa"),
         (SepCma, {"generations": 0}, "sep_cma.generations is 0"),
         (SepCma, {"penalty": -1}, "sep_cma.penalty is -1"),

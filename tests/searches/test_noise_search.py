@@ -236,7 +236,7 @@ def test_evolution_elites_outlive_worse_children() -> None:
     told = [Feedback(p, float(i), {}) for i, p in enumerate(search.ask(99))]
     search.tell(told)
     search.tell([Feedback(p, -1.0, {}) for p in search.ask(99)])
-    assert [f.reward for f in search._people] == [5.0, 4.0, -1.0, -1.0, -1.0, -1.0]
+    assert [f.reward for f in search._parents] == [5.0, 4.0, -1.0, -1.0, -1.0, -1.0]
 
 
 def test_trust_region_moves_at_least_one_coordinate_inside_its_box() -> None:
@@ -323,7 +323,7 @@ def test_nan_never_wins() -> None:
         ("evolution", {"mutation": 0}, "evolution.mutation"),
         ("evolution", {"tournament": 0}, "evolution.tournament"),
         ("trust_region", {"batch": 0}, "trust_region.batch"),
-        ("trust_region", {"length": 3.0}, "trust_region has"),
+        ("trust_region", {"length": 3.0}, "must be 0 < shortest <= length <= longest"),
         ("trust_region", {"factor": 1.0}, "trust_region.factor"),
         ("first_order", {"rate": 0.0}, "first_order.rate"),
         ("first_order", {"chains": 0}, "first_order.chains"),

@@ -40,7 +40,8 @@ def with_given(parts: dict[str, Tensor], given: Mapping[str, Any], rows: int) ->
             shape = tuple(getattr(value, "shape", ()))
             raise FairleadError(f"{name} must be a tensor like {(1, *old.shape[1:])}, but has the shape {shape}.")
         parts[key] = value.detach().to(old.device, old.dtype).expand(rows, *value.shape[1:])
-    if "negative" in parts and parts["negative"].shape[1] != parts["tokens"].shape[1]:
+    embeds = {"prompt_embeds", "negative_prompt_embeds"} & given.keys()
+    if embeds and "negative" in parts and parts["negative"].shape[1] != parts["tokens"].shape[1]:
         mine, other = (parts[key].shape[1] for key in ("tokens", "negative"))
         raise FairleadError(
             f"prompt_embeds has {mine} tokens, but the negative prompt {other}. "

@@ -47,6 +47,8 @@ class PairwiseJudge(Judge, PairwiseReward):
         price_in (number >= 0, default 0.0): US dollars per million tokens sent; spending is charged to the run's
             budget entry `dollars`.
         price_out (number >= 0, default 0.0): US dollars per million tokens received.
+        picture_tokens (whole number >= 1, default 2000): tokens that a picture is taken for until a reply has shown
+            more. With a price, the first question is asked alone to see it; requests that time out are not seen.
         cap (number > 0 or None, default None): most that this reward alone may spend, in US dollars.
         cache (file, false or None, default None): where replies are kept by picture, question and model; None is
             the usual place, false keeps none.
