@@ -144,7 +144,7 @@ def test_a_ledger_out_of_time_affords_nothing() -> None:
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan])
 def test_budgets_are_positive(bad: float) -> None:
-    with pytest.raises(FairleadError, match="not positive"):
+    with pytest.raises(FairleadError, match="must be > 0"):
         Cost.budget({"nfe": bad})
 
 

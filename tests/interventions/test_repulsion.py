@@ -495,7 +495,7 @@ def test_prompts_of_a_batch_do_not_meet(tiny_flux: Callable[..., Any]) -> None:
     one = draw(model, Repulsion(0.3), [0, 0, 1, 1], prompts=["a dog", "a dog", "two cats", "two cats"])
     two = draw(model, Repulsion(0.3), [0, 0, 1, 1], prompts=["a dog", "a dog", "a car", "a car"])
     assert torch.equal(one[:2], two[:2])
-    with pytest.raises(FairleadError, match="every prompt a group of its own"):
+    with pytest.raises(FairleadError, match="every prompt into a group of its own"):
         draw(model, Repulsion(0.3), [0, 0, 0], prompts=["a dog", "a dog", "two cats"])
 
 

@@ -51,7 +51,7 @@ def test_vendi_counts(q: float) -> None:
     torch.testing.assert_close(
         vendi(kernel(7 * x[:, torch.randperm(6, generator=torch.Generator().manual_seed(0))]), q), one
     )
-    with pytest.raises(FairleadError, match="at least 0"):
+    with pytest.raises(FairleadError, match="must be a number >= 0"):
         vendi(equal(0.0, 2), -1)
 
 

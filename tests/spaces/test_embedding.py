@@ -120,7 +120,7 @@ def test_the_trust_region_holds_and_leaves_what_is_inside() -> None:
         ({"pooled": float("nan")}, "embedding.pooled is nan"),
         ({"radius": 0}, "embedding.radius is 0"),
         ({"tokens": 0, "pooled": 0}, "Nothing moves"),
-        ({"first": 5}, "no token of this model's 5"),
+        ({"first": 5}, "must be 0 <= first < last <= 5"),
         ({"first": 0.5}, "embedding.first is 0.5"),
         ({"last": True}, "embedding.last is True"),
         ({"form": "absolute"}, "unit='one'"),

@@ -23,7 +23,7 @@ COLOURS = ("#0b8ea3", "#d9772b", "#7a5cc4", "#3c9a5f", "#cc4466", "#9a7b1f", "#4
 def write_runs_page(folders: Sequence[Path], out: Path) -> Path:
     """Write the page to `out`. Replaces an older page of ours and nothing else."""
     if out.is_dir() or (out.exists() and not is_ours(out)):
-        raise StoreError(f"{out} exists and is not a fairlead page: give another --out.")
+        raise StoreError(f"{out} exists and is not a fairlead page. Choose another --out.")
     views = [View.read(folder) for folder in folders]
     write_atomically(out, page("runs.html", f"{len(views)} runs · fairlead", **_values(views)))
     return out

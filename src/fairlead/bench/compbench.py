@@ -115,8 +115,8 @@ class CompBench:
     id = "t2i-compbench-hf"
     note = (
         "t2i-compbench-hf is a port: BLIP-VQA as published up to its resolution, boxes from OWLv2 instead of UniDet "
-        "(their parts "
-        "end in -owl and are not comparable with published ones); prompts that only a parser could read have no number"
+        "(their parts end in -owl and are not comparable with published ones); prompts that only a parser "
+        "could read have no number"
     )
 
     def __init__(self, plurals: Mapping[str, str]) -> None:

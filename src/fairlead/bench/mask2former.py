@@ -189,7 +189,6 @@ def geneval_hf(detector: str = DETECTOR, clip: str = CLIP) -> GenEval:
         ) from error
     note = (
         "geneval-hf is a port of GenEval to transformers' Mask2Former with the published rules: compare it with "
-        "numbers of the "
-        "same evaluator only; the detector's weights are licensed CC BY-NC 4.0"
+        "numbers of the same evaluator only; the detector's weights are licensed CC BY-NC 4.0"
     )
     return GenEval(f"geneval-hf[{detector}, {clip}]", note, found)

@@ -178,8 +178,7 @@ def make(raw: Mapping[str, Any], name: str, folder: Path = Path()) -> Plan:
         if not re.fullmatch(r"\w[\w .+-]*", method) or method == BASELINE_ROW:
             raise FairleadError(
                 f"A method of plan {name} is called {method!r}: must have only letters, digits, spaces and _-+., and "
-                "not be "
-                f"{BASELINE_ROW!r}."
+                f"not be {BASELINE_ROW!r}."
             )
         _known(words, METHOD_OPTIONS, f"setting of method {method}")
         _typed(words, f"method {method}")

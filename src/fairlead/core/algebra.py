@@ -123,7 +123,7 @@ class ZScore(Sum):
         assert isinstance(mean, Constant)
         assert isinstance(std, Constant)
         if not std.value > 0:
-            raise FairleadError(f"zscore.std is {std.value:g}: give the positive spread of the baseline's scores.")
+            raise FairleadError(f"zscore.std is {std.value:g}: must be > 0, the spread of the baseline's scores.")
         self.mean = mean.value
         self.std = std.value
         self.name = f"zscore({parts[0].name})"

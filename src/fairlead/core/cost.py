@@ -80,7 +80,7 @@ class Cost:
             if name not in known:
                 raise unknown("budget entry", name, known)
             if not value > 0:
-                raise FairleadError(f"Budget {name}={value:g} is not positive: give a number above zero.")
+                raise FairleadError(f"Budget {name} is {value:g}: must be > 0.")
         return Cost(**{name: float(limits.get(name, math.inf)) for name in known})
 
 

@@ -33,7 +33,7 @@ def vendi(k: Tensor, q: float = 1.0) -> Tensor:
     eigenvalue; smaller orders weigh rare pictures more (Pasarkar and Dieng 2023, arXiv 2310.12952).
     """
     if not q >= 0:
-        raise FairleadError(f"The order of a Vendi score is {q!r}: give a number of at least 0.")
+        raise FairleadError(f"The order of a Vendi score is {q!r}: must be a number >= 0.")
     values = torch.linalg.eigvalsh(k.double() / k.shape[-1]).clamp(min=0)
     values = values / values.sum(-1, keepdim=True)
     out: Tensor

@@ -113,6 +113,5 @@ def one_prompt_a_group(prompts: Sequence[str], rows: Rows) -> None:
         if first.setdefault(group, prompt) != prompt:
             raise FairleadError(
                 f"A group holds {first[group]!r} and {prompt!r}: an intervention compares tokens by position, so "
-                "give every "
-                "prompt a group of its own."
+                "put every prompt into a group of its own."
             )

@@ -292,7 +292,7 @@ def check_images(images: Tensor, prompts: Sequence[str]) -> None:
             "transparency over a background, divide 8-bit values by 255."
         )
     if len(prompts) != len(images):
-        raise RewardError(f"There are {len(prompts)} prompts for {len(images)} images: give one per image.")
+        raise RewardError(f"There are {len(prompts)} prompts for {len(images)} images: must be as many.")
     if images.numel():
         low, high = (float(v) for v in images.detach().aminmax())
         if low < -TOLERANCE or high > 1 + TOLERANCE:
@@ -358,6 +358,5 @@ class Function(Reward):
         except (TypeError, ValueError, RuntimeError):
             raise RewardError(
                 f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} "
-                "numbers, "
-                "one per image, higher is better."
+                "numbers, one per image, higher is better."
             ) from None

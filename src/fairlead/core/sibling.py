@@ -75,22 +75,20 @@ def check_related(model: Model, other: Model, name: str) -> None:
     """Refuse a sibling whose latents mean something else: plausible shapes would give garbage."""
     if model.latent != other.latent:
         raise FairleadError(
-            f"Model {name!r} has latents of shape {other.latent} and the run's model {model.latent}: give a sibling "
-            "of the same "
-            "picture size and autoencoder."
+            f"Model {name!r} has latents of shape {other.latent}, and the run's model has {model.latent}. Choose a "
+            "sibling of the same picture size and autoencoder."
         )
     mine = model.autoencoder
     its = other.autoencoder
     if unlike := [key for key in sorted({*mine, *its}) if mine.get(key) != its.get(key)]:
         key = unlike[0]
-        advice = "give a sibling that shares the autoencoder."
+        advice = "Choose a sibling that shares the autoencoder."
         if {*unlike} <= SCALING:
             advice = (
-                "their latents are scaled differently, so one cannot look ahead for the other; leave `model` out to "
-                "use the "
-                "run's own model in few steps."
+                "Their latents are scaled differently, so one cannot look ahead for the other. Leave `model` out to "
+                "use the run's own model in few steps."
             )
         raise FairleadError(
             f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with "
-            f"{mine.get(key)!r}: {advice}"
+            f"{mine.get(key)!r}. {advice}"
         )

@@ -65,7 +65,7 @@ class Discrete:
         size = len(self._table)
         config = self._scheduler.config
         if steps > size:
-            raise FairleadError(f"steps is {steps} and this model knows {size} noise levels: give fewer --steps.")
+            raise FairleadError(f"steps is {steps}: must be at most {size}, the number of this model's noise levels.")
         own = self._timesteps if len(self._timesteps) == steps else []
         crowded = steps > (config.original_inference_steps if self.kind in CONSISTENCY else size // 2)
         if steps == 1 and self.kind not in CONSISTENCY and config.timestep_spacing != "trailing" and not own:

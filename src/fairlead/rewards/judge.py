@@ -214,9 +214,8 @@ def pair(prompt: str, first: str, second: str) -> dict[str, Any]:
     """The question which of two pictures (as `shot_of` gives them) is better; `outcome` reads its reply."""
     text = (
         f"Both pictures were made for this prompt: {prompt!r}.\nWhich one would its author choose, by agreement with "
-        "the "
-        "prompt first and by quality second? Answer with one JSON object: first `explanation`, the differences in two "
-        "sentences, then `winner`, one of `first`, `second`, `tie`."
+        "the prompt first and by quality second? Answer with one JSON object: first `explanation`, the "
+        "differences in two sentences, then `winner`, one of `first`, `second`, `tie`."
     )
     return _structured(text, [first, second], {"winner": {"type": "string", "enum": ["first", "second", "tie"]}})
 

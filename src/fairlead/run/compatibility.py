@@ -129,8 +129,7 @@ def ranking_reward_with_gradient_search(parts: Parts) -> str | None:
         return None
     return (
         f"{parts.reward.name} ranks the candidates of a run, but the search {parts.spec.search.name} needs the "
-        "gradient "
-        "of a single picture's reward. Use zscore(...) of its parts instead."
+        "gradient of a single picture's reward. Use zscore(...) of its parts instead."
     )
 
 
@@ -232,8 +231,7 @@ def gradient_steering_with_reward_without_gradient(parts: Parts) -> str | None:
         return None
     return (
         f"{followers[0]} follows the gradient of the reward, but {parts.reward.name!r} has none. Choose another "
-        "reward, or "
-        "a steering that needs only values, such as lidar or feynman_kac."
+        "reward, or a steering that needs only values, such as lidar or feynman_kac."
     )
 
 
@@ -274,8 +272,7 @@ def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
         return None
     return (
         f"{parts.reward.name} compares a picture with its own early prediction, but the steering or intervention of "
-        "this "
-        "run couples pictures. Leave one of them out."
+        "this run couples pictures. Leave one of them out."
     )
 
 

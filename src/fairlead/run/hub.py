@@ -92,8 +92,7 @@ def explained(error: BaseException, name: str) -> FairleadError:
     if absent:
         return FairleadError(
             f"Model {name!r} is not in the local cache and the hub cannot be reached. Go online (unset "
-            "HF_HUB_OFFLINE) or "
-            "pass a local folder; 'pocket' needs neither."
+            "HF_HUB_OFFLINE) or pass a local folder; 'pocket' needs neither."
         )
     if any("OutOfMemory" in kind for kind in kinds):
         return FairleadError(

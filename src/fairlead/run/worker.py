@@ -145,8 +145,7 @@ class Worker:
         )
         return (
             f"{failure} and a gradient through them{sizes[0]}. Use dtype bfloat16, a smaller picture, or a search "
-            "without "
-            f"gradients such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
+            f"without gradients such as sep_cma, which needs the memory of a plain picture{sizes[1]}."
         )
 
     def _evaluate(self, task: Task, steering: Steering) -> tuple[list[Outcome], Cost]:
@@ -234,8 +233,7 @@ class Worker:
         if self.setup.early_levels:
             raise FairleadError(
                 f"{self.reward.name} compares a finished picture with its early prediction, so a steering cannot use "
-                "it while "
-                "the picture is sampled. Choose another reward, or no steering."
+                "it while the picture is sampled. Choose another reward, or no steering."
             )
         reward = self.reward.optimised
         images = self.model.decode(z)

@@ -12,6 +12,7 @@ import math
 import torch
 from torch import Tensor
 
+from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Model, Shape
@@ -61,21 +62,19 @@ class Embedding:
     ) -> None:
         if shape.conditioning is None:
             raise FairleadError(
-                "The space 'embedding' starts at an encoded prompt and was given none: pass Shape(conditioning=...)."
+                "The space 'embedding' starts at an encoded prompt, and its Shape has none. Pass "
+                "Shape(conditioning=...)."
             )
         for word, choice, known in (("unit", unit, UNITS), ("form", form, FORMS)):
             if choice not in known:
                 raise unknown(f"embedding.{word}", str(choice), known)
         for name, scale in (("tokens", tokens), ("pooled", pooled)):
-            if not 0 <= scale < math.inf:
-                raise FairleadError(f"embedding.{name} is {scale!r}: give a finite scale of at least 0.")
-        if radius is not None and not radius > 0:
-            raise FairleadError(f"embedding.radius is {radius!r}: give a number above 0, or leave it out.")
+            number_in_range(f"embedding.{name}", scale, "[0, inf)")
+        number_in_range("embedding.radius", radius, "(0, inf]", optional=True)
         if form == "absolute" and (unit != "one" or not {tokens, pooled} <= {0, 1}):
             raise FairleadError(
-                "embedding.form='absolute' makes the point the embedding itself, so it has no scale: add unit='one' "
-                "and "
-                "leave tokens and pooled at 1 (or 0), or use form='shift'."
+                "embedding.form='absolute' makes the point the embedding itself, so it has no scale. Add unit='one' "
+                "and leave tokens and pooled at 1 (or 0), or use form='shift'."
             )
         self._radius = radius
         self._absolute = form == "absolute"
@@ -133,12 +132,11 @@ def _positions(shape: Shape, first: int, last: int | None) -> Tensor:
     length = shape.tokens[0]
     end = length if last is None else last
     for name, place in (("first", first), ("last", end)):
-        if isinstance(place, bool) or not isinstance(place, int):
-            raise FairleadError(f"embedding.{name} is {place!r}: give the whole number of a token, from 0 to {length}.")
+        whole_number(f"embedding.{name}", place)
     if not 0 <= first < end <= length:
         raise FairleadError(
-            f"embedding.first={first} and last={last} leave no token of this model's {length}: give 0 <= first < "
-            f"last <= {length}."
+            f"embedding.first is {first} and embedding.last is {last}: must be 0 <= first < last <= {length}, the "
+            "number of this model's tokens."
         )
     rows = torch.arange(first, end)
     mask = None if shape.conditioning is None else shape.conditioning.extra.get("mask")

@@ -156,9 +156,8 @@ class Lidar(Steering):
         good = rewards.isfinite() & bank.flatten(1).isfinite().all(1)
         if int(good.sum()) < 2:
             raise FairleadError(
-                f"Only {int(good.sum())} of {len(good)} lookahead pictures got a number from the reward, but lidar "
-                "compares "
-                "at least 2: give a larger lidar.n or another reward."
+                f"The reward gave a number to {int(good.sum())} of {len(good)} lookahead pictures, but lidar compares "
+                "at least 2. Increase lidar.n, or choose another reward."
             )
         return replace(self, bank=bank[good].float(), rewards=rewards[good].float())
 
@@ -169,7 +168,7 @@ class Lidar(Steering):
         if not found or len(found[0]) < n:
             have = f"a bank of {len(found[0])}" if found else "no bank"
             raise FairleadError(
-                f"The run in {self.run} kept {have} and lidar.n is {n}: give a smaller n or another run."
+                f"The run in {self.run} kept {have}, but lidar.n is {n}. Choose a smaller n, or another run."
             )
         return found[0][:n]
 
@@ -231,15 +230,15 @@ class Lidar(Steering):
         scale = self._usual("scale")
         if most == 0:
             warnings.warn(
-                f"lidar guides none of {step.steps} steps: none with a signal to guide is above lidar.until "
-                f"{self._usual('until'):g}; give a lower one, or more steps.",
+                f"lidar guides none of {step.steps} steps: no step with a signal to guide lies above lidar.until "
+                f"{self._usual('until'):g}. Choose a lower lidar.until, or more steps.",
                 stacklevel=2,
             )
         elif scale is not None and scale * most > HIGHEST_DOSE:
             warnings.warn(
-                f"lidar.scale {scale:g} moves the strongest of {step.steps} steps by a dose of {scale * most:.2g}, "
-                f"and pictures "
-                f"break near {HIGHEST_DOSE}: give a scale of at most {HIGHEST_DOSE / most:.2g}.",
+                f"lidar.scale is {scale:g}, which moves the strongest of {step.steps} steps by a dose of "
+                f"{scale * most:.2g}. Pictures break near {HIGHEST_DOSE}. Choose a scale of at most "
+                f"{HIGHEST_DOSE / most:.2g}.",
                 stacklevel=2,
             )
 
