@@ -68,11 +68,14 @@ def moves(g: Array, step: Array, inner: int, kernel_reg: float, objective: str) 
     h = step[:, None, None] * (2 / b)
     e = np.zeros_like(g)
     for _ in range(inner):
+        # K_ij = <x_i, x_j> / (r_i r_j), paper eq. 3.
         r = np.sqrt(np.einsum("gii->gi", g))
         rr = r[:, :, None] * r[:, None, :]
         k = g / rr
+        # Gradient of the entropy H (eq. 4) in x, as a combination C of the rows; its radial part is projected out.
         s = _slope(k, kernel_reg, objective)
         c = h * (s - eye * (s * k).sum(-1)[:, :, None]) / rr
+        # x <- x + (eta / M) grad H, eq. 2: the rows and their Gram matrix after this step.
         e = e + c + c @ e
         a = eye + c
         g = a @ g @ a.swapaxes(1, 2)

@@ -63,7 +63,9 @@ class Cads(Intervention):
         text = tokens.text.float()
         kept = self._kept(rows.level.time)
         noise = self._noise(rows, text)
+        # Noise on the condition: sqrt(gamma) y + s sqrt(1 - gamma) n.
         noisy = kept**0.5 * text + self.scale * (1 - kept) ** 0.5 * noise
+        # Back to the mean and spread of the text, in the share `mix`.
         same = (noisy - _mean(noisy)) / _std(noisy).clamp(min=1e-12) * _std(text) + _mean(text)
         new = (self.mix * same + (1 - self.mix) * noisy).to(tokens.text.dtype)
         there = rows.conditional.to(text.device)[:, None, None]

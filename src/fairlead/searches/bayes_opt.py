@@ -139,9 +139,12 @@ class BayesOpt(Generations):
 
         seed = key.integer() % 2**31
         with manual_seed(seed):
+            # A Gaussian process over the weights, fitted to the normal scores of the rewards.
             model, lengths = self._fit(w, y)
+            # Candidates inside the trust region around the best; a shortlist by the process itself.
             choices = self._box(w[int(y.argmax())], lengths, seed)
             choices = choices[_promise(model, w, y, choices).topk(min(SHORTLIST, len(choices))).indices]
+            # The batch with the largest expected improvement, chosen jointly.
             sampler = SobolQMCNormalSampler(torch.Size([SAMPLES]), seed=seed)
             acquisition = qLogExpectedImprovement(model, best_f=y.max(), sampler=sampler)
             picked, _ = optimize_acqf_discrete(acquisition, min(self._q, len(choices)), choices, unique=True)
@@ -200,6 +203,7 @@ class BayesOpt(Generations):
         self._w, self._answers = torch.cat([self._w, self._asked]), [*self._answers, *generation]
         if first:
             return
+        # The trust region doubles after three successes, halves after enough failures, and restarts when it is short.
         won = len(new) > 0 and len(old) > 0 and float(new.max()) > float(old.max())
         self._wins, self._losses = (self._wins + 1, 0) if won else (0, self._losses + 1)
         if self._wins == 3:

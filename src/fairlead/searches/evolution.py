@@ -54,8 +54,10 @@ class Evolution(Generations):
         return [Proposal(x, self._rollout) for x in points]
 
     def _child(self, key: Key) -> Tensor:
+        # The parent is the best of a few that are drawn.
         drawn = (key.fold("tournament").uniform(self._tournament) * len(self._parents)).long().tolist()
         parent = self._parents[min(drawn)].proposal.x  # parents are ordered by reward
+        # Fresh noise is mixed in so that the variance stays 1.
         out: Tensor = math.sqrt(1 - self._beta**2) * parent.double() + self._beta * key.normal(len(parent)).double()
         return out.float()
 

@@ -68,12 +68,14 @@ class FirstOrder(Generations):
     def learn(self, generation: Sequence[Feedback]) -> None:
         """One tangent step per chain, from where it stands or, if that was worse, from its best."""
         for i, f in enumerate(generation):
+            # A chain that got worse goes back to its best point with half the rate.
             best = self._best[i]
             if best is None or f.value > best.value:
                 best = self._best[i] = f
             elif self._halve:
                 f = best
                 self._rates[i] /= 2
+            # A step along the tangent of the sphere; where the gradient vanishes the chain starts anew.
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
             self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)

@@ -73,8 +73,10 @@ class Snes(Population):
         shift = torch.zeros_like(self._mean)
         squares = torch.zeros_like(self._mean)
         for rank, k in enumerate(ranked(values)):
+            # Samples in the natural coordinates of the distribution, weighted by the utility of their rank.
             z = (points[k].double() - self._mean) / self._spread
             shift += float(self._utility[rank]) * z
             squares += float(self._utility[rank]) * (z.square() - 1)
+        # Natural gradient: the mean moves additively, the spreads exponentially.
         self._mean = self._mean + self._rate * self._spread * shift
         self._spread = self._spread * (0.5 * self._spread_rate * squares).exp()

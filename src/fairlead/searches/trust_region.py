@@ -104,9 +104,11 @@ class TrustRegion(Generations):
 
     def _inside(self, j: int, key: Key) -> Tensor:
         centre = self._centre(j).proposal.x.double()
+        # A random share of the coordinates moves, at least one.
         p = 0.1 + 0.8 * float(key.fold("p").uniform(1))
         mask = key.fold("mask").uniform(len(centre)) < p
         mask[int(float(key.fold("one").uniform(1)) * len(centre))] |= not bool(mask.any())
+        # The moved coordinates are uniform in a box around the centre.
         y = centre + mask * self._regions[j].length * (key.fold("offset").uniform(len(centre)) - 0.5)
         if self._renorm:
             y = y * (centre.norm() / y.norm().clamp_min(torch.finfo(torch.float64).tiny))
@@ -125,6 +127,7 @@ class TrustRegion(Generations):
     def _resize(self, region: _Region, success: bool) -> None:
         shortest, longest = self._range
         region.wins, region.losses = (region.wins + 1, 0) if success else (0, region.losses + 1)
+        # Grow after `patience` successes in a row, shrink after as many failures, start again below `shortest`.
         if region.wins == self._patience:
             region.length, region.wins = min(region.length * self._factor, longest), 0
         elif region.losses == self._patience:

@@ -124,6 +124,7 @@ class ZeroOrder(Generations):
         if not around:
             return
         self._round += 1
+        # The best of the N neighbours is the next pivot if it is accepted.
         best = best_first(around)[0]
         if best.value > self._answer.value or (self._accept == "always" and best.value > float("-inf")):
             self._pivot, self._answer = best.proposal.x, best

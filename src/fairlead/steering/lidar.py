@@ -181,14 +181,17 @@ class Lidar(Steering):
         if own not in step.memory:
             flat = self.bank.flatten(1)
             step.memory[own] = self._scales(step), flat, 0.5 * flat.square().sum(1), self.tilting()
+        # The bank and its squares are read at every level, so they are prepared once per trajectory.
         scales, bank, half, tilted = step.memory[own]
         if step.at.time <= self._usual("until"):
             return step
 
         def shift(x: Tensor, at: Level, rows: Tensor) -> Tensor:
+            # Below the window a prediction is left alone.
             inside = step.to.time <= at.time <= step.at.time  # Heun's second evaluation belongs to its step
             if not inside and at.time <= self._usual("until"):
                 return torch.zeros_like(x)
+            # The posterior mean of the tilted bank minus that of the bank, times the scale of the step.
             scale = scale_at(scales, step.at if inside else at) * self._per(at)
             return displacement(x.float().flatten(1), at, bank, half, tilted).view_as(x) * scale
 
@@ -216,8 +219,10 @@ class Lidar(Steering):
         for at, to in pairwise(step.levels or (step.at, step.to)):
             if at.time <= until:
                 continue
+            # How far a unit shift moves this step, and what the previous shift still moves through the history.
             own, earlier = doses(at, to, step.sampler, before)
             own, earlier = own * self._per(at), earlier * (0.0 if before is None else self._per(before))
+            # Without a scale, every step gets the same dose in all.
             if scale is None:
                 last = (DOSE - earlier * last) / own if own > 0 else 0.0
             most, before = max(most, own + earlier), at

@@ -70,9 +70,12 @@ def force(x: Tensor, labels: Sequence[Sequence[int]]) -> Tensor:
         if len(own) < 2:
             continue
         z = x[torch.tensor(own, device=x.device)].flatten(1).float()
+        # Distances between the samples of one group.
         d = torch.cdist(z, z, compute_mode="donot_use_mm_for_euclid_dist")
         apart = d.sort(1).values[:, 1:]  # without the distance to itself
+        # Bandwidth: the squared median distance over log(n + 1), for every sample its own.
         h = (apart.median(1).values.square() / math.log(len(own) + 1)).clamp(min=1e-12)
+        # Gradient of the kernel exp(-d^2 / h): it pushes every sample away from the others.
         k = (-d.square() / h[:, None]).exp() * 2 / h[:, None]
         phi = k.sum(1, keepdim=True) * z - k @ z
         out[torch.tensor(own, device=x.device)] = phi.view(len(own), *x.shape[1:]).to(x.dtype)

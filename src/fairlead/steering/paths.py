@@ -110,6 +110,7 @@ class Paths(Steering):
         low = self.sigma
         route = levels(self.sigma, self.delta_f, self.delta_b, highest=curve[0].time)
         for r, (high, end) in enumerate(zip(route[::2], route[1::2], strict=True)):
+            # One round: delta_f up by noise, delta_b down by the solver.
             grid = stretch(curve, high, end, self.moves or moves(step.schedule(step.steps), high, end))
             children, values = [], []
             for m in range(self.children):
@@ -118,6 +119,7 @@ class Paths(Steering):
                 y = step.solve(renoise(x, level_at(curve, low), grid[0], noise), grid, rows)
                 children.append(y)
                 values.append(y if end == 0 else step.denoise(y, grid[-1], rows))
+            # The best of all children of a set survive.
             x = self._choose(step, torch.stack(children, 1), torch.stack(values, 1))
             low = end
         return x

@@ -89,13 +89,16 @@ class ValueDecoding(Steering):
         x, x0 = step.x[on], step.x0[on]
         way: list[tuple[Tensor, Tensor | None]] = []
         for j, (at, to) in enumerate(pairwise(levels)):
+            # Every child takes the step with noise of its own.
             keys = tuple(key.fold("svdd", j, i) for key in step.keys for i in range(m))
             noise = normals(keys, *x.shape[1:]).to(x.device)
             x = step.sampler(lambda y, level: step.denoise(y, level, rows), x, x0, at, to, noise, None)
             x0 = step.denoise(x, to, rows) if to.sigma > 0 else x
             way.append((x, x0 if to.sigma > 0 else None))
+        # The value of a child is the reward of its clean prediction; a missing one never wins.
         value = step.score(x0, rows).cpu().double().view(b, m)
         value = torch.where(value.isfinite(), value, LEAST)
+        # Temperature 0 takes the best child; otherwise one is drawn with weights exp(value / temperature).
         best = (self._drawn(step, value) if self.temperature else value.argmax(1)) + m * torch.arange(b)
         chosen = best.to(x.device)
         return [(y[chosen], None if y0 is None else y0[chosen]) for y, y0 in way]
