@@ -81,7 +81,7 @@ def test_drift_that_a_watched_reward_sees_is_told(tmp_path: Path, capsys: pytest
         (["--search", "reno"], "use the space noise or product"),
         (["--search", "first_order"], "use another search"),
         (["--search", "adam", "--reward", "jpeg_size"], "needs gradients"),
-        (["--search", "sep_cma", "--set", "embedding.last=9"], "this model's 1"),
+        (["--search", "sep_cma", "--set", "embedding.last=9"], "number of this model's tokens"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(
