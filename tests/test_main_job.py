@@ -125,7 +125,7 @@ def test_killed_and_resumed_gives_the_same_winner(first: dict, tmp_path: Path) -
         (["run", "a dog", "--set", "best_of.k=3"], "best_of"),
         (["run", "a dog", "--set", "best_of.n=0"], "best_of.n"),
         (["run", "a dog", "--steps", "0"], "steps"),
-        (["run", "a dog", "--budget", "nfe=-5"], "positive"),
+        (["run", "a dog", "--budget", "nfe=-5"], "must be > 0"),
         (["resume", "nowhere"], "nowhere"),
     ],
 )

@@ -187,7 +187,7 @@ BAD: list[tuple[Tensor, int, str]] = [
     (torch.full((1, 3, 8, 8), -0.5), 1, "x/2 + 0.5"),
     (torch.full((1, 3, 8, 8), 200.0), 1, "255"),
     (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 1, "255"),
-    (torch.zeros(2, 3, 8, 8), 1, "one per image"),
+    (torch.zeros(2, 3, 8, 8), 1, "must be as many"),
 ]
 
 
