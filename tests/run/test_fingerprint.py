@@ -80,13 +80,15 @@ def test_what_has_no_files_has_no_fingerprint() -> None:
 def test_every_byte_of_a_small_file_and_the_size_of_a_large_one_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "a.safetensors"
-    digests = set()
-    for content in (b"0" * 100, b"0" * 50 + b"1" + b"0" * 49, b"0" * 101):
-        file.write_bytes(content)
-        digests.add(fingerprint.digest([file], tmp_path))
+
+    def digest(folder: Path, content: bytes) -> str:
+        folder.mkdir()
+        (folder / "a.safetensors").write_bytes(content)
+        return fingerprint.digest([folder / "a.safetensors"], folder)
+
+    contents = (b"0" * 100, b"0" * 50 + b"1" + b"0" * 49, b"0" * 101)
+    digests = {digest(tmp_path / str(i), content) for i, content in enumerate(contents)}
     monkeypatch.setattr(fingerprint, "WHOLE", 10)
     monkeypatch.setattr(fingerprint, "PART", 4)
-    file.write_bytes(b"0" * 102)
-    digests.add(fingerprint.digest([file], tmp_path))
+    digests.add(digest(tmp_path / "large", b"0" * 102))
     assert len(digests) == 4
