@@ -1,6 +1,6 @@
 """Cut the glyphs of the world out of an emoji font, once: ``python glyphs.py FONT.ttf``.
 
-Writes ``glyphs.png`` (RGBA, 64x64 cells, 8 columns) and ``glyphs.json`` (class names in sheet order)
+Writes ``glyphs.png`` (RGBA, cells of ``--cell`` pixels, 8 columns) and ``glyphs.json`` (class names in sheet order)
 into the assets of ``fairlead.pocket``.  Everything afterwards needs only those two files.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 ASSETS = Path(__file__).parents[2] / "src" / "fairlead" / "pocket" / "assets"
-CELL, COLUMNS, STRIKE = 64, 8, 109
+COLUMNS, STRIKE = 8, 109
 
 CODEPOINTS: dict[str, str] = {
     "bicycle": "1F6B2",
@@ -67,31 +67,33 @@ CODEPOINTS: dict[str, str] = {
 }
 
 
-def glyph(font: ImageFont.FreeTypeFont, character: str) -> Image.Image:
-    """One character, cropped to its ink, centred in a transparent square of side ``CELL``."""
+def glyph(font: ImageFont.FreeTypeFont, character: str, cell: int) -> Image.Image:
+    """One character, cropped to its ink, centred in a transparent square of side ``cell``."""
     canvas = Image.new("RGBA", (160, 160))
     ImageDraw.Draw(canvas).text((8, 12), character, font=font, embedded_color=True)
     ink = canvas.crop(canvas.getbbox())
     side = max(ink.size)
     square = Image.new("RGBA", (side, side))
     square.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
-    return square.resize((CELL, CELL), Image.Resampling.LANCZOS)
+    return square.resize((cell, cell), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("font", type=Path)
     parser.add_argument("--out", type=Path, default=ASSETS)
+    parser.add_argument("--cell", type=int, default=64, help="side of a cell in pixels; pocket2 has 120")
     arguments = parser.parse_args()
+    cell: int = arguments.cell
     font = ImageFont.truetype(str(arguments.font), STRIKE)
     rows = -(-len(CODEPOINTS) // COLUMNS)
-    sheet = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
+    sheet = Image.new("RGBA", (COLUMNS * cell, rows * cell))
     for index, code in enumerate(CODEPOINTS.values()):
-        place = (index % COLUMNS * CELL, index // COLUMNS * CELL)
-        sheet.paste(glyph(font, chr(int(code, 16))), place)
+        place = (index % COLUMNS * cell, index // COLUMNS * cell)
+        sheet.paste(glyph(font, chr(int(code, 16)), cell), place)
     arguments.out.mkdir(parents=True, exist_ok=True)
     sheet.save(arguments.out / "glyphs.png", optimize=True)
-    index_file = {"cell": CELL, "columns": COLUMNS, "names": list(CODEPOINTS)}
+    index_file = {"cell": cell, "columns": COLUMNS, "names": list(CODEPOINTS)}
     (arguments.out / "glyphs.json").write_text(json.dumps(index_file, indent=1) + "\n")
 
 
