@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.trust import stored_run
@@ -151,6 +151,10 @@ def replay(
         executor = Local(spec, reward=reward, model=model, siblings=siblings)
     loop = SearchLoop(spec, executor, Clock(spec, _silent))
     proposals, steering = loop.questions(store, companions)
+    if not set(companions) <= proposals.keys():
+        raise StoreError(
+            f"The settings in {folder} do not lead to all candidates of batch {recorded.task}: restore the record."
+        )
     chosen = [index] if alone else companions
     task = loop.task([proposals[i] for i in chosen], is_baseline=index == BASELINE)
     _, outcomes, _ = next(executor.map([task], steering))

@@ -90,6 +90,23 @@ def reward(value: Any) -> float:
     return math.nan if value is None else _number(value, "reward", finite=False)
 
 
+def data(value: Any) -> bytes:
+    """Bytes, and nothing else."""
+    if not isinstance(value, bytes):
+        raise BadRow(f"{value!r:.60} stands where bytes belong")
+    return value
+
+
+def gradient(value: Any, dim: int) -> bytes | None:
+    """The gradient of a candidate, as `dim` numbers of four bytes."""
+    if value is None:
+        return None
+    found = data(value)
+    if len(found) != 4 * dim:
+        raise BadRow(f"a gradient has {len(found)} bytes where {4 * dim} belong")
+    return found
+
+
 def candidate(row: Sequence[Any]) -> Candidate:
     """idx, reward, terms, cost, image, key, task, steps, refines -> what readers see."""
     index, value, named, spent, digest, key, task, steps, refines = row

@@ -303,7 +303,7 @@ class SearchLoop:
                     break
         except (_Stopped, Pending):
             pass
-        found.update({final: found[draft].again(final) for final, draft in drafts.items()})
+        found.update({final: found[draft].again(final) for final, draft in drafts.items() if draft in found})
         return found, steering
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:

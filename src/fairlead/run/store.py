@@ -25,6 +25,7 @@ from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, l
 from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
+from fairlead.run.files import is_file
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
 from fairlead.run.spec import Spec
@@ -100,7 +101,7 @@ class Store:
         """An existing run directory, wherever it was moved."""
         folder = Path(folder)
         path = folder / DATABASE
-        if not path.is_file():
+        if not is_file(path):
             raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
             db = connect_to_read(path)
@@ -223,7 +224,8 @@ class Store:
                 )
             with sqlite_errors(self.folder):
                 value, named, spent = float(rows.reward(reward)), rows.terms(terms), rows.cost(cost)
-            out.append(Outcome(idx, value, named, spent, self.image(image), _tensor(slope)))
+                gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
+            out.append(Outcome(idx, value, named, spent, self.image(image), gradient))
         return out
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
@@ -296,7 +298,7 @@ class Store:
         """What a steering prepared once per prompt, with what it cost."""
         with sqlite_errors(self.folder):
             row = self._db.execute("select data, cost from prepared where name=?", (name,)).fetchone()
-            return None if row is None else (bytes(row[0]), rows.cost(row[1]))
+            return None if row is None else (rows.data(row[0]), rows.cost(row[1]))
 
     def record_prepared(self, name: str, data: bytes, cost: Cost) -> None:
         """Keep what a steering prepared."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.core.errors import StoreError
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
@@ -157,9 +158,12 @@ class View:
         path = self.folder / BANK
         if not path.is_file():
             return None
-        from fairlead.run.png import read
+        from fairlead.run import png
 
-        return float(read(path.read_bytes())[1]["reward"]), path
+        try:
+            return float(png.read(path.read_bytes())[1]["reward"]), path
+        except (*png.UNREADABLE, KeyError, TypeError, RecursionError) as error:
+            raise StoreError(f"{path} cannot be read ({error!s:.80}): restore it, or move it away.") from error
 
     def named_picture(self, name: str, candidate: Candidate) -> Path:
         """`best.png` or `baseline.png` where it was written, else the picture in the record."""
