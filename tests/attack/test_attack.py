@@ -216,3 +216,10 @@ def test_prompts_with_halves_of_characters() -> None:
 def test_a_bank_of_no_run(run: Any) -> None:
     with pytest.raises(FairleadError, match=r"lidar\.run"):
         Lidar(run=run)
+
+
+def test_numbers_that_no_float_can_hold(tmp_path: Path) -> None:
+    engine.start(small_spec(), tmp_path / "run").close()
+    huge = json.dumps({"brightness": 10**400})
+    with pytest.raises(StoreError, match="damaged"):
+        View.read(changed(tmp_path / "run", "update outcome set terms=?", huge))

@@ -11,7 +11,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -125,6 +125,23 @@ def candidate(row: Sequence[Any]) -> Candidate:
     )
 
 
+def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
+    """Rows as readers see them, each one rung above the candidate that it refines."""
+    read = [candidate(row) for row in found]
+    below = {c.index: c.refines for c in read}
+    rung_of: dict[int, int] = {}
+    for index in below:
+        path = []
+        at: int | None = index
+        while at is not None and at not in rung_of and at not in path:
+            path.append(at)
+            at = below.get(at)
+        rung = -1 if at is None else rung_of.get(at, -1)
+        for step, passed in enumerate(reversed(path), start=1):
+            rung_of[passed] = rung + step
+    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
+
+
 def status(text: Any) -> RunStatus:
     """How the run stands."""
     if text not in list(RunStatus):
@@ -158,7 +175,7 @@ def _object(text: Any) -> dict[str, Any]:
 def _number(value: Any, name: str, finite: bool = True) -> float:
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     try:
-        usable = usable and (not finite or math.isfinite(value))
+        usable = usable and (math.isfinite(float(value)) or not finite)
     except OverflowError:
         usable = False
     if not usable:
