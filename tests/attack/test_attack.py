@@ -223,3 +223,10 @@ def test_numbers_that_no_float_can_hold(tmp_path: Path) -> None:
     huge = json.dumps({"brightness": 10**400})
     with pytest.raises(StoreError, match="damaged"):
         View.read(changed(tmp_path / "run", "update outcome set terms=?", huge))
+
+
+@pytest.mark.parametrize("line", [["replay", "run", "best", "--out"], ["report", "run", "run", "--out"]])
+def test_a_file_that_cannot_be_written(line: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    engine.start(small_spec(), tmp_path / "run").close()
+    assert cli.main([*line, "x" * 300]) == 3

@@ -33,6 +33,8 @@ from fairlead.run.view import Point, View
 NAME = "report.html"
 GALLERY = 64
 """Pictures shown at most."""
+DOTS = 2000
+"""Candidates shown at most in a chart; the line of the best so far is of all."""
 TABLE = 1000
 """Candidates listed at most."""
 LARGE, THUMB = 1024, 320
@@ -176,7 +178,8 @@ def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
     dots = []
     failed = []
-    for point in trace:
+    every = -(-len(trace) // DOTS)
+    for point in trace[::every]:
         candidate = point.candidate
         at = getattr(point.spent, axis)
         if math.isfinite(candidate.reward):
@@ -185,7 +188,7 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
             failed.append((at, f"candidate {candidate.index} {_no_number(view)}"))
     chart = Chart(
         title=f"Best reward so far against {axis}",
-        x_label=axis_label(axis),
+        x_label=axis_label(axis) + (f"; one candidate of {every} is shown" if every > 1 else ""),
         y_label="reward",
         lines=_lines(view, trace, axis),
         dots=dots,

@@ -24,7 +24,7 @@ FINALS_OF_A_CLOCK = 4
 
 def finals(store: Store) -> dict[int, int]:
     """Draft -> its full rendering, by index."""
-    return {c.refines: c.index for c in store.candidates() if c.refines is not None}
+    return store.refinements()
 
 
 def number_of_finals(spec: Spec, before: Cost, draft: Cost, full: Cost) -> int:

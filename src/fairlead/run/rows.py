@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any
@@ -113,22 +113,27 @@ def candidate(row: Sequence[Any]) -> Candidate:
     if not isinstance(key, str) or not HEX.fullmatch(key):
         raise BadRow(f"a key is {key!r:.60}, which is not hexadecimal")
     return Candidate(
-        _whole(index, "idx"),
+        whole(index, "idx"),
         reward(value),
         terms(named),
         cost(spent),
         f"images/{image(digest)}.png",
         key,
-        _whole(task, "task"),
-        _whole(steps, "steps"),
-        None if refines is None else _whole(refines, "refines"),
+        whole(task, "task"),
+        whole(steps, "steps"),
+        None if refines is None else whole(refines, "refines"),
     )
 
 
 def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
     """Rows as readers see them, each one rung above the candidate that it refines."""
     read = [candidate(row) for row in found]
-    below = {c.index: c.refines for c in read}
+    rung_of = rungs({c.index: c.refines for c in read if c.refines is not None})
+    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
+
+
+def rungs(below: Mapping[int, int]) -> dict[int, int]:
+    """How many candidates lie below each that refines another, from what each refines."""
     rung_of: dict[int, int] = {}
     for index in below:
         path = []
@@ -139,7 +144,7 @@ def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
         rung = -1 if at is None else rung_of.get(at, -1)
         for step, passed in enumerate(reversed(path), start=1):
             rung_of[passed] = rung + step
-    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
+    return rung_of
 
 
 def status(text: Any) -> RunStatus:
@@ -159,7 +164,7 @@ def texts(text: Any) -> dict[str, str]:
 
 def extended_after(text: Any) -> int:
     """The last candidate of an earlier budget, from the note about it; -1 without one."""
-    return _whole(_object(text or "{}").get("extended_after", -1), "extended_after")
+    return whole(_object(text or "{}").get("extended_after", -1), "extended_after")
 
 
 def _object(text: Any) -> dict[str, Any]:
@@ -184,7 +189,8 @@ def _number(value: Any, name: str, finite: bool = True) -> float:
     return number
 
 
-def _whole(value: Any, name: str) -> int:
+def whole(value: Any, name: str) -> int:
+    """A whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRow(f"{name} is {value!r:.60}, which is not a whole number")
     return value

@@ -204,6 +204,7 @@ class SearchLoop:
         for task in tasks:
             for piece in self._split(store, task):
                 outcomes = store.recall(piece)
+                new = outcomes is None
                 cost = Cost()
                 if outcomes is None:
                     outcomes, cost = self._compute(store, piece, steering, stop)
@@ -212,12 +213,12 @@ class SearchLoop:
                         cost = cost + o.cost
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
-                self._ranking.add(outcomes)
+                self._ranking.add(outcomes, new)
                 self._clock.spent = self._ledger.spent
                 self._clock.answered(cost)
                 self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
                 if self._ranking.deferred and len(answers) < FEW:
-                    self._clock.ranked(self._ranking.totals(), self._spec.controlled)
+                    self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
         return [answers[i] for task in tasks for i in task.indices]
 
@@ -312,14 +313,14 @@ class SearchLoop:
         write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
         store.set_status(status, reason)
         self._clock.say(Phase.DONE)
-        if status == RunStatus.FINISHED and not store.candidates():
+        if status == RunStatus.FINISHED and not store.count():
             raise FairleadError(
                 f"The run ended before its first candidate ({reason}). Choose a larger budget, then resume "
                 f"{store.folder}."
             )
         if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(
-                f"The reward of every candidate is NaN ({len(store.candidates())} of them). The report shows its terms."
+                f"The reward of every candidate is NaN ({store.count()} of them). The report shows its terms."
             )
 
 

@@ -13,6 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,9 @@ create table outcome(
 create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
 """
 
+COLUMNS = "idx, reward, terms, cost, image, key, task, steps, refines"
+"""What `rows.candidate` reads."""
+
 
 def question(task: Task, position: int) -> str:
     """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
@@ -62,6 +66,7 @@ class Store:
 
     def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
         self.folder, self._db, self._version = folder, db, version
+        self._images = str(folder / "images")
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -236,12 +241,34 @@ class Store:
 
     def get(self, index: int) -> Candidate:
         """One recorded candidate."""
-        found = next((c for c in self._candidates() if c.index == index), None)
+        found = self._find(index)
         if found is None:
-            raise StoreError(
-                f"{self.folder} has no candidate {index}: it has {len(self.candidates())}, counted from 0."
-            )
+            raise StoreError(f"{self.folder} has no candidate {index}: it has {self.count()}, counted from 0.")
         return found
+
+    def _find(self, index: int) -> Candidate | None:
+        with sqlite_errors(self.folder):
+            row = self._db.execute(f"select {COLUMNS} from outcome where idx=?", (index,)).fetchone()
+            if row is None:
+                return None
+            found = rows.candidate(row)
+            return found if found.refines is None else replace(found, rung=rows.rungs(self._refined())[index])
+
+    def _refined(self) -> dict[int, int]:
+        """Of every candidate that refines another, the other."""
+        with sqlite_errors(self.folder):
+            found = self._db.execute("select idx, refines from outcome where refines is not null order by idx")
+            return {rows.whole(idx, "idx"): rows.whole(refines, "refines") for idx, refines in found}
+
+    def refinements(self) -> dict[int, int]:
+        """Draft -> the candidate that refines it, by index."""
+        return {draft: index for index, draft in self._refined().items()}
+
+    def count(self) -> int:
+        """How many candidates there are, without the baseline."""
+        with sqlite_errors(self.folder):
+            found = self._db.execute("select count(*) from outcome where idx != ?", (BASELINE,)).fetchone()
+        return int(found[0])
 
     def record(self, task: Task, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """One task, one transaction: recorded whole or not at all. Pictures are on disk before the rows."""
@@ -314,16 +341,17 @@ class Store:
 
     def baseline(self) -> Candidate | None:
         """The plain sample: its own row, or the first candidate of an uncontrolled run."""
-        every = self._candidates()
-        own = next((c for c in every if c.index == BASELINE), None)
-        return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
+        return self._find(BASELINE) or (None if self.spec.controlled else self._find(0))
 
     def best(self) -> Candidate | None:
         """The candidate with the highest reward, the earliest of equals. Never a failed one, nor one of a lower rung
         once a higher one has an answer.
         """
-        ranked = [c for c in self.candidates() if c.reward == c.reward]
-        return max(ranked, key=lambda c: (c.rung, c.reward, -c.index), default=None)
+        with sqlite_errors(self.folder):
+            rung_of = rows.rungs(self._refined())
+            known = "select idx, reward from outcome where reward is not null and idx != ?"
+            ranked = [(rung_of.get(i, 0), rows.reward(value), -i) for i, value in self._db.execute(known, (BASELINE,))]
+        return self._find(-max(ranked)[2]) if ranked else None
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
@@ -347,17 +375,16 @@ class Store:
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            found = self._db.execute(
-                "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
-            )
+            found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
             return rows.candidates(found.fetchall())
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
         with sqlite_errors(self.folder):
-            path = self.folder / "images" / f"{rows.image(digest)}.png"
+            path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            data = path.read_bytes()
+            with open(path, "rb") as file:
+                data = file.read()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
         if blake2b(data, digest_size=16).hexdigest() != digest:
@@ -392,7 +419,7 @@ def discard(folder: Path) -> bool:
             return False
         store = Store.open(folder)
         try:
-            if store._candidates() or store.spent().dollars:
+            if store.count() or store.baseline() or store.spent().dollars:
                 return False
         finally:
             store.close()
