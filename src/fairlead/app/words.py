@@ -89,6 +89,8 @@ def reason(stopped: str) -> str:
     if kind == StopReason.BUDGET and names:
         words = " and ".join("NFE" if name == "nfe" else name for name in names.split(", "))
         return f"the budget of {words} is spent"
+    if kind == StopReason.UNTIL and names:
+        return f"{names} is reached"
     return {
         StopReason.INTERRUPTED.value: "interrupted",
         StopReason.ERROR.value: "an error ended it",
@@ -117,6 +119,14 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "--draft", str(rungs.read(spec.draft))
         if spec.finals:
             yield "--finals", str(spec.finals)
+    if spec.final_judge is not None:
+        yield "--final-judge", part_text(spec.final_judge)
+        yield "--entrants", str(spec.entrants)
+        if spec.looks:
+            yield "--looks", str(spec.looks)
+    for word in ("until", "stop"):
+        if getattr(spec, word):
+            yield f"--{word}", getattr(spec, word)
 
 
 def run_command(spec: Spec) -> str | None:
