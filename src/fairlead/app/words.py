@@ -8,11 +8,14 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.run import rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
+
+if TYPE_CHECKING:
+    from fairlead.run.view import View
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -96,6 +99,22 @@ def reason(stopped: str) -> str:
         StopReason.ERROR.value: "an error ended it",
         StopReason.SEARCH_FINISHED.value: "the search is finished",
     }.get(stopped, stopped)
+
+
+def nothing_left(view: View) -> str:
+    """What a command says that continued nothing, and what would continue the run."""
+    kind = view.stopped.partition(": ")[0]
+    if kind == StopReason.UNTIL:
+        return (
+            f"Nothing was left to do: the run ended because {reason(view.stopped)}. Another --until, or a larger "
+            "--budget, continues from here."
+        )
+    if kind == StopReason.FLAT:
+        return (
+            f'Nothing was left to do: the run ended early ({view.stopped}). A lower price in --stop "flat(price=...)", '
+            "--stop '', or a larger --budget continues from here."
+        )
+    return "Nothing was left to do. A larger --budget continues from here."
 
 
 def _flags(spec: Spec) -> Iterator[tuple[str, str]]:

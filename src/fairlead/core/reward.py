@@ -88,7 +88,7 @@ class Reward(ABC):
             for method in _scoring_methods(leaf):
                 setattr(leaf, method, _metered(getattr(leaf, method), meter.charge))
             if isinstance(leaf, FinalJudge):
-                leaf.prefer = _questioned(leaf.prefer, meter.charge)  # type: ignore[method-assign]
+                setattr(leaf, "prefer", _questioned(leaf.prefer, meter.charge))  # noqa: B010
             if isinstance(leaf, PaidReward):
                 leaf.charge_to(meter.settle)
 

@@ -285,8 +285,8 @@ def flat_rule_with_dependent_candidates(parts: Parts) -> str | None:
     if not spec.stop or spec.draft or getattr(search, "independent", False):
         return None
     return (
-        f"stop is {spec.stop!r}, which estimates the next picture from independent ones, but {spec.search.name} proposes "
-        "pictures that depend on earlier ones. Use --search best_of, drafts, or --until with a condition."
+        f"stop is {spec.stop!r}, which estimates the next picture from independent ones, but {spec.search.name} "
+        "proposes pictures that depend on earlier ones. Use --search best_of, drafts, or --until with a condition."
     )
 
 
@@ -296,8 +296,8 @@ def stop_rule_with_ranking_reward(parts: Parts) -> str | None:
     if not parts.reward.relative or not (spec.stop or any(c.term == REWARD for c in read_until(spec.until))):
         return None
     return (
-        f"{parts.reward.name} ranks the candidates of a run, so its value changes as others join and cannot end the run. "
-        "Name one of its terms in --until."
+        f"{parts.reward.name} ranks the candidates of a run, so its value changes as others join and cannot end the "
+        "run. Name one of its terms in --until."
     )
 
 

@@ -26,8 +26,8 @@ from fairlead.run.question_store import SCHEMA as QUESTIONS
 from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec
-from fairlead.run.store import Store
 from fairlead.run.sqlite_errors import sqlite_errors
+from fairlead.run.store import Store
 
 ROW = "final judge"
 """The row among what a run prepared."""
@@ -69,7 +69,7 @@ class Judging:
 
 def finished_pictures(spec: Spec, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The full pictures with a reward, the best first, the earlier of equals first."""
-    full = [c for c in candidates if c.reward == c.reward and (not spec.draft or c.refines is not None)]
+    full = [c for c in candidates if c.reward == c.reward and c.rung == len(spec.rungs)]
     return sorted(full, key=lambda c: (-c.reward, c.index))
 
 

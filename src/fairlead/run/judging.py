@@ -1,4 +1,4 @@
-"""Asks the final judge of a run: a knockout among its best finished pictures, in rounds, within what is left to spend."""
+"""Asks the final judge of a run: a knockout among its best finished pictures, within what is left of the budget."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from fairlead.run.store import Store
 
 ATTEMPTS = 2
 """Times that a question is asked whose answer cannot be read."""
+MOST_DOLLARS = 0.5
+"""Of a budget in dollars, the most that is kept for the final judge; a reward may cost dollars too."""
 SHARE = 0.1
 """Of a budget in seconds, what is kept for the final judge. How fast it answers is not known before."""
 
@@ -32,13 +34,21 @@ def looks_of(spec: Spec, judge: FinalJudge) -> int:
 
 
 def reserved(spec: Spec, judge: FinalJudge | None) -> Cost:
-    """What the search leaves of the budget: the most that the questions may cost. A person's time is not counted."""
+    """What the search leaves of the budget: the most that the questions may cost, up to half of the dollars.
+
+    A person's time is not counted.
+    """
     if judge is None:
         return Cost()
-    most = most_looks(spec.entrants, looks_of(spec, judge))
-    dollars = ATTEMPTS * most * judge.dollars_per_look(spec.prompt) if math.isfinite(spec.limit.dollars) else 0.0
-    counts_time = math.isfinite(spec.limit.seconds) and not isinstance(judge, HumanReward)
-    return Cost(dollars=min(dollars, spec.limit.dollars), seconds=SHARE * spec.limit.seconds if counts_time else 0.0)
+    dollars = 0.0
+    if math.isfinite(spec.limit.dollars):
+        most = most_looks(spec.entrants, looks_of(spec, judge))
+        wanted = ATTEMPTS * most * judge.dollars_per_look(spec.prompt)
+        dollars = min(wanted, MOST_DOLLARS * spec.limit.dollars)
+    seconds = 0.0
+    if math.isfinite(spec.limit.seconds) and not isinstance(judge, HumanReward):
+        seconds = SHARE * spec.limit.seconds
+    return Cost(dollars=dollars, seconds=seconds)
 
 
 @dataclass(frozen=True)

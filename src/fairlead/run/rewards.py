@@ -49,8 +49,8 @@ def build_final_judge(spec: Spec) -> FinalJudge | None:
         )
     if spec.looks > 2 and judge.repeats:
         raise FairleadError(
-            f"looks is {spec.looks}, but {spec.final_judge.name} answers the same question alike, so a third look tells "
-            "nothing. Use 2, which swaps the sides."
+            f"looks is {spec.looks}, but {spec.final_judge.name} answers the same question alike, so a third look "
+            "tells nothing. Use 2, which swaps the sides."
         )
     return judge
 

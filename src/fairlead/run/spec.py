@@ -98,7 +98,7 @@ class Spec:
         return {k: v for k, v in asdict(self).items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 
     def id(self) -> str:
-        """32 hex digits naming the run's question; budget and stop rules are left out, so that a run can be extended."""
+        """32 hex digits naming the run's question; the budget and stop rules, which may be changed, are left out."""
         question = {k: v for k, v in self._data().items() if k not in ("budget", "until", "stop")}
         return blake2b(_canonical(question).encode(), digest_size=16).hexdigest()
 

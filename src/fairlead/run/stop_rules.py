@@ -16,10 +16,11 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fairlead.core.check import must_be
 from fairlead.core.errors import FairleadError
+from fairlead.run import posterior
 from fairlead.run.formula import UNREADABLE, parse_reward, reward_text
 from fairlead.run.records import REWARD, StopReason
 
@@ -33,8 +34,6 @@ SIGNS = {ast.GtE: ">=", ast.Gt: ">", ast.LtE: "<=", ast.Lt: "<"}
 FLAT = re.compile(r"flat(?:\(\s*(?:price\s*=\s*([^()=,]+?)\s*)?\))?")
 SEEN = 8
 """Pictures that must be known before the next one's gain is estimated."""
-TOP = 4
-"""The estimate reads the best quarter."""
 
 
 class Rated(Protocol):
@@ -65,7 +64,12 @@ class Condition:
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.term} {self.sign} {self.bound:.15g}"
+        return f"{self.term} {self.sign} {_exact(self.bound)}"
+
+
+def _exact(value: float) -> str:
+    """The shortest text that is read back as the same number: 86, 0.05."""
+    return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
 
 
 # reading
@@ -122,7 +126,7 @@ def stop_text(given: str | None) -> str:
     if not isinstance(given, str):
         raise FairleadError(must_be("stop", given, "flat, or flat(price=P) with a number P > 0"))
     price = read_price(given)
-    return "flat" if price is None else f"flat(price={price:.15g})"
+    return "flat" if price is None else f"flat(price={_exact(price)})"
 
 
 # deciding
@@ -132,22 +136,25 @@ def next_gain(rewards: Sequence[float]) -> float:
     """What one more independent picture is expected to add to the best of these n.
 
     The largest of n + 1 independent draws exceeds the largest of n by 1/(n+1) of the gap at the top, on average and
-    whatever their distribution. The gap is estimated from the best quarter: their mean distance from the next one.
-    Where rewards tie at a ceiling, the gap is zero.
+    whatever their distribution. The gap is estimated from the best sqrt(n): their mean distance from the next one. That
+    is exact for exponential tails and too large for lighter ones. Where rewards tie at a ceiling, the gap is zero.
     """
     ordered = sorted(rewards, reverse=True)
     n = len(ordered)
-    k = max(2, math.ceil(n / TOP))
+    k = max(2, math.ceil(math.sqrt(n)))
     return (sum(ordered[:k]) / k - ordered[k]) / (n + 1)
 
 
 def usual_price(rewards: Sequence[float], pictures: int) -> float:
     """What the last of `pictures` adds on average where rewards are normal with the spread of these."""
+    return posterior.spread(rewards) * _last_gain(pictures)
+
+
+def _last_gain(pictures: int) -> float:
+    """e(n) - e(n-1), in standard deviations."""
     from fairlead.run.planner import expected_best
 
-    mean = sum(rewards) / len(rewards)
-    spread = math.sqrt(sum((value - mean) ** 2 for value in rewards) / (len(rewards) - 1))
-    return spread * (expected_best(pictures) - expected_best(pictures - 1))
+    return expected_best(pictures) - expected_best(pictures - 1)
 
 
 class StopRules:
@@ -209,29 +216,24 @@ class StopRules:
         """
         if not self._flat or not means or not sd > 0 or math.isnan(best):
             return ""
-        import torch
-
-        from fairlead.run import planner
-
         price = self._price
         if price is None:
-            most = max(pictures or 2, 2)
-            price = sd * (planner.expected_best(most) - planner.expected_best(most - 1))
-        if not planner.stop(best, torch.tensor(list(means), dtype=torch.float64), sd, price):
+            price = sd * _last_gain(max(pictures or 2, 2))
+        if not posterior.stop(best, means, sd, price):
             return ""
-        u = (max(means) - best) / sd
-        gain = sd * (math.exp(-u * u / 2) / math.sqrt(2 * math.pi) + u * 0.5 * math.erfc(-u / math.sqrt(2)))
-        return StopReason.flat(gain, price)
+        return StopReason.flat(sd * posterior.expected_excess((best - max(means)) / sd), price)
 
 
-def recorded_terms(reward: str, watched: Sequence[str], labels: Sequence[str]) -> dict[str, str | None]:
+def recorded_terms(reward: Any, watched: Sequence[Any], labels: Sequence[str]) -> dict[str, str | None]:
     """How a condition may name what a run records: `reward` and the reward's formula are the total, then every term.
+
+    `reward` and `watched` are trees as in a Spec.
 
     A watched formula that is also a term of the reward is recorded with a note, and is named without it.
     """
     names: dict[str, str | None] = {REWARD: None}
     names |= {label: label for label in labels}
-    names |= {text: f"{text} (watched)" for text in watched if f"{text} (watched)" in labels}
-    if reward not in labels:
-        names[reward] = None
+    texts = [reward_text(tree) for tree in watched]
+    names |= {text: f"{text} (watched)" for text in texts if f"{text} (watched)" in labels}
+    names.setdefault(reward_text(reward), None)
     return names

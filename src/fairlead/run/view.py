@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.run.final_judge import Judging, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
@@ -54,6 +55,8 @@ class View:
     baseline: Candidate | None
     best: Candidate | None
     spent: Cost
+    judging: Judging | None
+    """How the final judge chose, where a run has one and has come so far."""
     own_baseline: bool
     """True if the baseline is a sample of its own and not candidate 0."""
     plan: tuple[PlannedRung, ...] = ()
@@ -68,6 +71,7 @@ class View:
             warnings = _warnings(versions.pop("warnings", "[]"))
             plan = read_plan(versions.pop(PLAN, None))
             baseline = store.baseline()
+            judging = read_judging(store)
             return View(
                 folder=Path(folder),
                 spec=store.spec,
@@ -78,7 +82,8 @@ class View:
                 stopped=store.stopped,
                 candidates=tuple(store.candidates()),
                 baseline=baseline,
-                best=store.best(),
+                best=store.best() if judging is None else judging.winner,
+                judging=judging,
                 spent=store.spent(),
                 own_baseline=baseline is not None and baseline.index == BASELINE,
                 plan=plan,
@@ -128,6 +133,8 @@ class View:
         total = Cost()
         for candidate in self.candidates:
             total = total + candidate.cost
+        if self.judging is not None:
+            total = total + self.judging.cost
         return self.spent - total
 
     def trace(self) -> list[Point]:
