@@ -135,8 +135,8 @@ def resume(
 
     `trust`: execute the reward file that the record names, and send your key to the server that it names.
 
-    `until` and `stop` replace the run's rules, and an empty text removes one. A run that ended by a rule goes on if that
-    rule is changed, or with a larger budget, which removes it.
+    `until` and `stop` replace the run's rules, and an empty text removes one. A run that ended by a rule goes on if
+    that rule is changed, or with a larger budget, which removes it.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
     """

@@ -134,9 +134,7 @@ def test_a_term_that_is_not_recorded_is_refused_at_the_start(tmp_path: Path) -> 
     with pytest.raises(FairleadError, match=r"until names 'aesthetic', which this run does not record.*--watch 'aesth"):
         run(tmp_path / "run", until="aesthetic >= 5")
     assert not (tmp_path / "run").exists()
-    watched = run(
-        tmp_path / "watched", reward="2*brightness", watch="jpeg_size", until="jpeg_size >= 0 and reward > 0"
-    )
+    watched = run(tmp_path / "watched", reward="2*brightness", watch="jpeg_size", until="jpeg_size >= 0 and reward > 0")
     assert watched.stopped == "until: jpeg_size >= 0 and reward > 0"
     named = run(tmp_path / "named", reward="2*brightness", until="2*brightness > 0 and brightness > 0")
     assert named.stopped.startswith("until")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from fairlead.app.words import number, reason
-from fairlead.run.final_judge import finished_pictures
-from fairlead.run.posterior import spread
 from fairlead.run.view import View
 
 LEAST_CORRELATION = 0.2
@@ -40,9 +38,8 @@ def sentence(view: View) -> str:
 
 def flat(view: View) -> str:
     """A sentence if any finished picture is as good as another, as far as the run can tell; empty otherwise."""
-    pictures = finished_pictures(view.spec, view.candidates)
-    if len(pictures) > 1 and spread([c.reward for c in pictures]) == 0:
-        return f"Flat: any of these. All {len(pictures)} finished pictures have the same reward."
+    if view.spread == 0:
+        return f"Flat: any of these. All {len(view.finished)} finished pictures have the same reward."
     measured = [rung for rung in view.rungs if rung.correlation is not None and rung.interval is not None]
     if measured and (last := measured[-1]).correlation is not None and last.correlation < LEAST_CORRELATION:
         return (
@@ -50,9 +47,3 @@ def flat(view: View) -> str:
             f"(correlation {last.correlation:.2f})."
         )
     return ""
-
-
-def spread_of_finals(view: View) -> float | None:
-    """Standard deviation of the rewards of the finished pictures; None with fewer than two."""
-    rewards = [c.reward for c in finished_pictures(view.spec, view.candidates)]
-    return spread(rewards) if len(rewards) > 1 else None

@@ -81,8 +81,8 @@ def name_of(candidate: Candidate) -> str:
 def question_of(spec: Spec, look: Look, entrants: Sequence[Candidate]) -> Question:
     """The question of a look. Equal pictures, judge and prompt make it the same one, whatever else the run has."""
     judge = spec.final_judge.name if spec.final_judge is not None else HUMAN
-    asked = f"which of the two shows {spec.prompt!r} better?"
-    text = f"Once more: {asked}" if look.again else asked.capitalize() if judge == HUMAN else asked
+    start = "Once more: which" if look.again else "Which"
+    text = f"{start} of the two shows {spec.prompt!r} better?"
     text = text if judge == HUMAN else f"{judge}: {text}"
     return Question("pair", text, (name_of(entrants[look.first]), name_of(entrants[look.second])))
 

@@ -101,6 +101,20 @@ class SearchLoop:
         self._ledger.settle(Cost(), store.unanswered() + final_judge.spent(store))
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
         try:
+            status, reason = self._searched(store, stop)
+            if status == RunStatus.FINISHED:
+                self._choose(store)
+        except Pending:
+            status = RunStatus.STOPPED
+            reason = StopReason.WAITING
+        except BaseException:
+            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
+            raise
+        self._finish(store, status, reason)
+
+    def _searched(self, store: Store, stop: Stop) -> tuple[RunStatus, str]:
+        """Prepare, render the baseline and search: how that ended, and why."""
+        try:
             steering = self._prepared(store)
             for part in steering.parts:
                 if part.beside is not None:
@@ -112,20 +126,6 @@ class SearchLoop:
                 self._settle(
                     store, self._answer(store, [self.task([self._baseline()], is_baseline=True)], steering, stop)
                 )
-            status, reason = self._searched(store, steering, stop)
-            if status == RunStatus.FINISHED:
-                self._choose(store)
-        except Pending:
-            status = RunStatus.STOPPED
-            reason = StopReason.WAITING
-        except BaseException:
-            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
-            raise
-        self._finish(store, status, reason)
-
-    def _searched(self, store: Store, steering: Chain, stop: Stop) -> tuple[RunStatus, str]:
-        """How the search ended, and why."""
-        try:
             self._search(store, steering, stop)
         except _Stopped as stopped:
             return stopped.status, stopped.reason

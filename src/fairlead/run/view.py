@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
-from fairlead.run.final_judge import Judging, read_judging
+from fairlead.run.final_judge import Judging, finished_pictures, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
+from fairlead.run.posterior import spread
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
@@ -100,6 +102,17 @@ class View:
     def rungs(self) -> list[RungSummary]:
         """How the rungs of the run went, the finished picture last; empty for a run without drafts."""
         return rung_summaries(self.spec, self.candidates, self.plan)
+
+    @property
+    def finished(self) -> list[Candidate]:
+        """The finished pictures with a reward, the best first."""
+        return finished_pictures(self.spec, self.candidates)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the rewards of the finished pictures; None with fewer than two."""
+        rewards = [c.reward for c in self.finished if math.isfinite(c.reward)]
+        return spread(rewards) if len(rewards) > 1 else None
 
     @property
     def failed(self) -> tuple[Candidate, ...]:
