@@ -76,7 +76,7 @@ def check_related(model: Model, other: Model, name: str) -> None:
     if model.latent != other.latent:
         raise FairleadError(
             f"Model {name!r} has latents of shape {other.latent}, and the run's model has {model.latent}. Choose a "
-            "sibling of the same picture size and autoencoder, or draft with the run's own model: --draft with a number."
+            "sibling of the same picture size and autoencoder, or draft with the run's own model, as in --draft 6."
         )
     mine = model.autoencoder
     its = other.autoencoder
