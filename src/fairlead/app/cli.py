@@ -23,6 +23,7 @@ from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
+from fairlead.app.studio.command import studio
 from fairlead.app.words import command, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
@@ -211,6 +212,7 @@ app.command(short_help="Choose good and different pictures of a run.")(keeping.k
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
+app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 
