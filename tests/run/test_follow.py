@@ -20,7 +20,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("position", [Position(), Position(0, 0, "ab"), Position(12, 3, "01234567"), Position(-1, 4, "")])
+@pytest.mark.parametrize(
+    "position", [Position(), Position(0, 0, "ab"), Position(12, 3, "01234567"), Position(-1, 4, "")]
+)
 def test_a_position_is_read_back(position: Position) -> None:
     assert Position.parse(str(position)) == position
 

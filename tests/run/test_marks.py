@@ -26,7 +26,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(made: Path, tmp_path: Path) -> Iterator[Path]:
-    yield Path(shutil.copytree(made, tmp_path / "run"))
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def test_the_last_mark_of_a_kind_holds_and_the_list_is_the_history(run: Path) -> None:

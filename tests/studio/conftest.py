@@ -20,6 +20,8 @@ import pytest
 pytest.importorskip("starlette", reason="needs fairlead[studio]")
 pytest.importorskip("uvicorn", reason="needs fairlead[studio]")
 
+import contextlib
+
 from fairlead.app.studio.address import lock_path
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
@@ -40,7 +42,7 @@ class Studio:
     """`fairlead studio` as its own process, asked over HTTP."""
 
     def __init__(self, runs: Path, port: int = 0) -> None:
-        words = [sys.executable, "-m", "fairlead", "studio", "--runs", str(runs), "--no-open", "--idle", "20"]
+        words = [sys.executable, "-m", "fairlead", "studio", "--runs", str(runs), "--no-open", "--idle", "60"]
         self.runs = runs
         self.process = subprocess.Popen(
             [*words, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -115,9 +117,9 @@ class Studio:
             pipe.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def open_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Studio]]:
-    """open_studio(runs=None, port=0): a server that ends with the module, its worker too."""
+    """open_studio(runs=None, port=0): a server that ends with the tests, its worker too."""
     made: list[Studio] = []
 
     def start(runs: Path | None = None, port: int = 0) -> Studio:
@@ -129,13 +131,11 @@ def open_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
         if studio.process.poll() is None:
             studio.end()
     for runs in {studio.runs for studio in made}:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             os.kill(int(lock_path(runs).read_text()), signal.SIGTERM)
-        except (OSError, ValueError):
-            pass
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def studio(open_studio: Callable[..., Studio]) -> Studio:
     return open_studio()
 

@@ -36,7 +36,15 @@ def test_a_proper_change_passes() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["evil.test", "127.0.0.1.evil.test", "localhost.evil.test:8000", "10.0.0.7:8000", "", "[::1", "127.0.0.1:8000@evil.test"],
+    [
+        "evil.test",
+        "127.0.0.1.evil.test",
+        "localhost.evil.test:8000",
+        "10.0.0.7:8000",
+        "",
+        "[::1",
+        "127.0.0.1:8000@evil.test",
+    ],
 )
 def test_a_rebound_name_is_refused_everywhere(host: str) -> None:
     for path in ("/", "/static/main.js", "/api/runs"):

@@ -172,13 +172,16 @@ def list_command(
         str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(LISTED)}, runs.  [default: all but runs]")
     ] = None,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Describe only this one.")] = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Only runs with a starred picture.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """What can be named in a run, or the runs in ./runs."""
     if kind is not None and kind not in (*LISTED, "runs"):
         raise unknown("list", kind, (*LISTED, "runs"))
     if kind == "runs":
-        return list_runs(as_json)
+        return list_runs(as_json, starred)
+    if starred:
+        raise FairleadError(f"--starred is for runs, but the list is of {kind or 'everything'}. See 'list runs'.")
     if kind is not None and name is not None:
         return describe(kind, name, as_json)
     kinds = LISTED if kind is None else (kind,)

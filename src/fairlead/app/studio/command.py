@@ -61,7 +61,7 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except (OSError, UnicodeError, OverflowError) as error:
+    except (OSError, TypeError, OverflowError) as error:
         raise FairleadError(f"--host {host} --port {port} cannot be used ({error}). Choose another.") from None
 
 

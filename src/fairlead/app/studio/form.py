@@ -25,7 +25,7 @@ def form() -> dict[str, Any]:
     return {
         "first": list(FIRST),
         "options": [_option(name) for name in described()],
-        "items": {kind: [_item(item) for item in catalogue.items(kind)] for kind in KINDS},
+        "items": {kind: _items(kind) for kind in KINDS},
     }
 
 
@@ -43,6 +43,10 @@ def _option(name: str) -> dict[str, Any]:
         "section": option.section,
         "flag": option.flag or f"--{name.replace('_', '-')}",
     }
+
+
+def _items(kind: str) -> list[dict[str, Any]]:
+    return [_item(item) for item in catalogue.items(kind)]
 
 
 def _item(item: catalogue.Item) -> dict[str, Any]:

@@ -4,53 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import json
 import re
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from importlib.resources import files
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairlead.app.studio import events, form, values
+from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.library import Library, Missing, run_id
+from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.supervisor import Supervisor
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import Follower
 from fairlead.run.spec import parse_budget
 
-BODY = 1 << 20
-"""Bytes of a request's body."""
-BODY_SECONDS = 30.0
-DEPTH = 32
-"""Levels of a request's JSON."""
-THUMB = 320
 DIGEST = re.compile(r"[0-9a-f]{32}")
-TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-
-
-class Refused(Exception):
-    """A request that is answered with a status, a code and a sentence."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-def _refusal(status: int, code: str, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"code": code, "message": message}}, status)
 
 
 class Guarded:
@@ -76,50 +55,9 @@ class Guarded:
         sent: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             sent.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
-        refusal = self._guard.check(Asked(scope["method"], scope["path"], sent))
-        answer = self._app
-        if refusal is not None:
-            answer = _refusal(refusal.status, refusal.code, refusal.message)
+        refused = self._guard.check(Asked(scope["method"], scope["path"], sent))
+        answer = self._app if refused is None else refusal(refused.status, refused.code, refused.message)
         await answer(scope, receive, with_headers)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The JSON object of a request, within its limits."""
-    data = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > BODY:
-                    raise Refused(413, "too_large", f"The body must be at most {BODY} bytes.")
-    except TimeoutError:
-        raise Refused(408, "too_slow", f"The body did not arrive within {BODY_SECONDS:.0f} seconds.") from None
-    try:
-        found = json.loads(bytes(data), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise Refused(400, "invalid_json", "The body is not JSON.") from None
-    if not isinstance(found, dict) or _depth(found) > DEPTH:
-        raise Refused(400, "invalid_json", f"The body must be a JSON object of at most {DEPTH} levels.")
-    return found
-
-
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not JSON")
-
-
-def _depth(value: Any) -> int:
-    deepest = 0
-    layer = [value]
-    while layer and deepest <= DEPTH:
-        deepest += 1
-        inner: list[Any] = []
-        for one in layer:
-            if isinstance(one, dict):
-                inner += one.values()
-            elif isinstance(one, list):
-                inner += one
-        layer = inner
-    return deepest
 
 
 class Studio:
@@ -131,7 +69,7 @@ class Studio:
         self.library = Library(root, self.jobs)
         self.supervisor = Supervisor(root, self.jobs, idle)
         self.closing = False
-        self._static = _static_files()
+        self._static = static_files()
 
     def app(self) -> ASGIApp:
         """The application with its checks."""
@@ -153,13 +91,7 @@ class Studio:
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
         ]
-        handlers: Mapping[Any, Callable[..., Any]] = {
-            Refused: _answer_refused,
-            FairleadError: _answer_error,
-            HTTPException: _answer_http,
-            Exception: _answer_bug,
-        }
-        inner = Starlette(routes=routes, exception_handlers=handlers, lifespan=self._lifespan)
+        inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)
 
     @contextlib.asynccontextmanager
@@ -234,7 +166,7 @@ class Studio:
         finally:
             follower.close()
         kind = "image/png"
-        if request.query_params.get("thumb") and (small := _smaller(data)) is not None:
+        if request.query_params.get("thumb") and (small := smaller(data)) is not None:
             data, kind = small, "image/webp"
         return Response(data, media_type=kind, headers={"cache-control": "private, max-age=31536000, immutable"})
 
@@ -246,7 +178,7 @@ class Studio:
 
     async def price(self, request: Request) -> Response:
         """What a run would cost, or why it would be refused, and the same run as a command."""
-        words = (await _body(request)).get("options")
+        words = (await body(request)).get("options")
         options = form.read_options(words)
         lines = {"command": form.command_line(options), "python": form.python_call(options)}
         try:
@@ -268,7 +200,7 @@ class Studio:
 
     async def start(self, request: Request) -> Response:
         """Queue a new run."""
-        words = (await _body(request)).get("options")
+        words = (await body(request)).get("options")
         options = form.read_options(words)
         await asyncio.to_thread(_check, options)
         job = await asyncio.to_thread(self.jobs.add, words or {})
@@ -277,7 +209,7 @@ class Studio:
 
     async def stop(self, request: Request) -> Response:
         """Stop the job of a run after its present batch, or take it out of the queue."""
-        await _body(request)
+        await body(request)
         return _json(await asyncio.to_thread(self._stop, request.path_params["id"]))
 
     def _stop(self, id: str) -> dict[str, Any]:
@@ -291,7 +223,7 @@ class Studio:
 
     async def resume(self, request: Request) -> Response:
         """Queue the continuation of a run, with a larger budget if one is sent."""
-        budget = (await _body(request)).get("budget")
+        budget = (await body(request)).get("budget")
         limits = None if budget in (None, "") else parse_budget(str(budget))
         folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
         job = await asyncio.to_thread(self.jobs.resume, folder.name, limits)
@@ -300,7 +232,7 @@ class Studio:
 
     async def mark(self, request: Request) -> Response:
         """Star, reject or note one candidate."""
-        words = await _body(request)
+        words = await body(request)
         candidate, value = words.get("candidate"), words.get("value", "")
         if not isinstance(candidate, int) or isinstance(candidate, bool) or not isinstance(value, str):
             raise FairleadError(f"A mark is {words!r:.80}: must have a candidate's number, a kind and a text as value.")
@@ -311,14 +243,14 @@ class Studio:
 
     async def trash(self, request: Request) -> Response:
         """Move a run to the trash folder."""
-        await _body(request)
+        await body(request)
         name = await asyncio.to_thread(self.library.trash, request.path_params["id"])
         self.supervisor.changed()
         return _json({"name": name, "id": run_id(name) if name else ""})
 
     async def restore(self, request: Request) -> Response:
         """Move a run out of the trash folder."""
-        await _body(request)
+        await body(request)
         return _json({"id": await asyncio.to_thread(self.library.restore, request.path_params["id"])})
 
 
@@ -336,53 +268,6 @@ def _json(value: Any) -> Response:
 def _stream(text: AsyncIterator[str]) -> Response:
     headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
     return StreamingResponse(text, media_type="text/event-stream", headers=headers)
-
-
-def _smaller(data: bytes) -> bytes | None:
-    """A WebP with no side longer than a thumbnail's; None where the picture is small already."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-        if max(image.size) <= THUMB:
-            return None
-        small = image.convert("RGB")
-        small.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    small.save(buffer, "WEBP", quality=88)
-    return buffer.getvalue()
-
-
-def _static_files() -> dict[str, tuple[bytes, str]]:
-    """The page's files by name, read once; the stylesheet is the report's."""
-    root = Path(str(files("fairlead.app")))
-    found = {}
-    for path in sorted((root / "studio" / "static").rglob("*")):
-        if path.suffix in TYPES:
-            name = path.relative_to(root / "studio" / "static").as_posix()
-            found[name] = (path.read_bytes(), TYPES[path.suffix])
-    found["style.css"] = ((root / "templates" / "style.css").read_bytes(), TYPES[".css"])
-    return found
-
-
-# errors
-
-
-async def _answer_refused(request: Request, error: Refused) -> Response:
-    return _refusal(error.status, error.code, error.message)
-
-
-async def _answer_error(request: Request, error: FairleadError) -> Response:
-    status = 409 if isinstance(error, StoreError) else 422
-    return _refusal(404 if isinstance(error, Missing) else status, type(error).__name__, str(error))
-
-
-async def _answer_http(request: Request, error: HTTPException) -> Response:
-    return _refusal(error.status_code, "not_found", f"{request.url.path!r:.80} is not answered here.")
-
-
-async def _answer_bug(request: Request, error: Exception) -> Response:
-    message = f"{type(error).__name__}: {error!s:.200} (a bug in fairlead: please report it)"
-    return _refusal(500, "internal", message)
 
 
 class Server(uvicorn.Server):

@@ -102,7 +102,7 @@ function Price({ price, counting }) {
   if (!price) return html`<p class="small">${counting ? "Counting the cost …" : "Write a prompt. What the search costs stands here before it starts."}</p>`;
   if (price.error) return html`<div class=${counting ? "stale" : ""} role="alert"><p class="problem">${price.error}</p></div>`;
   return html`<div class=${counting ? "stale" : ""}>
-    <dl><dt>what it costs</dt></dl><p class="price">${price.sentence}</p>
+    <p class="label">what it costs</p><p class="price">${price.sentence}</p>
     ${price.warnings?.map((text) => html`<p class="note-box">${text}</p>`)}</div>`;
 }
 

@@ -8,6 +8,8 @@ import { Slider } from "./slider.js";
 import { Viewer } from "./viewer.js";
 import { amount, count, duration, number, resource } from "./words.js";
 
+const FRAME = 30; // milliseconds; a timer, because a hidden tab has no frames
+
 export function Run({ id, say, fail }) {
   const [record, setRecord] = useState(null);
   const [, redraw] = useState(0);
@@ -21,10 +23,10 @@ export function Run({ id, say, fail }) {
   const columns = useRef(1);
   const due = useRef(0);
   const draw = () => {
-    due.current ||= requestAnimationFrame(() => {
+    due.current ||= setTimeout(() => {
       due.current = 0;
       redraw((n) => n + 1);
-    });
+    }, FRAME);
   };
 
   useEffect(() => {
@@ -138,7 +140,7 @@ export function Run({ id, say, fail }) {
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />
-      <${Facts} record=${record} act=${act} />
+      <${Facts} record=${record} act=${act} onPick=${setOpen} />
     </section>
     ${record.candidates.length > 0 && html`
       <h2>Pictures <small>${count(record.candidates.length)}${ordered.length !== record.candidates.length ? `, ${count(ordered.length)} shown` : ""}</small></h2>
@@ -149,11 +151,11 @@ export function Run({ id, say, fail }) {
       </div>
       ${!ordered.length && html`<p class="small">No picture is ${only === "starred" ? "starred: press s on one" : "left"}.</p>`}
       <${Gallery} record=${record} order=${ordered} selected=${selected} onSelect=${select} onOpen=${setOpen} columnsRef=${columns} />
-      <h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
-      <section class="charts">
-        ${["nfe", "seconds"].map((axis) => html`<figure class="card"><figcaption><b>against ${resource(axis)}</b></figcaption><${Chart} record=${record} axis=${axis} onPick=${setOpen} /></figure>`)}
-      </section>
-      <${Terms} record=${record} />`}
+      <section class="two below">
+        <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} /></div>
+        <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
+          <figure class="card"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
+      </section>`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
       <section class="card cmd">${data.commands.map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
@@ -181,7 +183,7 @@ function Pair({ record, onOpen }) {
   </figure>`;
 }
 
-function Facts({ record, act }) {
+function Facts({ record, act, onPick }) {
   const { data, gain, progress } = record;
   const { state } = data;
   const css = gain > 0 ? "" : gain < 0 ? "down" : "none";
@@ -189,17 +191,18 @@ function Facts({ record, act }) {
   const now = state.active ? progress : null;
   const spent = data.spent ?? {};
   return html`<aside class="card facts">
-    <div><dl><dt>gain in reward over the baseline</dt></dl>
+    <div><p class="label">gain in reward over the baseline</p>
       <div class="gain num ${css}">${Number.isNaN(gain) ? "–" : gain === 0 ? "none" : number(gain, true)}</div>
       <p class="small">${Number.isNaN(gain) ? "" : `${beaten} of ${record.candidates.length} candidates beat the baseline`}</p></div>
-    <dl>
+    <dl class="columns">
       ${Object.entries(data.limit ?? {}).map(([name, limit]) => html`<div><dt>${resource(name)} spent of budget</dt>
         <dd>${amount(name, spent[name] ?? 0)} of ${amount(name, limit)}<div class="bar"><i style=${{ width: `${Math.min(100, (100 * (spent[name] ?? 0)) / limit)}%` }}></i></div></dd></div>`)}
       ${now?.rate > 0 && html`<div><dt>speed</dt><dd>${now.rate >= 1 ? `${now.rate.toFixed(1)} pictures a second` : `${duration(1 / now.rate)} a picture`}</dd></div>`}
       ${!now && spent.seconds > 0 && html`<div><dt>time</dt><dd>${duration(spent.seconds)}</dd></div>`}
-      <div><dt>state</dt><dd class="state ${state.word}">${state.word}</dd>${state.sentence && html`<p class="small">${state.sentence}</p>`}</div>
+      <div><dt>state</dt><dd class="state ${state.word}">${state.word}</dd>${state.sentence && html`<dd class="small">${state.sentence}</dd>`}</div>
     </dl>
     ${data.held_out && html`<p class="note-box">${data.held_out}</p>`}
+    ${record.candidates.length > 1 && html`<div class="charts curve"><${Chart} record=${record} axis="nfe" onPick=${onPick} /></div>`}
     <${Acts} data=${data} act=${act} />
   </aside>`;
 }
@@ -229,8 +232,7 @@ function Terms({ record }) {
     return { name, before, after, change: after - before, mean };
   });
   const css = (v) => (v > 0 ? "up" : v < 0 ? "down" : "");
-  return html`<h2>Terms <small>what the reward is made of</small></h2>
-    <div class="card scroll" tabindex="0" role="region" aria-label="Terms of the reward"><table><thead><tr><th scope="col">term</th><th scope="col">baseline</th><th scope="col">best</th><th scope="col">change</th><th scope="col">mean of all</th></tr></thead>
+  return html`<div class="card scroll" tabindex="0" role="region" aria-label="Terms of the reward"><table><thead><tr><th scope="col">term</th><th scope="col">baseline</th><th scope="col">best</th><th scope="col">change</th><th scope="col">mean of all</th></tr></thead>
       <tbody>${rows.map((r) => html`<tr class=${r.name === null ? "total" : ""}><td>${r.name ?? `reward = ${record.data.reward}`}</td><td>${number(r.before)}</td><td>${number(r.after)}</td>
         <td class=${css(r.change)}>${number(r.change, true)}</td><td>${number(r.mean)}</td></tr>`)}</tbody></table></div>`;
 }
