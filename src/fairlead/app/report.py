@@ -65,7 +65,7 @@ def _values(view: View) -> dict[str, Any]:
         "budget": [_budget_line(view, name, limit) for name, limit in spec.limit.limits().items()],
         "time": "" if limited else duration(view.spent.seconds),
         "state": state(view),
-        "notes": _notes(view),
+        "notes": notes(view),
         "no_number": _no_number(view),
         "charts": _charts(view),
         "funnel": funnel.section(view),
@@ -79,7 +79,7 @@ def _values(view: View) -> dict[str, Any]:
         "cost": _cost(view),
         "settings": settings(spec),
         "versions": [(name, str(value)) for name, value in view.versions.items()],
-        "commands": _commands(view),
+        "commands": commands(view),
     }
 
 
@@ -137,24 +137,25 @@ def _amount(name: str, value: float) -> str:
     return duration(value) if name == "seconds" else count(value)
 
 
-def _notes(view: View) -> list[str]:
-    notes = list(view.warnings)
+def notes(view: View) -> list[str]:
+    """What the reader should know before trusting the numbers."""
+    found = list(view.warnings)
     if said := choice.flat(view):
-        notes.append(said)
+        found.append(said)
     if hacking := held_out.warning(view):
-        notes.append(hacking)
+        found.append(hacking)
     if view.status == RunStatus.RUNNING:
-        notes.append(
+        found.append(
             "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
         )
     elif view.stopped == StopReason.WAITING:
-        notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
+        found.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
     elif view.status == RunStatus.STOPPED:
-        notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
+        found.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed and view.stopped != StopReason.WAITING:
         many = len(view.failed)
-        notes.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
-    return notes
+        found.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
+    return found
 
 
 def _charts(view: View) -> dict[str, Any] | None:
@@ -375,7 +376,8 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
     ]
 
 
-def _commands(view: View) -> list[tuple[str, str]]:
+def commands(view: View) -> list[tuple[str, str]]:
+    """What can be done next, and the command that does it."""
     folder = shown(view.folder)
     lines: list[tuple[str, str]] = []
     if view.status != RunStatus.FINISHED:
