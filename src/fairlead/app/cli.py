@@ -18,12 +18,23 @@ from fairlead.app import answering, bench, calibrate, calibrate_repulsion, catal
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
-from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, Trust, with_run_options
+from fairlead.app.options import (
+    AsJson,
+    DryRun,
+    Folder,
+    LargerBudget,
+    NewStop,
+    NewUntil,
+    Out,
+    Trust,
+    with_run_options,
+)
 from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
-from fairlead.app.words import command, shown
+from fairlead.app.studio.command import studio
+from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
@@ -83,16 +94,28 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: LargerBudget = None, trust: Trust = False, as_json: AsJson = False) -> int:
-    """Continue a run where it ended, with a larger --budget if one is given."""
+def resume(
+    run: Folder,
+    budget: LargerBudget = None,
+    until: NewUntil = None,
+    stop_rule: NewStop = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> int:
+    """Continue a run where it ended, with a larger --budget or another stop rule if one is given.
+
+    A run that ended by --until or --stop goes on if that rule is changed, or with a larger budget, which removes it.
+    """
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(run):
-        engine.resume(run, budget=limits, on_progress=watch, stop=stop, trust=trust).close()
+        engine.resume(
+            run, budget=limits, until=until, stop_rule=stop_rule, on_progress=watch, stop=stop, trust=trust
+        ).close()
     if watch.idle:
-        say("Nothing was left to do. A larger --budget continues from here.")
+        say(nothing_left(View.read(run)))
     return finish(run, as_json)
 
 
@@ -171,13 +194,16 @@ def list_command(
         str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(LISTED)}, runs.  [default: all but runs]")
     ] = None,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Describe only this one.")] = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Only runs with a starred picture.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """What can be named in a run, or the runs in ./runs."""
     if kind is not None and kind not in (*LISTED, "runs"):
         raise unknown("list", kind, (*LISTED, "runs"))
     if kind == "runs":
-        return list_runs(as_json)
+        return list_runs(as_json, starred)
+    if starred:
+        raise FairleadError(f"--starred is for runs, but the list is of {kind or 'everything'}. See 'list runs'.")
     if kind is not None and name is not None:
         return describe(kind, name, as_json)
     kinds = LISTED if kind is None else (kind,)
@@ -211,6 +237,7 @@ app.command(short_help="Choose good and different pictures of a run.")(keeping.k
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
+app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

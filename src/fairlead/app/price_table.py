@@ -42,7 +42,7 @@ def show_price(spec: Spec, as_json: bool) -> int:
         return 0
     console = stdout()
     console.print(_table(spec, parts))
-    console.print(Text(_sentence(found)))
+    console.print(Text(sentence(found)))
     need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
@@ -59,6 +59,7 @@ def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
             "questions_expected": found.queries.expected,
             "questions_at_most": found.queries.most,
             "dollars_at_most": found.dollars,
+            "final_judge": None if found.judging is None else asdict(found.judging),
             "seconds": found.seconds,
             "memory_bytes": found.memory,
             "batch": found.batch,
@@ -86,7 +87,8 @@ def _table(spec: Spec, parts: dict[str, Cost]) -> Table:
     return table
 
 
-def _sentence(found: Price) -> str:
+def sentence(found: Price) -> str:
+    """Candidates, time, questions, dollars and memory in one sentence."""
     clauses = [f"{found.candidates} candidates"]
     if found.seconds is not None:
         clauses.append(f"about {duration(found.seconds)}")
@@ -96,6 +98,10 @@ def _sentence(found: Price) -> str:
         clauses.append(f"about {expected} questions to the judge ({most} at most)")
     elif most:
         clauses.append(f"{most} questions to the judge")
+    if (judging := found.judging) is not None:
+        asked = f"about {judging.expected:.0f}" if judging.expected < judging.most else f"{judging.most}"
+        limit = f" ({judging.most} at most)" if judging.expected < judging.most else ""
+        clauses.append(f"then {asked} questions to the final judge about the best {judging.entrants}{limit}")
     if found.dollars:
         clauses.append(f"at most ${found.dollars:.2f}")
     if found.memory is not None:

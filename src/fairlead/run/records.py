@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
@@ -43,11 +44,27 @@ class StopReason(StrEnum):
     WAITING = "waiting for an answer"
     """A person gives its rewards and has not answered yet."""
     BUDGET = "budget"
+    UNTIL = "until"
+    """The best finished picture satisfies the condition that follows."""
+    FLAT = "flat"
+    """The next picture promises less than its price; the numbers follow."""
 
     @staticmethod
     def budget(names: Iterable[str]) -> str:
         """The budget of these entries is spent."""
         return f"{StopReason.BUDGET}: {', '.join(names)}"
+
+    @staticmethod
+    def until(condition: str) -> str:
+        """The condition that was asked for is satisfied."""
+        return f"{StopReason.UNTIL}: {condition}"
+
+    @staticmethod
+    def flat(gain: float, price: float) -> str:
+        """The next picture is expected to add `gain`, in units of the reward, and that is not worth its price."""
+        if gain <= 0:
+            return f"{StopReason.FLAT}: the best rewards are equal, so the next picture promises nothing"
+        return f"{StopReason.FLAT}: the next picture promises {gain:.3g}, and its price is {price:.3g}"
 
 
 class Phase(StrEnum):
@@ -55,6 +72,7 @@ class Phase(StrEnum):
 
     LOADING = "loading model"
     SEARCHING = "searching"
+    CHOOSING = "choosing among the best"
     DONE = "done"
 
 
@@ -85,6 +103,14 @@ class Task:
     """True for the plain sample: no steering, no intervention."""
     refines: tuple[int, ...] = ()
     """Per candidate the draft that this is the full rendering of; empty if none is."""
+
+
+def question(task: Task, position: int) -> str:
+    """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
+    p = task.proposals[position]
+    h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
+    h.update(p.key.digest + str((p.steps, task.is_baseline)).encode())
+    return h.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,22 @@ SEALED = {
     "prepared": "name, data, cost",
 }
 """The columns of every table that its checksum covers."""
+VERSION = 2
+"""2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
+SCHEMA = """
+create table run(
+    id text not null, spec text not null, versions text not null, created text not null,
+    status text not null, stopped text not null, message text not null, checksum text);
+create table task(number integer primary key, questions text not null, cost text not null, checksum text);
+create table outcome(
+    idx integer primary key, task integer not null references task(number), question text not null, key text not null,
+    reward real, terms text not null, cost text not null, image text not null, steps integer not null,
+    gradient blob, refines integer, checksum text);
+create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
+"""
+
+COLUMNS = "idx, reward, terms, cost, image, key, task, steps, refines"
+"""What `rows.candidate` reads."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
 HEX = re.compile(r"[0-9a-f]{1,128}")
 COSTS = frozenset(f.name for f in fields(Cost))

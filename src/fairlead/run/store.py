@@ -28,37 +28,13 @@ from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import is_file
 from fairlead.run.files import write_atomically as write_atomically
-from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
+from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
+from fairlead.run.rows import COLUMNS, SCHEMA, VERSION
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-VERSION = 2
-"""2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
-SCHEMA = """
-create table run(
-    id text not null, spec text not null, versions text not null, created text not null,
-    status text not null, stopped text not null, message text not null, checksum text);
-create table task(number integer primary key, questions text not null, cost text not null, checksum text);
-create table outcome(
-    idx integer primary key, task integer not null references task(number), question text not null, key text not null,
-    reward real, terms text not null, cost text not null, image text not null, steps integer not null,
-    gradient blob, refines integer, checksum text);
-create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
-"""
-
-COLUMNS = "idx, reward, terms, cost, image, key, task, steps, refines"
-"""What `rows.candidate` reads."""
-
-
-def question(task: Task, position: int) -> str:
-    """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
-    p = task.proposals[position]
-    h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
-    h.update(p.key.digest + str((p.steps, task.is_baseline)).encode())
-    return h.hexdigest()
 
 
 class Store:
@@ -102,8 +78,8 @@ class Store:
         return Store(folder, db)
 
     @staticmethod
-    def open(folder: Path) -> Store:
-        """An existing run directory, wherever it was moved."""
+    def open(folder: Path, verify: bool = True) -> Store:
+        """An existing run directory, wherever it was moved; `verify` its rows unless that was done already."""
         folder = Path(folder)
         path = folder / DATABASE
         if not is_file(path):
@@ -121,7 +97,7 @@ class Store:
                     f"before its first row, or a file beside it is missing. Look for {DATABASE}-wal, or start the run "
                     "again in another folder."
                 )
-            if version > 1:
+            if version > 1 and verify:
                 rows.verify(db)
         return Store(folder, db, version)
 
@@ -214,23 +190,23 @@ class Store:
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
-                "select idx, question, reward, terms, cost, image, gradient from outcome "
-                f"where idx in ({marks}) order by idx",
+                f"select question, gradient, {COLUMNS} from outcome where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
         if len(found) != len(task.indices):
             return None
         out = []
-        for position, (idx, asked, reward, terms, cost, image, slope) in enumerate(found):
+        for position, (asked, slope, *row) in enumerate(found):
             if asked != question(task, position):
                 raise StoreError(
-                    f"Candidate {idx} of {self.folder} was asked another question when it was recorded: "
+                    f"Candidate {row[0]} of {self.folder} was asked another question when it was recorded: "
                     "the algorithm or its settings changed since, so start a new run."
                 )
             with sqlite_errors(self.folder):
-                value, named, spent = float(rows.reward(reward)), rows.terms(terms), rows.cost(cost)
+                c = rows.candidate(row)
                 gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
-            out.append(Outcome(idx, value, named, spent, self.image(image), gradient))
+            picture = self.image(Path(c.image).stem)
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
         return out
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
