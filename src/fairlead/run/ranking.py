@@ -14,7 +14,8 @@ from fairlead.core.people import Ask
 from fairlead.core.reward import HumanReward, Reward
 from fairlead.core.search import Feedback, Proposal
 from fairlead.run.records import BASELINE, Candidate, Outcome
-from fairlead.run.store import Store, picture_name
+from fairlead.run.rows import picture_name
+from fairlead.run.store import Store
 
 MANY, GROWTH = 2000, 1.1
 """From so many answers on, the record's totals are written again when there are so many times as many."""

@@ -81,6 +81,11 @@ def verify(db: sqlite3.Connection) -> None:
             raise BadRow(f"{many} rows of {table} do not have their checksum")
 
 
+def picture_name(png: bytes) -> str:
+    """What a picture is called in `images/`, without its ending."""
+    return blake2b(png, digest_size=16).hexdigest()
+
+
 def image(digest: Any) -> str:
     """The name of a picture: a digest, never a path."""
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):

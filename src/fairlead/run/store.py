@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +28,7 @@ from fairlead.run.files import as_json as as_json
 from fairlead.run.files import is_file
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
-from fairlead.run.rows import COLUMNS, SCHEMA, VERSION
+from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
 
@@ -205,8 +204,7 @@ class Store:
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
                 gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
-            picture = self.image(Path(c.image).stem)
-            out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
         return out
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
@@ -363,7 +361,7 @@ class Store:
                 data = file.read()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
-        if blake2b(data, digest_size=16).hexdigest() != digest:
+        if picture_name(data) != digest:
             raise StoreError(f"{path} is damaged: restore it, or start the run again.")
         return data
 
@@ -373,11 +371,6 @@ class Store:
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
-
-
-def picture_name(png: bytes) -> str:
-    """What a picture is called in `images/`, without its ending."""
-    return blake2b(png, digest_size=16).hexdigest()
 
 
 def _tensor(data: bytes | None) -> Tensor | None:
