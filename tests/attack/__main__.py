@@ -98,8 +98,9 @@ def table(folder: Path) -> list[str]:
 
 def row(name: str, state: State) -> str:
     """One line of the table."""
-    later = sum(state.refusals.values()) - state.first
-    cells = [name, state.tried, state.accepted, later, state.first, len(state.refusals)]
+    first = state.first_checks
+    later = sum(state.refusals.values()) - first
+    cells = [name, state.tried, state.accepted, later, first, len(state.refusals)]
     cells += [f"{state.longest:.1f} s", len(state.failures)]
     return "| " + " | ".join(f"{cell:,}" if isinstance(cell, int) else cell for cell in cells) + " |"
 

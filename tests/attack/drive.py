@@ -89,6 +89,11 @@ class State:
     left: list[int] = field(default_factory=list)
     """Inputs before it that are to be tried again."""
 
+    @property
+    def first_checks(self) -> int:
+        """Refused by the first check: of a command line, by typer before any function of fairlead ran."""
+        return self.first + sum(many for where, many in self.refusals.items() if where.endswith(" _main"))
+
     def save(self, path: Path) -> None:
         """Write it as a whole or not at all."""
         temporary = path.with_suffix(".new")
