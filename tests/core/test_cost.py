@@ -144,6 +144,7 @@ def test_what_is_settled_is_booked_even_beyond_the_grant(monkeypatch: pytest.Mon
             meter.settle(Cost(dollars=0.3))
     assert told.value.wanted.dollars == 0.3
     assert told.value.left.dollars == pytest.approx(0.1)
+    assert told.value.left.seconds == 10, "since this grant began"
 
 
 def test_a_pause_spends_no_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

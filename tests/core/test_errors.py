@@ -1,15 +1,23 @@
-"""Errors: exit codes, and suggestions for unknown names."""
+"""Errors: exit codes, and suggestions for unknown names; what is known of a device."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
+from fairlead.core.device import free
 from fairlead.core.errors import FairleadError, OutOfMemory, RewardError, StoreError, nearest, unknown
 
 
 def test_exit_codes() -> None:
     """What scripts may rely on."""
     assert [e.exit_code for e in (FairleadError, OutOfMemory, StoreError, RewardError)] == [2, 2, 3, 4]
+
+
+def test_free_memory_of_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (3, 8))
+    assert free(torch.device("cuda")) == 3
+    assert free(torch.device("cpu")) is None
 
 
 def test_only_what_is_close_is_suggested() -> None:
