@@ -241,6 +241,7 @@ def test_the_name_of_a_run_is_its_question() -> None:
         "draft": 2,
         "finals": 3,
         "baseline": False,
+        "exact": True,
     }
     assert set(changes) == set(Spec.__dataclass_fields__) - {"budget"}
     names = [replace(spec, **{k: v}).id() for k, v in changes.items()]

@@ -20,6 +20,7 @@ from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.options import RunOptions, Words, called_with
 from fairlead.run.part import Part as Part
+from fairlead.run.rungs import Effort
 
 MAX_PROMPT = 2000
 MOST = {"steps": 10_000, "group": 4096, "batch": 4096, "finals": 4096, "height": 16_384, "width": 16_384}
@@ -49,10 +50,13 @@ class Spec:
     differently for other sizes."""
     seed: int = 0
     draft: int | str | None = None
-    """How candidates are drafted while searching, a rung of `run/rungs.py`; the best are rendered again at full effort.
-    A number, as older runs recorded it, is that many even steps. None: no drafts."""
+    """How candidates are seen before they are finished: a chain of rungs as in `run/rungs.py`, of which the search
+    sees the first. A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
     """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
+    exact: bool = False
+    """Render finished pictures from the noise, bit-equal to plain ones, where a draft has left a state to go on from.
+    """
     baseline: bool = True
     """Render the plain sample of the seed too where it is no candidate. Off where many runs share one: a comparison."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
@@ -64,7 +68,8 @@ class Spec:
 
     def _data(self) -> dict[str, Any]:
         """Fields that were added later are left out at their default, so that older runs keep their names."""
-        return {k: v for k, v in asdict(self).items() if (k, v) not in (("watch", ()), ("baseline", True))}
+        usual = (("watch", ()), ("baseline", True), ("exact", False))
+        return {k: v for k, v in asdict(self).items() if (k, v) not in usual}
 
     def id(self) -> str:
         """32 hex digits naming the run's question; the budget is left out, so that a run can be extended."""
@@ -79,7 +84,18 @@ class Spec:
     @property
     def rungs(self) -> tuple[int | str, ...]:
         """How candidates are seen before they are finished, the cheapest first; empty without drafts."""
-        return () if self.draft is None else (self.draft,)
+        return tuple(effort for effort, _ in rungs.chain(self.draft))
+
+    @property
+    def efforts(self) -> tuple[Effort, ...]:
+        """How a candidate is rendered at every rung, the finished picture last."""
+        return tuple(rungs.efforts(self.draft, self.steps, self.exact))
+
+    @property
+    def advancing(self) -> tuple[int | None, ...]:
+        """How many groups advance from every rung; None: as many as the planner advises."""
+        numbers = [number for _, number in rungs.chain(self.draft)]
+        return (*numbers[:-1], self.finals or numbers[-1]) if numbers else ()
 
     @property
     def controlled(self) -> bool:
@@ -143,8 +159,9 @@ def _check_types(spec: Spec) -> None:
         whole_number(name, getattr(spec, name), 1, MOST[name])
     whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
+    _a(bool, spec.exact)
     if isinstance(spec.draft, str):
-        rungs.read(spec.draft)
+        rungs.check_stored(spec.draft)
     else:
         whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
     for name, value in _a(dict, spec.budget).items():
@@ -219,8 +236,20 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("steps", steps, 1, MOST["steps"])
     whole_number("group", options.group, 1, MOST["group"])
     whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
-    if options.finals is not None and options.draft is None:
+    if options.finals is not None and _drafted(options) is None:
         raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
+
+
+DRAFT_SEARCH = "draft"
+"""As a search, short for best_of with the draft that suits the model."""
+
+
+def _drafted(options: RunOptions) -> int | str | None:
+    """The chain of rungs as a person wrote it, by any of the three names."""
+    if options.draft is not None and options.rungs is not None:
+        raise FairleadError(f"draft is {options.draft!r} and rungs is {options.rungs!r}: write the whole chain once.")
+    chosen = options.rungs if options.draft is None else options.draft
+    return "auto" if chosen is None and options.search == DRAFT_SEARCH else chosen
 
 
 def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
@@ -296,7 +325,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
-    draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
+    draft = rungs.normal(_drafted(options), steps, defaults.get("draft"), defaults.get("draft_steps"))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     chosen = options.settings or {}
     settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
@@ -307,7 +336,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         reward=settings.formula(options.reward),
         watch=tuple(settings.formula(node) for node in watch),
         space=settings.one(options.space, "spaces"),
-        search=settings.one(options.search, "searches"),
+        search=settings.one("best_of" if options.search == DRAFT_SEARCH else options.search, "searches"),
         steering=settings.many(options.steer, "steerings"),
         interventions=settings.many(options.intervene, "interventions"),
         sampler=registry.check("samplers", sampler),
@@ -317,6 +346,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         seed=options.seed,
         draft=draft,
         finals=options.finals or (1 if draft is None else 0),
+        exact=options.exact,
         budget=_limits(options.budget),
     )
     settings.check_all_used()
