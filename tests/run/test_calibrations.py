@@ -95,3 +95,22 @@ def test_the_file_holds_numbers_alone(state: Path) -> None:
     keep(spec_with(), 0.9)
     (entry,) = json.loads(state.read_text())["entries"].values()
     assert all(isinstance(value, int | float) for value in entry.values())
+
+
+def test_a_larger_budget_is_planned_with_what_the_finals_showed(tmp_path: Path) -> None:
+    """Drafts on nearly all levels predict their finals well: the assumed correlation rises, from the same prior twice.
+
+    The corrected value is recorded with the budget, so a run that is cut then does not depend on later finals.
+    """
+    spec = spec_with(draft="few(5)", finals=8, budget={"nfe": 200.0})
+    engine.start(spec, tmp_path / "run").close()
+    first = View.read(tmp_path / "run").rungs[0].correlation
+    assert first is not None
+    assert first > 0.6
+    for budget in (260.0, 320.0):
+        before = View.read(tmp_path / "run").rungs[0].correlation
+        engine.resume(tmp_path / "run", budget={"nfe": budget}, stop=after(1)).close()
+        planned = View.read(tmp_path / "run").plan[0]
+        assert (planned.correlation, planned.uncorrected) == (before, 0.6)
+        engine.resume(tmp_path / "run").close()
+        assert View.read(tmp_path / "run").plan[0] == planned

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor
 
-from fairlead.core.cost import Cost
+from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.reward import Function
 from fairlead.run import engine, png, rungs
@@ -150,6 +151,17 @@ def test_batches_change_nothing(chain: str, tmp_path: Path) -> None:
         assert [c.reward for c in other] == pytest.approx([c.reward for c in runs[0]], abs=1e-6)
 
 
+def test_a_device_is_kept_busy(tmp_path: Path) -> None:
+    """Every batch of a rung but the last is full, whatever groups it is made of and however many are asked at once."""
+    spec = small_spec(steps=2, rungs="few(1)", batch=6, group=2, finals=10, budget={"nfe": 2.0 + 2 * 20 + 270})
+    store = engine.start(spec, tmp_path / "run")
+    for own in by_rung(store):
+        sizes = [len([c for c in own if c.task == task]) for task in dict.fromkeys(c.task for c in own)]
+        assert set(sizes[:-1]) == {6}
+        assert sum(sizes) == len(own)
+    assert [len(own) for own in by_rung(store)] == [270, 20]
+
+
 @pytest.mark.parametrize("search", ["zero_order(neighbourhood='ball')", "evolution", "trust_region(warmup=4)"])
 @pytest.mark.parametrize("space", ["noise", "embedding", "product"])
 def test_any_search_may_propose_drafts(search: str, space: str, tmp_path: Path) -> None:
@@ -240,6 +252,39 @@ def test_a_larger_budget_keeps_every_final(chain: str, tmp_path: Path) -> None:
         assert engine.replay(tmp_path / "run", index).identical
 
 
+# one pool
+
+
+POOL: dict[str, Any] = {"rungs": "few(2)", "steer": "lidar(bank='drafts')", "budget": {"nfe": 100.0}}
+
+
+def test_the_drafts_are_the_bank_at_no_further_cost(tmp_path: Path) -> None:
+    """The bank holds the pictures and rewards of the drafts; only drafts, finals and the baseline are paid."""
+    store = engine.start(small_spec(steps=8, finals=3, batch=4, **POOL), tmp_path / "run")
+    drafts, finals = by_rung(store)
+    assert replace(store.spent(), seconds=0.0).nfe == 8 + 2 * len(drafts) + 8 * len(finals) <= 100
+    kept = store.recall_prepared("steering from drafts")
+    assert kept is not None
+    bank = load(kept[0])
+    assert bank["0.rewards"].tolist() == pytest.approx([c.reward for c in drafts])
+    worker = Local(store.spec).worker
+    with torch.no_grad(), worker.meter.grant(INFINITE):
+        pictures = worker.model.decode(bank["0.bank"])
+    for draft, picture in zip(drafts, pictures, strict=True):
+        assert (png.pixels(picture) == pixels(store, draft)).all()
+    off = small_spec(steps=8, finals=3, batch=4, **{**POOL, "steer": "lidar(bank='drafts', tilt=0)"})
+    plain = by_rung(engine.start(off, tmp_path / "off"))
+    assert [c.reward for c in plain[0]] == [c.reward for c in drafts], "drafts are not steered"
+    assert [c.reward for c in plain[1]] != [c.reward for c in finals], "finished pictures are"
+
+
+def test_a_run_with_one_pool_resumes_and_replays(tmp_path: Path) -> None:
+    spec = small_spec(steps=8, finals=3, batch=4, **{**POOL, "budget": {"nfe": 70.0}})
+    resume_laws(spec, tmp_path)
+    for own in by_rung(Store.open(tmp_path / "whole")):
+        assert engine.replay(tmp_path / "whole", own[0].index).identical
+
+
 # what is asked for
 
 
@@ -252,12 +297,13 @@ def test_a_larger_budget_keeps_every_final(chain: str, tmp_path: Path) -> None:
         ({"rungs": "peek(2)", "draft": 2}, "write the whole chain once"),
         ({"rungs": "peek(2,from=1)"}, "leave out 'from'"),
         ({"rungs": "few(2):0"}, "advances"),
+        ({"steer": "lidar(bank='drafts')", "finals": None}, "has no drafts"),
         ({"rungs": "few(2) > > few(3)"}, "draft is"),
     ],
 )
 def test_what_cannot_be_a_chain(words: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(FairleadError, match=sentence):
-        engine.start(small_spec(steps=8, budget={"nfe": 131.0}, finals=3, **words), tmp_path / "run")
+        engine.start(small_spec(**{"steps": 8, "budget": {"nfe": 131.0}, "finals": 3, **words}), tmp_path / "run")
 
 
 def test_a_chain_is_written_once_and_read_back() -> None:

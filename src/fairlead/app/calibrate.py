@@ -53,8 +53,8 @@ def calibrate(
         found = measure(spec, prompts, tried, candidates)
     kept = _keep(spec, found, len(prompts), candidates)
     if as_json:
-        drafts = [asdict(row) for row in found]
-        print_json({"prompts": len(prompts), "candidates": candidates, "drafts": drafts, "stored_in": str(kept)})
+        rows = [asdict(row) for row in found]
+        print_json({"prompts": len(prompts), "candidates": candidates, "drafts": rows, "stored_in": str(kept)})
         return 0
     table = plain_table(
         "draft", "NFE", "price", "rank correlation", "gain kept", "95 % interval", *map(_heading, PICTURES)

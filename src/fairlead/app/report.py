@@ -163,7 +163,7 @@ def _charts(view: View) -> dict[str, Any] | None:
 
 def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
     """The best reward so far; drafts have a line of their own, because their rewards do not compare."""
-    drafts = [point for point in trace if view.spec.draft and point.candidate.refines is None]
+    drafts = [point for point in trace if point.candidate.rung < len(view.spec.rungs)]
     full = trace[len(drafts) :]
     lines = []
     if drafts:

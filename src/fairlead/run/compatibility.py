@@ -52,6 +52,13 @@ class Parts:
         return next((part.name for part, method in names if not method.compares), None)
 
     @property
+    def controls_drafts(self) -> list[str]:
+        """The names of what would have to act on drafts as it acts on finished pictures."""
+        names = zip(self.spec.steering, self.steering.parts, strict=True)
+        steering = [part.name for part, method in names if not method.learns_from_drafts]
+        return steering + [part.name for part in self.spec.interventions]
+
+    @property
     def early_levels(self) -> set[float]:
         """Noise levels whose predictions a reward compares with the finished picture."""
         from fairlead.core.reward import early_level
@@ -168,7 +175,7 @@ def person_with_drafts(parts: Parts) -> str | None:
 
 def sibling_drafts_with_control(parts: Parts) -> str | None:
     """A sibling's part of a draft would not be steered or edited as the final is."""
-    control = [part.name for part in (*parts.spec.steering, *parts.spec.interventions)]
+    control = parts.controls_drafts
     siblings = rungs.siblings(parts.spec.draft)
     if not siblings or not control:
         return None
@@ -187,6 +194,15 @@ def peek_with_control(parts: Parts) -> str | None:
         f"peek judges an early prediction and goes on from the captured state, which does not hold what {control[0]} "
         "remembers. Draft with a number of evaluations, or leave one of them out."
     )
+
+
+def bank_of_drafts_without_drafts(parts: Parts) -> str | None:
+    """A steering whose bank are the drafts has none without them."""
+    names = zip(parts.spec.steering, parts.steering.parts, strict=True)
+    learning = [part.name for part, method in names if method.learns_from_drafts]
+    if not learning or parts.spec.rungs:
+        return None
+    return f"{learning[0]}.bank is 'drafts' but this run has no drafts. Use --draft auto, or leave the setting out."
 
 
 def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
@@ -298,6 +314,7 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     person_with_drafts,
     sibling_drafts_with_control,
     peek_with_control,
+    bank_of_drafts_without_drafts,
     sibling_drafts_with_stochastic_sampler,
     short_drafts_with_early_prediction,
     person_with_steering_that_cannot_ask,

@@ -51,7 +51,8 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     if not every:
         raise FairleadError(f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'.")
     models.quiet()
-    full = _pool([c for c in every if c.refines is not None] or every, k)
+    highest = max(c.rung for c in every)
+    full = _pool([c for c in every if c.rung == highest], k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
     if likeness not in (known := registry.table("features")) and "/" not in likeness and not Path(likeness).is_dir():
         raise unknown("likeness", likeness, known)

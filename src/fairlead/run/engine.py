@@ -17,7 +17,7 @@ from fairlead.core.trust import stored_run
 from fairlead.run import fingerprint, machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
-from fairlead.run.funnel import PLAN, plan_text, read_plan
+from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
@@ -62,7 +62,7 @@ def start(
     executor = Local(spec, reward=reward, model=model, siblings=siblings)
     spec = executor.setup.spec
     loop = SearchLoop(spec, executor, clock)
-    left_out = without_drafts(spec, loop.plan)
+    left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
     if left_out is not None:
         spec = left_out[0]
         clock = Clock(spec, on_progress)
@@ -128,7 +128,10 @@ def resume(
         with stored_run(folder, trust):
             executor = Local(spec, reward=reward, model=model, siblings=siblings)
         versions = store.versions
-        loop = SearchLoop(spec, executor, clock, person, read_plan(versions.get(PLAN)))
+        plan = read_plan(versions.get(PLAN))
+        if budget is not None:
+            plan = corrected(plan, rung_summaries(spec, store.candidates(), plan))
+        loop = SearchLoop(spec, executor, clock, person, plan)
         if budget is not None:
             executor.check_budget()
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))

@@ -15,7 +15,7 @@ from fairlead.run import models
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local, rung_costs
 from fairlead.run.rung_plan import RungCosts, RungPlan, plan_rungs, without_drafts
-from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
+from fairlead.run.setup import ASKED_AT_ONCE, Setup, asked_at_once, make_search
 from fairlead.run.spec import Spec
 
 LOOKAHEAD = 4096
@@ -68,7 +68,8 @@ def price(spec: Spec) -> Price:
     costs = rung_costs(executor.setup.spec, executor)
     plan = plan_rungs(executor.setup.spec, costs)
     sentence = ""
-    if (left_out := without_drafts(executor.setup.spec, plan)) is not None:
+    needed = executor.setup.steering.learns_from_drafts
+    if (left_out := without_drafts(executor.setup.spec, plan, needed)) is not None:
         spec, sentence = left_out
         executor.leave_out_drafts(spec)
         costs = rung_costs(executor.setup.spec, executor)
@@ -135,7 +136,7 @@ def _affordable_groups(setup: Setup, ledger: Ledger, each: Cost) -> list[int]:
     groups: list[int] = []
     while sum(groups) < LOOKAHEAD:
         room = ledger.affordable(each, cap=max(ASKED_AT_ONCE, spec.group))
-        proposals = search.ask(room - room % spec.group) if room >= spec.group else []
+        proposals = search.ask(asked_at_once(spec, room)) if room >= spec.group else []
         if not proposals:
             break
         groups += [len(proposals[i : i + spec.group]) for i in range(0, len(proposals), spec.group)]

@@ -97,17 +97,21 @@ def plan_rungs(spec: Spec, costs: RungCosts, recorded: Sequence[PlannedRung] | N
     elif all(price >= r for price, (r, _) in zip(prices[:-1], known, strict=True)):
         gain = 0.0
     names = [*(str(_text(effort)) for effort in spec.rungs), PICTURE]
-    rungs = []
+    priors = [rung.prior for rung in (recorded or ())[: len(spec.rungs)]]
+    rungs: list[PlannedRung] = []
     for name, price, (r, source), n in zip(names, prices, [*known, (1.0, known[-1][1])], counts, strict=True):
-        rungs.append(PlannedRung(name, price, r, source, None if n is None else n * spec.group))
+        prior = priors[len(rungs)] if len(rungs) < len(priors) else None
+        rungs.append(PlannedRung(name, price, r, source, None if n is None else n * spec.group, prior))
     return RungPlan(tuple(rungs), pictures, gain)
 
 
-def without_drafts(spec: Spec, plan: RungPlan) -> tuple[Spec, str] | None:
+def without_drafts(spec: Spec, plan: RungPlan, needed: bool = False) -> tuple[Spec, str] | None:
     """Where drafts do not pay: the run that finishes every picture, and the sentence that says so.
 
-    A number of finals that somebody chose is kept to.
+    A number of finals that somebody chose is kept to, and drafts that a steering needs as its bank stay.
     """
+    if needed:
+        return None
     if plan.gain is None or plan.gain > 0 or any(number is not None for number in spec.advancing):
         return None
     rung = plan.rungs[0]

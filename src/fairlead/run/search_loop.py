@@ -9,6 +9,8 @@ from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
 
+import torch
+
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
@@ -24,7 +26,7 @@ from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BANK, BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
 from fairlead.run.rung_plan import plan_rungs
-from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
+from fairlead.run.setup import ASKED_AT_ONCE, asked_at_once, build_steering, make_search
 from fairlead.run.spec import Spec
 from fairlead.run.start import first_key
 from fairlead.run.states import States
@@ -34,6 +36,8 @@ Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
 
 
+FROM_DRAFTS = "steering from drafts"
+"""Name of the prepared steering whose bank are the drafts, in the record."""
 FEW = 64
 """Answers of a round after each of which ranks are shown again; of more, once a round."""
 
@@ -143,6 +147,8 @@ class SearchLoop:
         states = States(store.folder)
         for rung in ladder.climb(store, self._ledger, self._clock):
             self._rung = rung
+            if rung == len(self._spec.rungs):
+                steering = self._with_bank(store, steering)
             try:
                 while batch := ladder.next(store, self._ledger, self._clock, self._groups, states):
                     self._settle(store, self._answer(store, self._tasks(batch), steering, stop))
@@ -160,7 +166,7 @@ class SearchLoop:
         index = (i for i in count() if i not in made)
         while True:
             n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
-            n -= n % size
+            n = asked_at_once(self._spec, n)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
@@ -303,6 +309,24 @@ class SearchLoop:
         self._ledger.settle(grant, cost)
         return ready
 
+    def _with_bank(self, store: Store, steering: Chain) -> Chain:
+        """The steering for finished pictures, with the drafts of the first rung as its bank where it learns from them.
+
+        The bank is recorded when the first picture is finished, and stays what it is under a larger budget.
+        """
+        if not steering.learns_from_drafts:
+            return steering
+        if (kept := store.recall_prepared(FROM_DRAFTS)) is None:
+            drafts = [c for c in store.candidates() if c.rung == 0]
+            states = States(store.folder)
+            bank = torch.stack([states.get(c.index)[0] for c in drafts])
+            ready = steering.with_bank(bank, torch.tensor([c.reward for c in drafts]))
+            data = prepared.dump(ready, steering)
+            store.record_prepared(FROM_DRAFTS, data, Cost())
+        else:
+            data = kept[0]
+        return prepared.restore(steering, data, machine.device())
+
     def _baseline(self) -> IndexedProposal:
         """The plain sample of the seed: candidate 0 of best_of, without controls."""
         key = first_key(self._spec)
@@ -335,6 +359,8 @@ class SearchLoop:
                 if above.steps != rungs.evaluations(effort, self._spec.steps):
                     effort = rungs.from_noise(effort, self._spec.steps)
                 found[above.index] = found[below.index].again(above.index, effort)
+        if any(path[-1].rung == len(self._spec.rungs) for path in paths.values()):
+            steering = self._with_bank(store, steering)
         return found, steering
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:

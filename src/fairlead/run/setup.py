@@ -47,6 +47,12 @@ class Setup(Parts):
         return self.model.warnings(self.spec.prompt, self.spec.sampler) if isinstance(self.model, Warns) else []
 
 
+def asked_at_once(spec: Spec, affordable: int) -> int:
+    """How many candidates a search is asked for: whole groups, and whole batches where there is more than one."""
+    n = affordable - affordable % spec.group
+    return n - n % spec.batch if n > spec.batch else n
+
+
 def search_class(spec: Spec) -> Any:
     """The registered search of a run."""
     return registry.resolve("searches", spec.search.name)

@@ -189,6 +189,10 @@ class Worker:
             )
             states = self._states(z, span, len(levels) - 1)
             images = self._picture(z if states is None else states[:, 1])
+            if self.setup.steering.learns_from_drafts and effort is not None:
+                states = z[:, None]
+            elif self.spec.exact:
+                states = None
             early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
@@ -204,7 +208,7 @@ class Worker:
             own = {k: v[i] for k, v in values.items()}
             picture = self._png(images[i], index, keys[i], rewards[i], own, steps)
             slope = None if gradient is None else gradient[i].cpu()
-            state = None if states is None or self.spec.exact else states[i].detach().cpu()
+            state = None if states is None else states[i].detach().cpu()
             out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope, state))
         return out, cost
 
