@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import count
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count, pairwise
+from typing import NamedTuple
 
 from fairlead.core.cost import Cost, Ledger
 from fairlead.run import rungs
 from fairlead.run.clock import Clock
+from fairlead.run.posterior import forecast
 from fairlead.run.records import Candidate, IndexedProposal, Outcome
 from fairlead.run.rung_plan import RungCosts, RungPlan, timed
 from fairlead.run.spec import Spec
@@ -32,6 +34,26 @@ def path_to(every: Mapping[int, Candidate], index: int) -> list[Candidate]:
         at = every[at.refines]
         path.insert(0, at)
     return path
+
+
+def add_refined(spec: Spec, paths: Iterable[Sequence[Candidate]], found: dict[int, IndexedProposal]) -> None:
+    """Add the questions of every candidate on these paths, whose lowest ones are there."""
+    for path in paths:
+        for below, above in pairwise(path):
+            effort = spec.efforts[above.rung]
+            if above.steps != rungs.evaluations(effort, spec.steps):
+                effort = rungs.from_noise(effort, spec.steps)
+            found[above.index] = found[below.index].again(above.index, effort)
+
+
+class Prospects(NamedTuple):
+    """What is finished, and what may be finished next."""
+
+    best: float
+    means: list[float]
+    """Expected finals of the drafts that are left."""
+    sd: float
+    """The spread of a final around them."""
 
 
 class Ladder:
@@ -186,6 +208,26 @@ class Ladder:
             money = money - each
             out += [_in_group(a.again(next(index), at), own) for a in group]
         return out
+
+    def finals(self, store: Store) -> list[Candidate]:
+        """The finished pictures."""
+        return [c for c in store.candidates() if c.rung == len(self._spec.rungs)]
+
+    def prospects(self, store: Store) -> Prospects | None:
+        """What the drafts that are not finished yet promise, from those that are; None with fewer than four.
+
+        The correlation is the regression's, shrunk to the planned one; a function of the record.
+        """
+        every = {c.index: c for c in store.candidates()}
+        last = len(self._spec.rungs)
+        finals = [c for c in self.finals(store) if not math.isnan(c.reward)]
+        below = [c for c in every.values() if c.rung == last - 1 and not math.isnan(c.reward)]
+        pairs = [(every[c.refines].reward, c.reward) for c in finals if c.refines is not None]
+        drafts = [c.reward for c in below]
+        done = {c.refines for c in every.values()}
+        left = [value for value, group in self._top if any(a.index not in done for a in group)]
+        found = forecast(drafts, pairs, left, self._plan.rungs[last - 1].uncorrected)
+        return None if found is None else Prospects(max(f for _, f in pairs), *found)
 
     def _effort(self, effort: rungs.Effort, group: Sequence[IndexedProposal], states: States) -> rungs.Effort:
         """The rung's effort; from the noise where a state is gone, as after a run that was finished is extended."""

@@ -12,10 +12,12 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.batches import asked_at_once
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local, rung_costs
+from fairlead.run.judging import JudgingPrice, price_of
 from fairlead.run.rung_plan import RungCosts, RungPlan, plan_rungs, without_drafts
-from fairlead.run.setup import ASKED_AT_ONCE, Setup, asked_at_once, make_search
+from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
 from fairlead.run.spec import Spec
 
 LOOKAHEAD = 4096
@@ -41,6 +43,8 @@ class Price:
     batch: int = 1
     queries: QueryCost = NO_QUERIES
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
+    judging: JudgingPrice | None = None
+    """What the final judge is asked, if the run has one."""
     seconds: float | None = None
     """Not known before something was timed on this machine."""
     plan: RungPlan = field(default_factory=RungPlan)
@@ -53,7 +57,7 @@ class Price:
     @property
     def dollars(self) -> float:
         """The most that rewards with a price may cost."""
-        return self.queries.dollars
+        return self.queries.dollars + (0.0 if self.judging is None else self.judging.dollars)
 
 
 def price(spec: Spec) -> Price:
@@ -92,6 +96,10 @@ def price(spec: Spec) -> Price:
     entered = [candidates, *_advancing(spec, plan, costs, groups, ledger.spent)]
     finals = sum((cost * n for cost, n in zip(costs.rungs[1:], entered[1:], strict=True)), Cost())
     ledger.settle(Cost(), finals)
+    judging = None
+    if setup.final_judge is not None:
+        judging = price_of(spec, setup.final_judge, entered[-1])
+        ledger.settle(Cost(), Cost(questions=judging.most))
     return Price(
         cost_per_candidate=each,
         baseline=costs.before - setup_cost,
@@ -102,6 +110,7 @@ def price(spec: Spec) -> Price:
         memory=None if need is None else need.at(min(spec.batch, max(candidates, 1))),
         batch=spec.batch,
         queries=_queries(executor, entered),
+        judging=judging,
         plan=plan,
         entered=tuple(entered),
         warning=sentence,

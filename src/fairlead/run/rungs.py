@@ -147,6 +147,12 @@ def chain(draft: int | str | None) -> list[tuple[int | str, int | None]]:
     return out
 
 
+def advancing(draft: int | str | None, finals: int) -> list[int | None]:
+    """How many groups advance from every rung, `finals` from the last; None: as many as the planner advises."""
+    numbers = [number for _, number in chain(draft)]
+    return [*numbers[:-1], finals or numbers[-1]] if numbers else []
+
+
 def efforts(draft: int | str | None, steps: int, exact: bool = False) -> list[Effort]:
     """How a candidate is rendered at every rung and at last, in order.
 
@@ -175,6 +181,21 @@ def from_noise(effort: Effort, full: int) -> Effort:
 
 
 # what a person writes
+
+
+DRAFT_SEARCH = "draft"
+"""As a search, short for best_of with the draft that suits the model."""
+
+
+def written(draft: int | str | None, chain: str | None, search: object, finals: int | None = None) -> int | str | None:
+    """The chain of rungs as a person wrote it, by one of the three options that name it."""
+    if draft is not None and chain is not None:
+        raise FairleadError(f"draft is {draft!r} and rungs is {chain!r}: write the whole chain once.")
+    chosen = chain if draft is None else draft
+    chosen = "auto" if chosen is None and search == DRAFT_SEARCH else chosen
+    if finals is not None and chosen is None:
+        raise FairleadError(f"finals is {finals} but draft is not set: there are no drafts to render again.")
+    return chosen
 
 
 def models_in(written: int | str | None) -> list[str]:

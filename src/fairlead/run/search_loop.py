@@ -6,38 +6,37 @@ import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import count, pairwise
+from itertools import count
 from pathlib import Path
-
-import torch
 
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import machine, png, prepared, rungs
+from fairlead.run import final_judge, machine, png, prepared, rungs
+from fairlead.run.bank_of_drafts import with_bank
+from fairlead.run.batches import asked_at_once, batches
 from fairlead.run.clock import Clock
-from fairlead.run.drafts import Ladder, path_to, promotions
+from fairlead.run.drafts import Ladder, add_refined, path_to, promotions
 from fairlead.run.executor import Executor, rung_costs
 from fairlead.run.funnel import PlannedRung
+from fairlead.run.judging import FinalJudging, reserved
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BANK, BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.records import BANK, BASELINE, Candidate, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
 from fairlead.run.rung_plan import plan_rungs
-from fairlead.run.setup import ASKED_AT_ONCE, asked_at_once, build_steering, make_search
+from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
 from fairlead.run.start import first_key
 from fairlead.run.states import States
+from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
 
-
-FROM_DRAFTS = "steering from drafts"
-"""Name of the prepared steering whose bank are the drafts, in the record."""
 FEW = 64
 """Answers of a round after each of which ranks are shown again; of more, once a round."""
 
@@ -65,7 +64,9 @@ class SearchLoop:
         self._executor = executor
         self._clock = clock
         self._person = person
-        self._ledger = Ledger(spec.limit)
+        self._judge = executor.final_judge
+        self._ledger = Ledger(spec.limit - reserved(spec, self._judge))
+        self._rules = StopRules(spec.until, spec.stop, recorded_terms(spec.reward, spec.watch, executor.terms))
         self._ranking = Ranking(executor.reward, spec.prompt)
         costs = rung_costs(spec, executor)
         self._setup_cost = executor.price()[0]
@@ -91,6 +92,11 @@ class SearchLoop:
             less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
             raise FairleadError(f"The budget {given} does not cover {what}. Use at least {wanted}, or {less}.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
+        if self._spec.stop == "flat" and self._clock.expected is None:
+            raise FairleadError(
+                "stop is 'flat', but the budget does not say how many pictures it affords. Choose the price of a "
+                "picture, in units of the reward: flat(price=0.05)."
+            )
 
     def _expected(self, ledger: Ledger) -> int | None:
         ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._ladder.kept)
@@ -103,8 +109,22 @@ class SearchLoop:
         status = RunStatus.FINISHED
         reason = ""
         self._writes = True
-        self._ledger.settle(Cost(), store.unanswered())
+        self._ledger.settle(Cost(), store.unanswered() + final_judge.spent(store))
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
+        try:
+            status, reason = self._searched(store, stop)
+            if status == RunStatus.FINISHED:
+                self._choose(store)
+        except Pending:
+            status = RunStatus.STOPPED
+            reason = StopReason.WAITING
+        except BaseException:
+            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
+            raise
+        self._finish(store, status, reason)
+
+    def _searched(self, store: Store, stop: Stop) -> tuple[RunStatus, str]:
+        """Prepare, render the baseline and search: how that ended, and why."""
         try:
             steering = self._prepared(store)
             for part in steering.parts:
@@ -119,17 +139,22 @@ class SearchLoop:
                 )
             self._search(store, steering, stop)
         except _Stopped as stopped:
-            status = stopped.status
-            reason = stopped.reason
-        except Pending:
-            status = RunStatus.STOPPED
-            reason = StopReason.WAITING
+            return stopped.status, stopped.reason
         except BudgetExceeded as error:
-            reason = StopReason.budget(error.names)
-        except BaseException:
-            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
-            raise
-        self._finish(store, status, reason)
+            return RunStatus.FINISHED, StopReason.budget(error.names)
+        raise AssertionError("a search ends by raising the reason")
+
+    def _choose(self, store: Store) -> None:
+        """Let the final judge choose among the best finished pictures, with what the search has left for it."""
+        if self._judge is None:
+            return
+        self._clock.say(Phase.CHOOSING)
+        self._ledger.budget = self._spec.limit
+        pictures = final_judge.finished_pictures(self._spec, store.candidates())
+        pictures = [c for c in pictures if self._rules.satisfied(c)] or pictures
+        person = QuestionStore(store.folder, self._person)
+        FinalJudging(self._spec, self._judge, self._ledger, store).choose(pictures, person.ask)
+        self._clock.spent = self._ledger.spent
 
     def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
         """The rounds, then the higher rungs where there are drafts. Ends by raising the reason."""
@@ -148,9 +173,11 @@ class SearchLoop:
         for rung in ladder.climb(store, self._ledger, self._clock):
             self._rung = rung
             if rung == len(self._spec.rungs):
-                steering = self._with_bank(store, steering)
+                steering = with_bank(store, steering)
             try:
                 while batch := ladder.next(store, self._ledger, self._clock, self._groups, states):
+                    if rung == len(self._spec.rungs):
+                        self._end_if_enough(store)
                     self._settle(store, self._answer(store, self._tasks(batch), steering, stop))
             except (_Stopped, BudgetExceeded) as over:
                 if isinstance(over, _Stopped) and over.status == RunStatus.STOPPED:
@@ -185,8 +212,25 @@ class SearchLoop:
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
+            self._end_if_good(outcomes, finished=not self._spec.draft)
             self._ladder.rank(asked, outcomes)
             search.tell(self._ranking.feedback(proposals, outcomes))
+
+    def _end_if_good(self, outcomes: Sequence[Outcome | Candidate], finished: bool) -> None:
+        """End the run where a stop rule says so. What a person has not rated yet has no reward and decides nothing."""
+        reason = self._rules.reached(outcomes if finished else [])
+        if not reason and not self._spec.draft:
+            reason = self._rules.flat(self._clock.expected)
+        if reason:
+            raise _Stopped(RunStatus.FINISHED, reason)
+
+    def _end_if_enough(self, store: Store) -> None:
+        """End the run where the recorded finals satisfy it, or say that no further draft is worth finishing."""
+        self._end_if_good(self._ladder.finals(store), finished=True)
+        if self._spec.stop and (found := self._ladder.prospects(store)) is not None:
+            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._clock.expected)
+            if reason:
+                raise _Stopped(RunStatus.FINISHED, reason)
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
@@ -194,21 +238,7 @@ class SearchLoop:
         return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
     def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
-        """Batches in ask order; a batch has one effort and never cuts a group."""
-        out: list[list[IndexedProposal]] = []
-        for a in asked:
-            last = out[-1][-1] if out else None
-            other = last is not None and last.proposal.steps != a.proposal.steps
-            if last is not None and last.group == a.group:
-                if other:
-                    both = f"{last.proposal.steps or self._spec.steps} and {a.proposal.steps or self._spec.steps}"
-                    raise RuntimeError(
-                        f"{self._spec.search.name} asked for {both} steps in one group: it has one effort"
-                    )
-            elif last is None or other or len(out[-1]) >= self._spec.batch:
-                out.append([])
-            out[-1].append(a)
-        return [self.task(batch) for batch in out]
+        return [self.task(batch) for batch in batches(self._spec, asked)]
 
     def task(self, asked: Sequence[IndexedProposal], *, is_baseline: bool = False) -> Task:
         """A batch with its price as grant."""
@@ -246,6 +276,8 @@ class SearchLoop:
                 if self._ranking.deferred and len(answers) < FEW:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
+                if not piece.is_baseline:
+                    self._end_if_good(outcomes, finished=not self._spec.draft or bool(piece.refines))
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
@@ -309,24 +341,6 @@ class SearchLoop:
         self._ledger.settle(grant, cost)
         return ready
 
-    def _with_bank(self, store: Store, steering: Chain) -> Chain:
-        """The steering for finished pictures, with the drafts of the first rung as its bank where it learns from them.
-
-        The bank is recorded when the first picture is finished, and stays what it is under a larger budget.
-        """
-        if not steering.learns_from_drafts:
-            return steering
-        if (kept := store.recall_prepared(FROM_DRAFTS)) is None:
-            drafts = [c for c in store.candidates() if c.rung == 0]
-            states = States(store.folder)
-            bank = torch.stack([states.get(c.index)[0] for c in drafts])
-            ready = steering.with_bank(bank, torch.tensor([c.reward for c in drafts]))
-            data = prepared.dump(ready, steering)
-            store.record_prepared(FROM_DRAFTS, data, Cost())
-        else:
-            data = kept[0]
-        return prepared.restore(steering, data, machine.device())
-
     def _baseline(self) -> IndexedProposal:
         """The plain sample of the seed: candidate 0 of best_of, without controls."""
         key = first_key(self._spec)
@@ -353,14 +367,9 @@ class SearchLoop:
                     break
         except (_Stopped, Pending):
             pass
-        for path in paths.values():
-            for below, above in pairwise(path):
-                effort = self._spec.efforts[above.rung]
-                if above.steps != rungs.evaluations(effort, self._spec.steps):
-                    effort = rungs.from_noise(effort, self._spec.steps)
-                found[above.index] = found[below.index].again(above.index, effort)
+        add_refined(self._spec, paths.values(), found)
         if any(path[-1].rung == len(self._spec.rungs) for path in paths.values()):
-            steering = self._with_bank(store, steering)
+            steering = with_bank(store, steering)
         return found, steering
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
@@ -384,7 +393,7 @@ class SearchLoop:
 
 def write_pictures(store: Store) -> None:
     """The winner and the plain sample as files beside the record, unless they are there."""
-    for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+    for name, candidate in (("best", final_judge.winner(store)), ("baseline", store.baseline())):
         if candidate is not None:
             path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
             if not path.is_file() or path.read_bytes() != data:

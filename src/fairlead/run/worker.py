@@ -187,12 +187,8 @@ class Worker:
                 notes=notes,
                 span=span,
             )
-            states = self._states(z, span, len(levels) - 1)
-            images = self._picture(z if states is None else states[:, 1])
-            if self.setup.steering.learns_from_drafts and effort is not None:
-                states = z[:, None]
-            elif self.spec.exact:
-                states = None
+            judged, states = self._left_behind(z, span, len(levels) - 1, effort)
+            images = self._picture(judged)
             early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
@@ -244,12 +240,19 @@ class Worker:
         x0 = torch.stack(task.states)[:, 1].to(self.model.device)
         return Span(rung.start, rung.upto, PreviousStep(x0, self.model.levels(self.spec.steps)[rung.start - 1]))
 
-    def _states(self, z: Tensor, span: Span, steps: int) -> Tensor | None:
-        """Where an unfinished trajectory stands and its last clean prediction, [B, 2, C, h, w]; None at its end."""
-        if span.end == steps:
-            return None
-        assert span.previous is not None
-        return torch.stack([z, span.previous.x0], 1)
+    def _left_behind(self, z: Tensor, span: Span, steps: int, effort: rungs.Effort) -> tuple[Tensor, Tensor | None]:
+        """What is decoded and judged [B, C, h, w], and what the next rung needs of it: a state [B, 2, C, h, w], or the
+        sample itself [B, 1, C, h, w] where the steering learns from drafts.
+        """
+        judged = z
+        states = None
+        if span.end < steps:
+            assert span.previous is not None
+            judged = span.previous.x0
+            states = None if self.spec.exact else torch.stack([z, judged], 1)
+        if self.setup.steering.learns_from_drafts and effort is not None:
+            states = z[:, None]
+        return judged, states
 
     def _conditioning(self, n: int) -> Conditioning:
         return self.setup.conditioning.take(torch.zeros(n, dtype=torch.int64))
