@@ -369,6 +369,11 @@ def test_no_angles_around_zero_or_on_a_line() -> None:
         def draw(self, key: Key) -> Tensor:
             return super().draw(key) * (key != ROOT.fold("candidate", 1))
 
+    class OneZero(Plain):
+        def draw(self, key: Key) -> Tensor:
+            return super().draw(key) * torch.tensor([0.0, 1, 1, 1, 1, 1])
+
+    FirstOrder(OneZero(6), ROOT)
     FirstOrder(SecondZero(6), ROOT, chains=1)
     with pytest.raises(FairleadError, match="zero"):
         FirstOrder(SecondZero(6), ROOT, chains=2)

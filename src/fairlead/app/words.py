@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairlead.core.errors import FairleadError
 from fairlead.run import rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
@@ -101,6 +102,21 @@ def reason(stopped: str) -> str:
     }.get(stopped, stopped)
 
 
+def rung_words(name: str) -> str:
+    """How candidates are seen at a rung, in words; its own name where that is not a kind of draft."""
+    try:
+        rung = rungs.read(name)
+    except FairleadError:
+        return name
+    if isinstance(rung, rungs.By):
+        return f"{rung.model} after {rung.after} steps" if rung.after else f"{rung.model} in {rung.own} steps"
+    if isinstance(rung, rungs.Few):
+        return "1 evaluation" if rung.steps == 1 else f"{rung.steps} evaluations"
+    if isinstance(rung, rungs.Even):
+        return f"{rung.steps} even steps"
+    return f"early prediction after {rung.upto} steps"
+
+
 def nothing_left(view: View) -> str:
     """What a command says that continued nothing, and what would continue the run."""
     kind = view.stopped.partition(": ")[0]
@@ -135,9 +151,12 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     for word in ("steps", "group", "batch", "seed"):
         yield f"--{word}", str(getattr(spec, word))
     if spec.draft is not None:
-        yield "--draft", str(rungs.read(spec.draft))
+        written = str(rungs.read(spec.draft)) if isinstance(spec.draft, int) else spec.draft
+        yield "--rungs" if ">" in written else "--draft", written
         if spec.finals:
             yield "--finals", str(spec.finals)
+        if spec.exact:
+            yield "--exact", ""
     if spec.final_judge is not None:
         yield "--final-judge", part_text(spec.final_judge)
         yield "--entrants", str(spec.entrants)
@@ -152,7 +171,7 @@ def run_command(spec: Spec) -> str | None:
     """The command line of the same run; None where only Python can ask it: a function as reward, or a live pipeline."""
     if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
-    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])
+    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair if word)])
 
 
 def command(*words: Any) -> str:
