@@ -14,6 +14,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.trust import stored_run
 from fairlead.run import fingerprint, machine, models
+from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
 from fairlead.run.live_objects import Siblings, check_present
@@ -63,13 +64,14 @@ def start(
             leaf.ready()
     loop = SearchLoop(spec, executor, clock)
     executor.check_budget()
-    loop.check_affordable()
+    loop.check_affordable(lambda: settings_that_fit(executor.setup))
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
         warnings.warn(sentence, stacklevel=3)
     if sentences := [*executor.setup.warnings, *executor.setup.model_warnings]:
         versions["warnings"] = as_json(sentences)
+    versions["units"] = as_json(executor.setup.reward.units())
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
     with store.lock():
         loop.run(store, stop)

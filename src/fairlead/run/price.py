@@ -10,6 +10,7 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.affordable import settings_that_fit
 from fairlead.run.drafts import number_of_finals
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local
@@ -39,6 +40,8 @@ class Price:
     batch: int = 1
     queries: QueryCost = NO_QUERIES
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
+    fits: str = ""
+    """Options that the budget does cover, where it covers no picture."""
     seconds: float | None = None
     """Not known before something was timed on this machine."""
 
@@ -86,6 +89,7 @@ def price(spec: Spec) -> Price:
         memory=None if need is None else need.at(min(spec.batch, max(candidates, 1))),
         batch=spec.batch,
         queries=_queries(executor, candidates, again),
+        fits="" if candidates else settings_that_fit(setup),
     )
 
 
