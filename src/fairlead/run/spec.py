@@ -18,7 +18,7 @@ from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
-from fairlead.run.options import RunOptions, Words, called_with
+from fairlead.run.options import RunOptions, Words, called_with, described
 from fairlead.run.part import Part as Part
 
 MAX_PROMPT = 2000
@@ -192,8 +192,13 @@ def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def _checked_prompt(prompt: Any) -> str:
+    if isinstance(prompt, list | tuple):
+        raise FairleadError(
+            f"prompt must be one text, but is a list of {len(prompt)}. Start a run for each: "
+            "[fairlead.run(prompt) for prompt in prompts]."
+        )
     if not isinstance(prompt, str):
-        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Start a run for every prompt.")
+        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Write what the picture should show.")
     if not prompt.strip():
         raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
     if len(prompt) > MAX_PROMPT:
@@ -207,6 +212,11 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
         chosen: Mapping[str, float] = {"nfe": 640.0}
     else:
         chosen = parse_budget(budget) if isinstance(budget, str) else budget
+    if not isinstance(chosen, Mapping):
+        raise FairleadError(f'budget must be text or a mapping, but is {chosen!r}. Write for example {{"nfe": 640}}.')
+    for name, value in chosen.items():
+        if not isinstance(value, int | float):
+            raise FairleadError(f"budget.{name} is {value!r}: must be a number.")
     limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite. Leave out what has no limit.")
@@ -232,6 +242,31 @@ def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
     return max(options.group, batch - batch % options.group)
 
 
+def _named(word: Any, kind: str) -> Part:
+    """A part as it is, or from its name."""
+    if isinstance(word, Part):
+        return word
+    if not isinstance(word, str):
+        raise FairleadError(
+            f"{OPTION_OF[kind]} is {word!r:.80}: must be a name, which 'fairlead list {kind}' shows. To use a class of "
+            f"your own, register it under 'fairlead.{kind}' (CONTRIBUTING.md) and pass that name."
+        )
+    return parse_part(word, kind)
+
+
+OPTION_OF = {option.kind: name for name, option in described().items() if option.kind}
+"""The option in which items of a kind are named."""
+
+
+def checked_settings(chosen: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The settings of parts by name, from text or from a mapping of mappings."""
+    if isinstance(chosen, list | tuple) and all(isinstance(item, str) for item in chosen):
+        return parse_settings(chosen)
+    if not isinstance(chosen, Mapping) or not all(isinstance(own, Mapping) for own in chosen.values()):
+        raise FairleadError(f'settings are {chosen!r:.80}: must be a mapping such as {{"best_of": {{"n": 16}}}}.')
+    return chosen
+
+
 class _Settings:
     """The settings of parts by name; remembers which of them found their part."""
 
@@ -253,21 +288,21 @@ class _Settings:
 
     def one(self, word: str | Part, kind: str) -> Part:
         """A part of a kind of which a run has one."""
-        if not isinstance(word, str | Part):
-            raise FairleadError(f"{kind} must be named, but {word!r} is an object. Register it and use its name.")
-        return self.applied(word if isinstance(word, Part) else parse_part(word, kind))
+        return self.applied(_named(word, kind))
 
     def many(self, words: Words, kind: str) -> tuple[Part, ...]:
         """Parts of a kind of which a run may have several, over the model's own settings of them."""
         out = []
         own = self._defaults.get(kind, {})
-        for word in [words] if isinstance(words, str | Part) else words:
-            part = word if isinstance(word, Part) else parse_part(word, kind)
+        for word in words if isinstance(words, list | tuple) else [words]:
+            part = _named(word, kind)
             out.append(self.applied(Part(part.name, {**own.get(part.name, {}), **part.settings})))
         return tuple(out)
 
     def formula(self, node: Any) -> Any:
         """A reward as text, as a tree, or a number."""
+        if callable(node):
+            raise FairleadError(f"{node!r:.80} is an object: a run watches rewards by name. Write it to FILE.py:NAME.")
         if isinstance(node, str):
             return self.formula(parse_reward(node))
         if isinstance(node, Part):
@@ -298,9 +333,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     _check_numbers(steps, options)
     draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
-    chosen = options.settings or {}
-    settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
-    watch = [options.watch] if isinstance(options.watch, str | Part | Mapping) else options.watch
+    settings = _Settings(checked_settings(options.settings or {}), defaults)
+    watch = options.watch if isinstance(options.watch, list | tuple) else [options.watch]
     spec = Spec(
         prompt=prompt,
         model=settings.model(options.model, options.model_settings),
