@@ -331,6 +331,7 @@ def test_dry_run_and_price_write_nothing(
         batch=16,
         dollars=0.0,
         queries=SimpleNamespace(expected=0.0, most=0.0),
+        fits="",
     )
     monkeypatch.setitem(sys.modules, "fairlead.run.price", SimpleNamespace(price=lambda spec: priced))
     assert main([*RUN, *flag]) == 0

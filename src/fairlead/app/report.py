@@ -59,6 +59,7 @@ def _values(view: View) -> dict[str, Any]:
         "shots": [_shot(view, "best"), _shot(view, "baseline")],
         "gain": _gain(view),
         "reward": reward_text(spec.reward),
+        "unit": view.unit,
         "budget": [_budget_line(view, name, limit) for name, limit in spec.limit.limits().items()],
         "time": "" if limited else duration(view.spent.seconds),
         "state": state(view),
@@ -118,7 +119,8 @@ def _gain(view: View) -> dict[str, str]:
         return {"css": "down", "value": number(gain, sign=True), "words": "every candidate is below the baseline"}
     beaten = sum(1 for c in view.candidates if view.baseline and c.reward > view.baseline.reward)
     words = f"{beaten} of {len(view.candidates)} candidates beat the baseline"
-    return {"css": "", "value": number(gain, sign=True), "words": words}
+    css = "none" if view.warnings else ""  # no praise for a picture that may not be what was asked for
+    return {"css": css, "value": number(gain, sign=True), "words": words}
 
 
 def _budget_line(view: View, name: str, limit: float) -> tuple[str, str, str, float]:
@@ -150,6 +152,13 @@ def _notes(view: View) -> list[str]:
     return notes
 
 
+DRAFTS_AND_FINALS = (
+    {"name": "drafts: the best so far", "colour": "var(--faint)", "highlights": False},
+    {"name": "finished pictures: the best so far", "colour": "var(--accent)", "highlights": False},
+)
+"""The legend of a run with drafts, whose rewards do not compare with those of finished pictures."""
+
+
 def _charts(view: View) -> dict[str, Any] | None:
     trace = view.trace()
     if not any(math.isfinite(point.best) for point in trace):
@@ -158,6 +167,7 @@ def _charts(view: View) -> dict[str, Any] | None:
     return {
         "nfe": _chart(view, trace, "nfe", limit.nfe),
         "seconds": _chart(view, trace, "seconds", limit.seconds),
+        "key": DRAFTS_AND_FINALS if view.spec.draft else (),
     }
 
 
@@ -167,28 +177,33 @@ def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
     full = trace[len(drafts) :]
     lines = []
     if drafts:
-        lines.append(Line("best draft so far", staircase(drafts, axis), float(getattr(drafts[-1].spent, axis))))
+        end = float(getattr(drafts[-1].spent, axis))
+        lines.append(Line("best draft so far", staircase(drafts, axis), end, "var(--faint)"))
     if full or not drafts:
         lines.append(Line("best so far", staircase(full, axis), float(getattr(view.spent, axis))))
     return lines
 
 
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
-    dots = []
+    dots: dict[bool, list[tuple[float, float, str]]] = {True: [], False: []}
     failed = []
     for point in trace:
         candidate = point.candidate
         at = getattr(point.spent, axis)
         if math.isfinite(candidate.reward):
-            dots.append((at, candidate.reward, f"candidate {candidate.index}: {number(candidate.reward)}"))
+            is_draft = bool(view.spec.draft) and candidate.refines is None
+            what = "draft" if is_draft else "candidate"
+            dots[is_draft].append((at, candidate.reward, f"{what} {candidate.index}: {number(candidate.reward)}"))
         elif math.isnan(candidate.reward):
             failed.append((at, f"candidate {candidate.index} {_no_number(view)}"))
     chart = Chart(
         title=f"Best reward so far against {axis}",
         x_label=axis_label(axis),
-        y_label="reward",
+        y_label=shorter(reward_text(view.spec.reward)),
+        y_unit=shorter(view.unit),
         lines=_lines(view, trace, axis),
-        dots=dots,
+        dots=dots[False],
+        faint=dots[True],
         failed=failed,
         baseline=view.baseline.reward if view.baseline else math.nan,
         limit=limit,
@@ -199,6 +214,11 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
 def axis_label(axis: str) -> str:
     """What is written below a chart of the best so far."""
     return "NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing"
+
+
+def shorter(words: str, most: int = 48) -> str:
+    """Words as far as they fit beside an axis."""
+    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
 
 
 def staircase(trace: list[Point], axis: str) -> list[tuple[float, float]]:
@@ -239,7 +259,7 @@ def _card(view: View, candidate: Candidate, rank: int) -> dict[str, Any]:
         tags.append(("baseline", "base"))
         if not wins:
             css.append("base")
-    if failed:
+    if failed and view.stopped != StopReason.WAITING:  # what waits for an answer is there to be looked at
         css.append("failed")
     words = "no reward" if failed else f"reward {number(candidate.reward)}, rank {rank} of {len(view.candidates)}"
     return {
@@ -271,6 +291,7 @@ def _term(view: View, name: str | None, label: str) -> dict[str, Any]:
     every = [v for v in (_value(c, name) for c in view.candidates) if math.isfinite(v)] or [math.nan]
     return {
         "label": label,
+        "unit": view.units.get(name or "", ""),
         "total": name is None,
         "before": _value(view.baseline, name),
         "after": _value(view.best, name),
