@@ -122,7 +122,9 @@ def test_a_wrong_file_is_one_sentence(here: Path, text: str, said: str, capsys: 
 
 
 BAD = [
-    ('reward = "evil.py:score"', "reward", "executes a file"),
+    ('reward = "evil.py:score"', "reward", "executes or reads a file"),
+    ("reward = \"clip_score + file(source='evil.py:score')\"", "reward", "executes or reads a file"),
+    ("reward = \"zscore(brightness, stats='stats.json')\"", "reward", "executes or reads a file"),
     ("reward = \"clip_score + 0*judge(model='x')\"", "reward", "sends pictures, keys or money to a server"),
     ('reward = "http://evil.test/score"', "reward", "sends pictures, keys or money to a server"),
     ("reward = \"min(clip_score, pairwise_judge(model='x'))\"", "reward", "sends pictures, keys or money"),
@@ -138,6 +140,8 @@ BAD = [
 @pytest.mark.parametrize(("text", "name", "why"), BAD)
 def test_a_file_of_somebody_else_executes_asks_and_opens_nothing(here: Path, text: str, name: str, why: str) -> None:
     """The same line in the user's own file is in force."""
+    stats = '{"brightness": {"mean": 0, "std": 1}}'
+    (here / "stats.json").write_text(stats)
     (here / "evil.py").write_text("from pathlib import Path\nPath('executed').touch()\ndef score(i, p): return [0.0]\n")
     (here / config.NAME).write_text(text)
     with pytest.raises(FairleadError, match=rf"fairlead.toml sets {name} to .*, which {why}.* as an argument\.$"):
@@ -146,6 +150,12 @@ def test_a_file_of_somebody_else_executes_asks_and_opens_nothing(here: Path, tex
     (here / config.NAME).unlink()
     own = write_own(text)
     assert config.in_force()[name].source == own
+
+
+def test_a_file_of_somebody_else_is_refused_before_anything_it_names_is_opened(here: Path) -> None:
+    (here / config.NAME).write_text('reward = "missing.py:score"')
+    with pytest.raises(FairleadError, match="which executes or reads a file"):
+        config.in_force()
 
 
 def test_the_own_file_can_be_named_and_is_the_own_one_wherever_it_lies(

@@ -99,15 +99,18 @@ def _flag(name: str, option: Option, defaults: Mapping[str, Any]) -> inspect.Par
     if name == "prompt":
         argument = typer.Argument(metavar=option.metavar, help=option.help)
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument])
+    usual = defaults[name]
+    many = option.read_as == list[str]
+    switch = option.read_as is bool
     flag = option.flag or f"--{name.replace('_', '-')}"
     declared = typer.Option(
         *([flag, option.short] if option.short else [flag]),
         metavar=option.metavar,
-        help=option.sentence if defaults[name] in (None, False, ()) else f"{option.help}  [default: {defaults[name]}]",
+        help=option.sentence if defaults[name] is None or many or switch else f"{option.help}  [default: {usual}]",
         autocompletion=_completion(option.kind),
         rich_help_panel="Model" if option.section == "model" else None,
     )
-    if option.read_as is bool:
+    if switch:
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[bool, declared], default=False)
     return inspect.Parameter(name, _KEYWORD, annotation=Annotated[option.read_as | None, declared], default=None)
 

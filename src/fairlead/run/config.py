@@ -18,6 +18,7 @@ changes them.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,13 +27,16 @@ from typing import Any
 
 from fairlead.core.check import is_text, must_be, number_in_range, whole_number
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run.spec import parse_budget, parse_reward, reward_parts
+from fairlead.run.formula import ADDRESS, FILE
+from fairlead.run.spec import parse_budget, parse_reward
 
 NAME = "fairlead.toml"
 VARIABLE = "FAIRLEAD_CONFIG"
 """The environment variable that names your own file, in place of the usual one."""
-ASKS_OR_EXECUTES = ("file", "http", "judge", "pairwise_judge")
-"""Rewards that execute a file, or send pictures, keys or money to a server."""
+READS_FILES = {"file", "stats"}
+"""Words of a formula that name a file to execute or to read."""
+ASKS_SERVERS = {"http", "judge", "pairwise_judge"}
+"""Rewards that send pictures, keys or money to a server."""
 
 
 def _text(name: str, value: Any) -> str:
@@ -146,16 +150,16 @@ def read(path: Path, foreign: bool = False) -> dict[str, Any]:
     found = {}
     for name, entry in _flat(table):
         if name not in SETTINGS:
-            raise unknown("setting", name, SETTINGS, of=str(path), see="fairlead config")
-        try:
-            found[name] = SETTINGS[name].check(name, entry)
-        except FairleadError as error:
-            raise FairleadError(f"{path}: {error}") from error
-        if foreign and (why := _why_not(name, found[name])):
+            raise unknown("setting", name, SETTINGS, of=str(path))
+        if foreign and (why := _why_not(name, str(entry))):
             raise FairleadError(
                 f"{path} sets {name} to {entry!r:.80}, which {why}. A file in the current folder may not choose that: "
                 f"set it in your own file, {own_file()}, or as an argument."
             )
+        try:
+            found[name] = SETTINGS[name].check(name, entry)
+        except FairleadError as error:
+            raise FairleadError(f"{path}: {error}") from error
     return found
 
 
@@ -168,15 +172,19 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, entry) for name, entry in out if entry != {}]
 
 
-def _why_not(name: str, chosen_value: Any) -> str:
-    """Why a file that anybody may have written cannot choose this; empty if it can."""
-    if name == "reward":
-        named = [part.name for part in reward_parts(parse_reward(chosen_value)) if part.name in ASKS_OR_EXECUTES]
-        if named:
-            return "executes a file" if named[0] == "file" else "sends pictures, keys or money to a server"
-    if name == "budget" and "dollars" in parse_budget(chosen_value):
+def _why_not(name: str, text: str) -> str:
+    """Why a file that anybody may have written cannot choose this; empty if it can.
+
+    Decided by the text alone: reading a formula would already open the files that it names.
+    """
+    words = set(re.findall(r"\w+", text))
+    if name == "reward" and (FILE.search(text) or words & READS_FILES):
+        return "executes or reads a file"
+    if name == "reward" and (ADDRESS.search(text) or words & ASKS_SERVERS):
+        return "sends pictures, keys or money to a server"
+    if name == "budget" and "dollars" in words:
         return "allows spending money"
-    if name == "runs" and (PurePath(chosen_value).is_absolute() or chosen_value[0] == "~" or ".." in chosen_value):
+    if name == "runs" and (PurePath(text).is_absolute() or text.startswith("~") or ".." in text):
         return "is outside the current folder"
     if name.endswith(".host"):
         return "decides who can connect"
