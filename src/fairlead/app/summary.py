@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from fairlead.app import choice
 from fairlead.app.console import cost_text, print_pairs
 from fairlead.app.words import number, reason
 from fairlead.run.spec import reward_text
@@ -28,6 +29,10 @@ def print_summary(console: Console, view: View, page: Path) -> None:
     else:
         rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
     rows.append(("", Text(f"{view.unit}", style="dim")))
+    if said := choice.sentence(view):
+        rows.append(("chosen by", said))
+    if said := choice.flat(view):
+        rows.append(("flat", said))
     rows.append(("cost", cost_text(view.spent, view.spec.limit)))
     rows.append(("stopped", reason(view.stopped) or view.status))
     if view.best:

@@ -14,6 +14,7 @@ from fairlead.run.affordable import settings_that_fit
 from fairlead.run.drafts import number_of_finals
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local
+from fairlead.run.judging import JudgingPrice, price_of
 from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
 from fairlead.run.spec import Spec
 
@@ -42,13 +43,15 @@ class Price:
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
     fits: str = ""
     """Options that the budget does cover, where it covers no picture."""
+    judging: JudgingPrice | None = None
+    """What the final judge is asked, if the run has one."""
     seconds: float | None = None
     """Not known before something was timed on this machine."""
 
     @property
     def dollars(self) -> float:
         """The most that rewards with a price may cost."""
-        return self.queries.dollars
+        return self.queries.dollars + (0.0 if self.judging is None else self.judging.dollars)
 
 
 def price(spec: Spec) -> Price:
@@ -79,6 +82,10 @@ def price(spec: Spec) -> Price:
     again = sum(sorted(groups)[-kept:]) if kept else 0
     finals = full * again
     ledger.settle(Cost(), finals)
+    judging = None
+    if setup.final_judge is not None:
+        judging = price_of(spec, setup.final_judge, again if spec.draft else candidates)
+        ledger.settle(Cost(), Cost(questions=judging.most))
     return Price(
         cost_per_candidate=each,
         baseline=baseline,
@@ -90,6 +97,7 @@ def price(spec: Spec) -> Price:
         batch=spec.batch,
         queries=_queries(executor, candidates, again),
         fits="" if candidates else settings_that_fit(setup),
+        judging=judging,
     )
 
 
