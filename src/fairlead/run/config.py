@@ -110,7 +110,7 @@ def in_force() -> dict[str, Value]:
     """Every setting with its value and the file that it comes from."""
     found = {name: Value(setting.default, None) for name, setting in SETTINGS.items()}
     own = own_file()
-    if VARIABLE in os.environ and not own.is_file():
+    if os.environ.get(VARIABLE) and not own.is_file():
         raise FairleadError(f"{VARIABLE} is {str(own)!r}, which is not a file. Correct it, or unset it.")
     for path, foreign in ((own, False), (Path(NAME), True)):
         if path.is_file() and not (foreign and own.is_file() and path.samefile(own)):
