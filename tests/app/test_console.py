@@ -49,6 +49,11 @@ def test_a_table_lets_lines_run_over_before_it_cuts_a_word() -> None:
     long.add_row("x" * 70, " ".join(words))
     print_table(console, long)
     assert all(word in console.file.getvalue() for word in words), "nothing is lost"  # type: ignore[attr-defined]
+    several = plain_table("name", "of", "file", "what", whole=("name", "of", "file"))
+    several.add_row("two words", "a few more words", path, " ".join(words))
+    print_table(console, several)
+    (first, *_) = [line for line in said(console) if "two words" in line]
+    assert first.startswith(f"two words  a few more words  {path}")
 
 
 def test_the_list_of_runs_is_readable_at_80_columns(

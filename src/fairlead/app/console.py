@@ -91,6 +91,10 @@ def plain_table(*columns: str, whole: Sequence[str] = ()) -> Table:
 
 def print_table(console: Console, table: Table) -> None:
     """A table; where the console is narrower than the longest words, lines run over instead of words being cut."""
+    for column in table.columns:
+        if column.no_wrap:
+            cells = [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
+            column.min_width = max(map(cell_len, cells), default=0)
     least = Measurement.get(console, console.options.update(width=10_000), table).minimum
     width = console.width
     console.width = max(width, least)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Reward, Scorer, as_float, as_reward, checked, without_infinity
+from fairlead.core.pictures import as_float, without_infinity
+from fairlead.core.reward import Reward, Scorer, as_reward, checked
 
 
 class Constant(Reward):

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError
 from fairlead.run import registry, rungs, stop_rules
-from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
+from fairlead.run.formula import from_data
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
-from fairlead.run.options import RunOptions, Words, called_with, described
+from fairlead.run.options import RunOptions, called_with
 from fairlead.run.part import Part as Part
+from fairlead.run.part_settings import PartSettings
+from fairlead.run.part_settings import checked_settings as checked_settings
+from fairlead.run.part_settings import parse_settings as parse_settings
 
 MAX_PROMPT = 2000
 MOST = {
@@ -211,23 +213,6 @@ def parse_budget(text: str) -> dict[str, float]:
     return out
 
 
-def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`lidar.scale=8` -> {"lidar": {"scale": 8}}; values are Python literals, else text."""
-    out: dict[str, dict[str, Any]] = {}
-    for item in items:
-        path, equals, value = item.partition("=")
-        owner, dot, setting = path.strip().rpartition(".")
-        if not (equals and dot and owner and setting):
-            raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
-        try:
-            parsed = ast.literal_eval(value.strip())
-        except UNREADABLE:
-            parsed = value.strip()
-        plain_value(path.strip(), parsed)
-        out.setdefault(owner, {})[setting] = parsed
-    return out
-
-
 def _checked_prompt(prompt: Any) -> str:
     if isinstance(prompt, list | tuple):
         raise FairleadError(
@@ -287,84 +272,6 @@ def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
     return max(options.group, batch - batch % options.group)
 
 
-def _named(word: Any, kind: str) -> Part:
-    """A part as it is, or from its name."""
-    if isinstance(word, Part):
-        return word
-    if not isinstance(word, str):
-        raise FairleadError(
-            f"{OPTION_OF[kind]} is {word!r:.80}: must be a name, which 'fairlead list {kind}' shows. To use a class of "
-            f"your own, register it under 'fairlead.{kind}' (CONTRIBUTING.md) and pass that name."
-        )
-    return parse_part(word, kind)
-
-
-OPTION_OF = {option.kind: name for name, option in described().items() if option.kind}
-"""The option in which items of a kind are named."""
-
-
-def checked_settings(chosen: Any) -> Mapping[str, Mapping[str, Any]]:
-    """The settings of parts by name, from text or from a mapping of mappings."""
-    if isinstance(chosen, list | tuple) and all(isinstance(item, str) for item in chosen):
-        return parse_settings(chosen)
-    if not isinstance(chosen, Mapping) or not all(isinstance(own, Mapping) for own in chosen.values()):
-        raise FairleadError(f'settings are {chosen!r:.80}: must be a mapping such as {{"best_of": {{"n": 16}}}}.')
-    return chosen
-
-
-class _Settings:
-    """The settings of parts by name; remembers which of them found their part."""
-
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._defaults = defaults
-        self._used: set[str] = set()
-
-    def applied(self, part: Part) -> Part:
-        """The part with the settings that were chosen for its name."""
-        self._used.add(part.name)
-        return part.with_settings(self._settings.get(part.name, {}))
-
-    def model(self, model: str | Part, options: Mapping[str, Any]) -> Part:
-        """The model, which `settings` may also call `model`."""
-        part = self.applied(model if isinstance(model, Part) else Part(model))
-        self._used.add("model")
-        return part.with_settings({**options, **self._settings.get("model", {})})
-
-    def one(self, word: str | Part, kind: str) -> Part:
-        """A part of a kind of which a run has one."""
-        return self.applied(_named(word, kind))
-
-    def many(self, words: Words, kind: str) -> tuple[Part, ...]:
-        """Parts of a kind of which a run may have several, over the model's own settings of them."""
-        out = []
-        own = self._defaults.get(kind, {})
-        for word in words if isinstance(words, list | tuple) else [words]:
-            part = _named(word, kind)
-            out.append(self.applied(Part(part.name, {**own.get(part.name, {}), **part.settings})))
-        return tuple(out)
-
-    def formula(self, node: Any) -> Any:
-        """A reward as text, as a tree, or a number."""
-        if callable(node):
-            raise FairleadError(f"{node!r:.80} is an object: a run watches rewards by name. Write it to FILE.py:NAME.")
-        if isinstance(node, str):
-            return self.formula(parse_reward(node))
-        if isinstance(node, Part):
-            return self.applied(node)
-        if isinstance(node, Mapping):
-            made = {}
-            for operation, parts in node.items():
-                made[operation] = [self.formula(part) for part in parts]
-            return made
-        return node
-
-    def check_all_used(self) -> None:
-        """Refuse settings of a part that this run does not have."""
-        if unused := set(self._settings) - self._used:
-            raise unknown("part", sorted(unused)[0], self._used, of="this run")
-
-
 def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> Spec:
     """The options of a run -> a checked Spec.
 
@@ -378,7 +285,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     _check_numbers(steps, options)
     draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
-    settings = _Settings(checked_settings(options.settings or {}), defaults)
+    settings = PartSettings(checked_settings(options.settings or {}), defaults)
     watch = options.watch if isinstance(options.watch, list | tuple) else [options.watch]
     spec = Spec(
         prompt=prompt,
