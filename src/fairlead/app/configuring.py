@@ -25,10 +25,10 @@ def show_config(as_json: AsJson = False) -> int:
             }
         )
         return 0
-    table = plain_table("setting", "in force", "from", "what it is", whole=("setting", "in force", "from"))
+    table = plain_table("setting", "in force", "what it is", "from", whole=("setting", "in force", "from"))
     for name, one in found.items():
         source = Text("default", style="dim") if one.source is None else Text(shown(one.source))
-        table.add_row(Text(name, style="bold cyan"), Text(str(one.value)), source, Text(config.SETTINGS[name].what))
+        table.add_row(Text(name, style="bold cyan"), Text(str(one.value)), Text(config.SETTINGS[name].what), source)
     console = stdout()
     print_table(console, table)
     missing = "" if own.is_file() else ", which does not exist yet"
