@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from fairlead import app
+from fairlead.app import funnel
 from fairlead.app.report import GALLERY, write_report
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.svg import element
@@ -239,11 +240,11 @@ def test_drafts_and_finished_pictures_have_a_legend(tmp_path: Path) -> None:
     assert view.best is not None
     assert number(max(c.reward for c in drafts)) != number(view.best.reward), "or the label would prove nothing"
     raw = write_report(tmp_path / "run").read_text(encoding="utf-8")
-    assert raw.count("</i>drafts: the best so far") == raw.count("</i>finished pictures: the best so far") == 2
+    assert raw.count("</i>best draft so far: 2 evaluations") == raw.count("</i>best finished so far") == 2
     for chart in re.findall(r"<svg.*?</svg>", raw, flags=re.S):
         assert chart.count('class="dot draft"') == len(drafts)
         assert chart.count('class="dot"') == len(view.candidates) - len(drafts)
-        assert set(re.findall(r'class="best"[^>]*stroke:(var\(--\w+\))', chart)) == {"var(--faint)", "var(--accent)"}
+        assert set(re.findall(r'class="best"[^>]*stroke:([^"]+)"', chart)) == {funnel.colour(0), "var(--accent)"}
         assert f">best {number(view.best.reward)}<" in chart
     plain = tmp_path / "plain"
     engine.start(make_spec("a dog", model="mixture", reward="brightness", steps=4, budget={"nfe": 60}), plain).close()

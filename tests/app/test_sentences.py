@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,10 +18,9 @@ from rich.console import Console
 
 import fairlead
 from fairlead.app.cli import main
-from fairlead.app.report import _lines, write_report
+from fairlead.app.report import write_report
 from fairlead.app.summary import print_summary
 from fairlead.core.algebra import minimum
-from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.reward import Function
 from fairlead.run import engine, hub, models
@@ -30,7 +28,7 @@ from fairlead.run.formula import parse_part
 from fairlead.run.records import StopReason
 from fairlead.run.spec import make_spec
 from fairlead.run.store import write_atomically
-from fairlead.run.view import Point, View
+from fairlead.run.view import View
 from fairlead.testing.runs import small_spec
 
 GREEN = "\x1b[1;32m"
@@ -201,19 +199,3 @@ def test_a_budget_that_is_too_small_names_settings_that_fit(tmp_path: Path) -> N
     assert View.read(tmp_path / "fits").candidates
     with pytest.raises(FairleadError, match="or a cheaper --steer"):
         engine.start(replace(spec, budget={"nfe": 3}), tmp_path / "run")
-
-
-def test_drafts_have_a_line_of_their_own() -> None:
-    """A final picture is no step down of the best draft."""
-    drafts = [Point(at(i), Cost(nfe=i + 1), best) for i, best in enumerate([0.5, 0.9])]
-    finals = [Point(at(2, refines=1), Cost(nfe=10), 0.6)]
-    view: Any = SimpleNamespace(spec=SimpleNamespace(draft=4), spent=Cost(nfe=10))
-    first, second = _lines(view, drafts + finals, "nfe")
-    assert (first.label, first.steps, first.end) == ("best draft so far", [(1, 0.5), (2, 0.9)], 2.0)
-    assert (second.label, second.steps, second.end) == ("best so far", [(10, 0.6)], 10.0)
-    view.spec.draft = None
-    assert [line.label for line in _lines(view, drafts, "nfe")] == ["best so far"]
-
-
-def at(index: int, refines: int | None = None) -> Any:
-    return SimpleNamespace(index=index, refines=refines)

@@ -14,7 +14,7 @@ from fairlead.app.console import plain_table, print_json, print_pairs, say, stdo
 from fairlead.app.run_object import run_object
 from fairlead.app.words import count, number, reason, shown
 from fairlead.core.errors import FairleadError
-from fairlead.run import config, registry
+from fairlead.run import config, marks, registry
 from fairlead.run.spec import reward_text
 from fairlead.run.view import View
 
@@ -140,11 +140,11 @@ def _model_facts(name: str) -> None:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
-def list_runs(as_json: bool) -> int:
-    """The runs in the folder of runs."""
+def list_runs(as_json: bool, starred: bool = False) -> int:
+    """The runs in the folder of runs, or those of them that have a starred picture."""
     root = config.runs_folder()
     console = stdout()
-    objects = []
+    objects: list[dict[str, Any]] = []
     lines = list[list[Text]]()
     for folder in catalogue.runs(root):
         try:
@@ -153,12 +153,17 @@ def list_runs(as_json: bool) -> int:
             objects.append({"run": shown(folder), "error": str(error)})
             lines.append([Text(shown(folder)), Text(str(error), style="yellow")])
             continue
-        objects.append({**run_object(view), "prompt": view.spec.prompt})
+        stars = marks.starred(folder)
+        if starred and not stars:
+            continue
+        objects.append({**run_object(view), "prompt": view.spec.prompt, "starred": stars})
         lines.append([Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), Text(_result(view), style="dim")])
     if as_json:
         print_json({"runs": objects})
         return 0
-    if not lines:
+    if not lines and starred:
+        say(f"No run in {shown(root)} has a starred picture. Star some in 'fairlead studio'.")
+    elif not lines:
         say(f"There is no run in {shown(root)} yet: 'fairlead run \"a photo of a dog\"' makes one.")
     for folder_line, *rest in lines:
         console.print(folder_line, soft_wrap=True)
