@@ -51,6 +51,11 @@ class Chart:
     """One run: write baseline and best into the plot and shade what was gained, both for the last line."""
 
 
+def axis_label(axis: str) -> str:
+    """What is written below a chart of the best so far."""
+    return "NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing"
+
+
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Round numbers (1, 2, 2.5, 5 times a power of ten) between low and high."""
     span = high - low

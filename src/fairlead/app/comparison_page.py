@@ -11,8 +11,7 @@ from fairlead.app import intervals
 from fairlead.app.chart import Chart, svg
 from fairlead.app.chart import Line as Curve
 from fairlead.app.page import is_ours, page, picture
-from fairlead.app.report import shorter
-from fairlead.app.words import command, count, duration, number, shown
+from fairlead.app.words import command, count, duration, number, shorter, shown
 from fairlead.core.cost import UNITS
 from fairlead.core.errors import StoreError
 from fairlead.run.records import BASELINE_ROW, REWARD

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.app import choice, diverse_subset, funnel, held_out
-from fairlead.app.chart import Chart, Line, svg
+from fairlead.app.chart import Chart, Line, axis_label, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
     budget_text,
@@ -23,6 +23,7 @@ from fairlead.app.words import (
     reason,
     run_command,
     rung_words,
+    shorter,
     shown,
 )
 from fairlead.core.cost import UNITS, Cost
@@ -216,16 +217,6 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
         limit=limit,
     )
     return svg(chart)
-
-
-def axis_label(axis: str) -> str:
-    """What is written below a chart of the best so far."""
-    return "NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing"
-
-
-def shorter(words: str, most: int = 48) -> str:
-    """Words as far as they fit beside an axis."""
-    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"
 
 
 def staircase(trace: list[Point], axis: str) -> list[tuple[float, float]]:
