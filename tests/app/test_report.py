@@ -233,7 +233,7 @@ def test_charts_have_axes_ticks_and_labels(make_run: Callable[..., Path]) -> Non
 
 
 def test_drafts_and_finished_pictures_have_a_legend(tmp_path: Path) -> None:
-    spec = make_spec("a dog", model="mixture", reward="brightness", steps=4, draft=2, budget={"nfe": 60})
+    spec = make_spec("a dog", model="mixture", reward="brightness", steps=4, draft=2, finals=4, budget={"nfe": 60})
     engine.start(spec, tmp_path / "run").close()
     view = View.read(tmp_path / "run")
     drafts = [c for c in view.candidates if c.refines is None]
