@@ -72,7 +72,7 @@ def test_reload_and_a_killed_server_lose_nothing(open_studio: Callable[..., Any]
     studio = open_studio()
     page = chromium.new_page()
     page.goto(studio.link)
-    fill_form(page, studio.base, budget="nfe=1600")
+    fill_form(page, studio.base, budget="nfe=800")
     page.locator("textarea").press("Enter")
     page.wait_for_selector(".cell", timeout=90_000)
     for _ in range(2):
@@ -90,8 +90,8 @@ def test_reload_and_a_killed_server_lose_nothing(open_studio: Callable[..., Any]
     page.get_by_role("button", name="in order").click()
     every = page.evaluate("document.querySelector('.place').getAttribute('aria-setsize')")
     view = View.read(again.runs / again.run(where.rpartition("/")[2])["name"])
-    assert int(every) == len(view.candidates) == 400
-    assert [c.index for c in view.candidates] == list(range(400))
+    assert int(every) == len(view.candidates) == 200
+    assert [c.index for c in view.candidates] == list(range(200))
     assert shown_indices(page) == list(range(len(shown_indices(page))))
     page.close()
 
@@ -151,6 +151,37 @@ def test_stars_rejects_and_undo_by_keyboard(studio: Any, page: Any, finished: st
     page.wait_for_selector("dialog.viewer[open]", state="detached")
     page.keyboard.press("?")
     page.wait_for_selector("dialog.sheet[open]")
+
+
+def test_compare_and_note_by_keyboard(studio: Any, page: Any, finished: str) -> None:
+    page.goto(f"{studio.base}/#/run/{finished}")
+    page.wait_for_selector(".cell")
+    order = shown_indices(page)
+    page.locator(".cell").first.focus()
+    page.keyboard.press("p")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("c")
+    page.wait_for_selector("dialog.compare[open]")
+    names = page.locator(".compare .names")
+    assert names.inner_text().split("candidate ")[1].split(" ")[0] == str(order[0])
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function(f"document.querySelector('.compare .names').innerText.includes('candidate {order[2]} ')")
+    for way in ("Slider", "Fade", "Difference", "Side by side"):
+        page.get_by_role("button", name=way).click()
+    page.keyboard.press("+")
+    moved = page.eval_on_selector_all(".compare .pane img", "all => all.map(i => i.style.transform)")
+    assert len(moved) == 2
+    assert moved[0] == moved[1] == "translate(0px, 0px) scale(1.5)"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog.compare[open]", state="detached")
+    page.locator(f".cell[data-index='{order[1]}']").focus()
+    page.wait_for_selector(f".cell.selected[data-index='{order[1]}']")
+    page.keyboard.press("n")
+    page.locator(".note input").fill("<b>sharp</b> eyes")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".remark")
+    folder = studio.runs / studio.run(finished)["name"]
+    assert marks.present(marks.of(folder))[order[1]]["note"] == "<b>sharp</b> eyes"
 
 
 def test_markup_is_text(studio: Any, page: Any) -> None:
