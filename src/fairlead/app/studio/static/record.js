@@ -20,10 +20,12 @@ export class Record {
       const reward = c.reward === null ? NaN : Number(c.reward);
       this.rows.set(c.index, { ...c, reward });
     }
-    this._sorted = null;
+    this._sorted = this._ranked = this._best = undefined;
+    this.version = (this.version ?? 0) + 1;
   }
 
   mark({ candidate, kind, value }) {
+    this.version += 1;
     const own = { ...(this.marks.get(candidate) ?? {}) };
     delete own[kind];
     if (value) own[kind] = value;
@@ -44,6 +46,11 @@ export class Record {
   }
 
   get best() {
+    if (this._best === undefined) this._best = this._highest();
+    return this._best;
+  }
+
+  _highest() {
     const known = this.candidates.filter((c) => !Number.isNaN(c.reward));
     const full = known.filter((c) => c.refines !== null);
     return (full.length ? full : known).reduce((best, c) => (best && best.reward >= c.reward ? best : c), null);
@@ -54,6 +61,11 @@ export class Record {
   }
 
   get ranked() {
+    this._ranked ??= this._rank();
+    return this._ranked;
+  }
+
+  _rank() {
     const worth = (c) => (Number.isNaN(c.reward) ? -Infinity : c.reward);
     return [...this.candidates].sort(
       (a, b) =>

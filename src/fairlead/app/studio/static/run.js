@@ -80,7 +80,7 @@ export function Run({ id, say, fail }) {
     };
   }, [id]);
 
-  const version = record ? `${record.rows.size} ${[...record.rows.values()].map((c) => c.reward).join()} ${JSON.stringify([...record.marks])}` : "";
+  const version = record?.version;
   const ordered = useMemo(() => {
     if (!record) return [];
     const every = order === "reward" ? record.ranked : record.candidates;
