@@ -199,7 +199,14 @@ def test_markup_is_text(studio: Any, page: Any) -> None:
     assert page.locator("img[src=x]").count() == 0
 
 
-def test_the_curve_is_that_of_the_report(studio: Any, page: Any, finished: str) -> None:
+@pytest.mark.parametrize("draft", [None, "2"])
+def test_the_curve_is_that_of_the_report(studio: Any, page: Any, finished: str, draft: str | None) -> None:
+    """Drafts too, whose rewards do not compare with those of finished pictures."""
+    if draft is not None:
+        finished = studio.start(**TURBO, budget="nfe=160", draft=draft)
+        studio.wait(finished)
+        page.goto(f"{studio.base}/#/run/{finished}")
+        page.wait_for_selector(".chart .best")
     view = View.read(studio.runs / studio.run(finished)["name"])
     for axis in ("nfe", "seconds"):
         drawn = page.evaluate(
