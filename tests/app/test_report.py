@@ -243,7 +243,7 @@ numbers = st.sampled_from([*HARD, *(-value for value in HARD)])
 def test_a_chart_is_drawn_from_any_finite_numbers(points: list[tuple[float, float]], end: float, limit: float) -> None:
     """A record without costs puts its candidates at 1e-16 seconds or so: axes were as short as rounding errors."""
     dots = [(x, y, "words") for x, y in points]
-    drawn = svg(Chart("title", "x", "y", [Line("line", points, end)], dots, baseline=end, limit=abs(limit)))
+    drawn = svg(Chart("title", "x", "y", [Line("line", points, end)], dots=dots, baseline=end, limit=abs(limit)))
     assert "nan" not in drawn
     assert drawn.count('class="dot"') == len(points)
 
