@@ -87,14 +87,14 @@ def test_a_function_in_a_formula() -> None:
 def test_drafts_have_a_line_of_their_own() -> None:
     """A final picture is no step down of the best draft."""
     drafts = [Point(at(i), Cost(nfe=i + 1), best) for i, best in enumerate([0.5, 0.9])]
-    finals = [Point(at(2, refines=1), Cost(nfe=10), 0.6)]
-    view: Any = SimpleNamespace(spec=SimpleNamespace(draft=4), spent=Cost(nfe=10))
+    finals = [Point(at(2, rung=1), Cost(nfe=10), 0.6)]
+    view: Any = SimpleNamespace(spec=SimpleNamespace(rungs=("few(4)",)), spent=Cost(nfe=10))
     first, second = _lines(view, drafts + finals, "nfe")
-    assert (first.label, first.steps, first.end) == ("best draft so far", [(1, 0.5), (2, 0.9)], 2.0)
-    assert (second.label, second.steps, second.end) == ("best so far", [(10, 0.6)], 10.0)
-    view.spec.draft = None
+    assert (first.label, first.steps, first.end) == ("best draft so far: 4 evaluations", [(1, 0.5), (2, 0.9)], 2.0)
+    assert (second.label, second.steps, second.end) == ("best finished so far", [(10, 0.6)], 10.0)
+    view.spec.rungs = ()
     assert [line.label for line in _lines(view, drafts, "nfe")] == ["best so far"]
 
 
-def at(index: int, refines: int | None = None) -> Any:
-    return SimpleNamespace(index=index, refines=refines)
+def at(index: int, rung: int = 0) -> Any:
+    return SimpleNamespace(index=index, rung=rung)

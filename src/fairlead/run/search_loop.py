@@ -277,7 +277,7 @@ class SearchLoop:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:
-                    self._end_if_good(outcomes, finished=not self._spec.draft or bool(piece.refines))
+                    self._end_if_good(outcomes, finished=self._rung == len(self._spec.rungs))
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
