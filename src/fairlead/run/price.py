@@ -12,6 +12,7 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.affordable import settings_that_fit
 from fairlead.run.batches import asked_at_once
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local, rung_costs
@@ -43,6 +44,8 @@ class Price:
     batch: int = 1
     queries: QueryCost = NO_QUERIES
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
+    fits: str = ""
+    """Options that the budget does cover, where it covers no picture."""
     judging: JudgingPrice | None = None
     """What the final judge is asked, if the run has one."""
     seconds: float | None = None
@@ -110,6 +113,7 @@ def price(spec: Spec) -> Price:
         memory=None if need is None else need.at(min(spec.batch, max(candidates, 1))),
         batch=spec.batch,
         queries=_queries(executor, entered),
+        fits="" if candidates else settings_that_fit(setup),
         judging=judging,
         plan=plan,
         entered=tuple(entered),
@@ -144,8 +148,9 @@ def _affordable_groups(setup: Setup, ledger: Ledger, each: Cost) -> list[int]:
     search = make_search(spec, setup.space)
     groups: list[int] = []
     while sum(groups) < LOOKAHEAD:
-        room = ledger.affordable(each, cap=max(ASKED_AT_ONCE, spec.group))
-        proposals = search.ask(asked_at_once(spec, room)) if room >= spec.group else []
+        most = max(ASKED_AT_ONCE, spec.group)
+        room = ledger.affordable(each, cap=most)
+        proposals = search.ask(asked_at_once(spec, room, most)) if room >= spec.group else []
         if not proposals:
             break
         groups += [len(proposals[i : i + spec.group]) for i in range(0, len(proposals), spec.group)]

@@ -81,15 +81,15 @@ class SearchLoop:
         self._open: list[IndexedProposal] = []
         """The round that was asked last: the clock may end it before all of it is answered."""
 
-    def check_affordable(self) -> None:
-        """Refuse a budget that does not cover the first group, and say how much would."""
+    def check_affordable(self, fitting: Callable[[], str] = str) -> None:
+        """Refuse a budget that does not cover the first group; say how much would, and which options would fit."""
         need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._ladder.kept
         if lacking := need.over(self._spec.limit):
             wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
             given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
             what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
             what = f"{what} and rendering the best again" if self._spec.draft else what
-            less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
+            less = fitting() or ("a cheaper --steer" if self._spec.steering else "fewer --steps")
             raise FairleadError(f"The budget {given} does not cover {what}. Use at least {wanted}, or {less}.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
         if self._spec.stop == "flat" and self._clock.expected is None:
@@ -192,8 +192,8 @@ class SearchLoop:
         made = set(promotions(store).values())
         index = (i for i in count() if i not in made)
         while True:
-            n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
-            n = asked_at_once(self._spec, n)
+            most = max(ASKED_AT_ONCE, size)
+            n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
