@@ -106,6 +106,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "dpmpp_2m": "fairlead.core.samplers:dpmpp_2m",
         "ancestral": "fairlead.core.samplers:ancestral",
         "consistency": "fairlead.core.samplers:consistency",
+        "scheduler": "fairlead.core.samplers:scheduler",
     },
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""
