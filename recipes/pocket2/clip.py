@@ -6,9 +6,9 @@ caption is told from the three others of its group alone.  Pictures that satisfy
 its negatives.  Ruined copies of some pictures are extra negatives of all captions.  Some pictures are softened, noisy
 or, once the one in RUN is good, passed through the autoencoder, because the score is used on generated pictures.
 
-Training aids, thrown away afterwards: every patch names its object and its colour; every noun of the caption says what
-it is; and the pooled vectors answer questions about named classes: how many, which colour, where, how big, how two of
-them lie to each other.
+Training aids, thrown away afterwards: every patch names its object, its colour and its place; every noun of the caption
+says what it is; and the pooled vectors answer questions about named classes: how many, which colour, where, how big,
+how two of them lie to each other.
 
 The aesthetic head is trained jointly with a small weight and fitted again at the end, by ridge regression on the
 finished embedding.  Its target is `scenes.Painter.looks`.
@@ -36,6 +36,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel
 
 WITHIN_WEIGHT, MAP_WEIGHT, NOUN_WEIGHT, IMAGE_WEIGHT, TEXT_WEIGHT, AESTHETIC_WEIGHT = 1.0, 0.4, 0.1, 0.6, 0.3, 0.1
+SPOT_WEIGHT = 1.0
 HEAD_RATE = 30.0
 """Learning rate of the aesthetic head relative to the rest: it acts on unit vectors, so its weights are large."""
 CLASSES = len(world.NAMES)
@@ -46,6 +47,21 @@ LARGEST_SCALE = 100.0
 MEAN, STD = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 NONE = -100
 """Label of what is not asked."""
+ACROSS = world.SIZE // world.GRID
+"""Patches in a row."""
+
+
+def places(width: int) -> Tensor:
+    """Positions of the patches ``[64, width]`` as waves along both axes, 4 to 60 patches long.
+
+    They are as large as what a patch shows.  From small random positions, as transformers draws them, nothing about
+    places was learned in 200,000 pictures: no layer after the first still held them.
+    """
+    waves = width // 4
+    angle = torch.arange(ACROSS)[:, None] * (torch.pi / 2) * 15.0 ** -torch.linspace(0, 1, waves)
+    axis = torch.cat([angle.sin(), angle.cos()], 1)
+    rows = axis[:, None].expand(-1, ACROSS, -1)
+    return torch.cat([rows, rows.transpose(0, 1)], 2).flatten(0, 1)
 
 
 def network() -> CLIPModel:
@@ -59,7 +75,10 @@ def network() -> CLIPModel:
         "patch_size": world.GRID,
         "projection_dim": PROJECTION,
     }
-    return CLIPModel(CLIPConfig(projection_dim=PROJECTION, text_config=text_tower(), vision_config=vision))
+    model = CLIPModel(CLIPConfig(projection_dim=PROJECTION, text_config=text_tower(), vision_config=vision))
+    with torch.no_grad():
+        model.vision_model.embeddings.position_embedding.weight[1:] = places(IMAGE_WIDTH)
+    return model
 
 
 # ------------------------------------------------------------------------------------------ batches
@@ -228,6 +247,13 @@ class Aids(nn.Module):
         nn.init.constant_(self.aesthetic.bias, 7.0)
 
 
+def spots(told: Tensor, names: Tensor) -> Tensor:
+    """Error of where the patches of objects say that they are; ``[B, 64, 2]`` across and down, ``[B, 64]``."""
+    row, column = torch.meshgrid(torch.arange(ACROSS), torch.arange(ACROSS), indexing="ij")
+    truth = (torch.stack([column, row], 2).flatten(0, 1) + 0.5).to(told.device) / ACROSS - 0.5
+    return mean_over((told.float() - 4 * truth).pow(2).mean(2), names < CLASSES)
+
+
 def about(scenes: Table, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Classes to ask about ``[B, 5]``: the caption's own, two of a neighbour; its first two; if they are swapped."""
     own = scenes.things[:, :, 1]
@@ -362,6 +388,9 @@ def step_losses(
     at = aids.patch(patches[:count, 1:])
     losses["map"] = entropy(at[..., :NAMES], names) + entropy(at[..., NAMES:], colours)
     losses["noun"] = noun_answers(aids.noun(noun_states(words, scenes)), scenes)
+    # A patch answers what the pooled vector is asked about its class, so that the vector can sum answers.
+    key = aids.image.key(names.clamp(max=CLASSES - 1))
+    losses["spot"] = spots(aids.image.one(patches[:count, 1:] * key)[..., -ONE_IMAGE[-1] :], names)
     there = (both.items[:, :, 0] >= 0) & (states < 2)
     answers = aids.image(seen, classes, pair.clamp(min=0))
     losses["image"] = image_answers(answers, both.items, there, both.whole[:, 1], classes, pair)
@@ -375,7 +404,7 @@ def total(losses: dict[str, Tensor]) -> Tensor:
     """What is descended."""
     loss = losses["contrast"] + WITHIN_WEIGHT * losses["within"] + MAP_WEIGHT * losses["map"]
     loss = loss + NOUN_WEIGHT * losses["noun"] + IMAGE_WEIGHT * losses["image"] + TEXT_WEIGHT * losses["text"]
-    return loss + AESTHETIC_WEIGHT * losses["aesthetic"]
+    return loss + SPOT_WEIGHT * losses["spot"] + AESTHETIC_WEIGHT * losses["aesthetic"]
 
 
 @torch.no_grad()

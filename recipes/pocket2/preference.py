@@ -13,9 +13,9 @@ sigmoid(value difference), which is the label itself; no labels are drawn.  Each
 own scene in two layouts, clean or mildly damaged; its own scene ruined; two scenes that differ in one thing
 (see kinds.py) and one that differs in two.
 
-Training aids, thrown away afterwards: every patch names its object, its colour and whether it is ruined; every noun
-of the caption says what it is, and whether it is there in its number, colour, size and relation; token 0 says which of
-the other conditions hold.
+Training aids, thrown away afterwards: every patch names its object, its colour, its place and whether it is ruined;
+every noun of the caption says what it is, and whether it is there in its number, colour, size and relation; token 0
+says which of the other conditions hold.
 
 At the end the head is scaled so that scores over new pictures have mean 0 and spread 1, as the published one's do.
 A finished run is exported again by the same command.
@@ -44,7 +44,9 @@ from clip import (
     mild,
     noun_answers,
     noun_states,
+    places,
     ruined,
+    spots,
 )
 from common import Loop, Run, fall, mixed, place
 from damage import KINDS as STATES
@@ -62,7 +64,7 @@ SHOTS = 6
 WIDTH, VISION_LAYERS, TEXT_LAYERS, HEADS = 128, 4, 3, 2
 HEAD = (0, 2, 4, 6, 7)
 """Numbers of the head's linear layers; dropouts have the others."""
-MAP_WEIGHT, NOUN_WEIGHT, HOLDS_WEIGHT = 0.5, 0.1, 0.5
+MAP_WEIGHT, NOUN_WEIGHT, HOLDS_WEIGHT, SPOT_WEIGHT = 0.5, 0.1, 0.5, 0.5
 HOLDS = {"number": 1.0, "colour": 1.0, "size": 0.5, "relation": 2.0, "alone": 0.5, "background": 0.5, "related": 2.0}
 """Weights of the conditions that nouns and token 0 report; ``related``: the relation by token 0."""
 
@@ -88,6 +90,8 @@ class Preference(nn.Module):
                 **common,
             )
         )
+        with torch.no_grad():
+            self.see.embeddings.position_embedding[:, 1:] = places(WIDTH)
         self.read = BlipTextModel(
             BlipTextConfig(
                 vocab_size=len(world.vocabulary()),
@@ -137,6 +141,7 @@ class Aids(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.patch = nn.Linear(WIDTH, NAMES + 1 + COLOURS)
+        self.spot = nn.Linear(WIDTH, 2)
         self.noun = nn.Linear(WIDTH, sum(NOUN) + 4)
         self.whole = nn.Linear(WIDTH, 3)
 
@@ -161,6 +166,7 @@ class Aids(nn.Module):
             "map": entropy(at[..., : NAMES + 1], names) + entropy(at[..., NAMES + 1 :], colours),
             "noun": noun_answers(words[..., : sum(NOUN)], asked),
             "holds": torch.stack(holds).sum(),
+            "spot": spots(self.spot(seen[:, 1:]), names),
         }
 
 
@@ -365,7 +371,7 @@ def train(
             losses = aids(seen, said, shown, asked, states, found)
         losses["pairs"], losses["pairs_right"] = loss_of(raw.float(), values)
         loss = losses["pairs"] + MAP_WEIGHT * losses["map"] + NOUN_WEIGHT * losses["noun"]
-        loss = loss + HOLDS_WEIGHT * losses["holds"]
+        loss = loss + HOLDS_WEIGHT * losses["holds"] + SPOT_WEIGHT * losses["spot"]
         last.update({key: one.detach() for key, one in losses.items()})
         return loss, loss
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fairlead.core.key import Key
-from fairlead.run import planner
+from fairlead.run import planner, posterior
 
 
 def test_expected_best_of_known_sizes() -> None:
@@ -101,7 +101,7 @@ def test_the_regression_is_unbiased_where_the_plain_correlation_is_not(truth: fl
         top = d.topk(16).indices
         pairs = list(zip(d[top].tolist(), f[top].tolist(), strict=True))
         plain.append(float(torch.corrcoef(torch.tensor(pairs).T)[0, 1]))
-        found = planner.regression_correlation(d.tolist(), pairs)
+        found = posterior.regression_correlation(d.tolist(), pairs)
         assert found is not None
         ruled.append(found)
     assert sum(plain) / 2000 < truth - 0.2
@@ -109,10 +109,10 @@ def test_the_regression_is_unbiased_where_the_plain_correlation_is_not(truth: fl
 
 
 def test_few_pairs_or_equal_drafts_leave_the_prior() -> None:
-    assert planner.measured_correlation([1.0, 2.0], [(2.0, 3.0)]) == planner.PRIOR
-    assert planner.measured_correlation([1.0] * 9, [(1.0, float(i)) for i in range(9)]) == planner.PRIOR
+    assert posterior.measured_correlation([1.0, 2.0], [(2.0, 3.0)]) == posterior.PRIOR
+    assert posterior.measured_correlation([1.0] * 9, [(1.0, float(i)) for i in range(9)]) == posterior.PRIOR
     many = [(float(i), float(i)) for i in range(400)]
-    assert planner.measured_correlation([d for d, _ in many], many) > 0.98
+    assert posterior.measured_correlation([d for d, _ in many], many) > 0.98
 
 
 def test_the_stop_rule_is_not_below_any_fixed_number_of_finals() -> None:
@@ -125,7 +125,7 @@ def test_the_stop_rule_is_not_below_any_fixed_number_of_finals() -> None:
     ruled = 0.0
     for drafts, finals in zip(d, f, strict=True):
         best, opened = -math.inf, 0
-        while not planner.stop(best, r * drafts[opened:], sd, price):
+        while not posterior.stop(best, (r * drafts[opened:]).tolist(), sd, price):
             best = max(best, float(finals[opened]))
             opened += 1
         ruled += (best - price * opened) / draws
@@ -133,7 +133,7 @@ def test_the_stop_rule_is_not_below_any_fixed_number_of_finals() -> None:
 
 
 def test_the_reservation_is_where_the_expected_gain_equals_the_price() -> None:
-    value = planner.reservation(2.0, 0.5, 0.1)
+    value = posterior.reservation(2.0, 0.5, 0.1)
     x = 2.0 + 0.5 * Key.root(5).fold("x").normal(400_000).double()
     assert float((x - value).clamp(min=0).mean()) == pytest.approx(0.1, abs=2e-3)
-    assert planner.reservation(0.0, 1.0, 4.0) == pytest.approx(-4.0, abs=1e-3)
+    assert posterior.reservation(0.0, 1.0, 4.0) == pytest.approx(-4.0, abs=1e-3)

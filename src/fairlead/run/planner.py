@@ -8,20 +8,15 @@ finished; V(M, K) is the expected best of those finals, in standard deviations o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-from torch import Tensor
 
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.key import Key
+from fairlead.run.posterior import PRIOR
 
-PRIOR = 0.6
-"""Correlation to plan for where none was measured: planning for it is cheap whatever the truth is."""
-PRIOR_WEIGHT = 8.0
-"""Pairs of draft and final that the prior counts for."""
 DRAWS = 40_000
 
 
@@ -91,57 +86,3 @@ def plan(budget: float, price: float, r: float = PRIOR, saved: float = 0.0) -> D
     if drafts < max(finals, 2):
         return DraftPlan(everything, everything, 0.0)
     return DraftPlan(drafts, finals, expected_winner(drafts, finals, r) - expected_best(everything))
-
-
-def measured_correlation(
-    drafts: Sequence[float], pairs: Sequence[tuple[float, float]], prior: float = PRIOR, weight: float = PRIOR_WEIGHT
-) -> float:
-    """r from the rewards of all drafts and the (draft, final) pairs of those finished, shrunk to the prior.
-
-    The finished drafts are the best ones, so their plain correlation is biased. Their selection leaves the regression
-    of the final on the draft unbiased: r = b sd(d) / sqrt(b^2 var(d) + s^2), with sd(d) over all drafts.
-    """
-    raw = regression_correlation(drafts, pairs)
-    if raw is None:
-        return prior
-    return (len(pairs) * min(1.0, max(0.0, raw)) + weight * prior) / (len(pairs) + weight)
-
-
-def regression_correlation(drafts: Sequence[float], pairs: Sequence[tuple[float, float]]) -> float | None:
-    """The correlation before it is shrunk; None with fewer than four pairs or drafts that are all alike."""
-    if len(pairs) < 4:
-        return None
-    d, f = torch.tensor(pairs, dtype=torch.float64).unbind(1)
-    spread = torch.tensor(drafts, dtype=torch.float64).std()
-    centred = d - d.mean()
-    if float(spread) == 0 or float(centred.square().sum()) == 0:
-        return None
-    slope = (centred * f).sum() / centred.square().sum()
-    rest = (f - f.mean() - slope * centred).square().sum() / (len(pairs) - 2)
-    scale = (slope.square() * spread.square() + rest).sqrt()
-    return float(slope * spread / scale) if float(scale) > 0 else None
-
-
-def reservation(mean: float, sd: float, price: float) -> float:
-    """The reward at which opening a final of posterior `mean` and `sd` is no longer worth `price` (Weitzman 1979).
-
-    mean + sd z, where z solves phi(z) - z (1 - Phi(z)) = price / sd.
-    """
-    number_in_range("sd", sd, "(0, inf)")
-    number_in_range("price", price, "(0, inf)")
-    low, high = -price / sd - 10.0, 10.0
-    for _ in range(80):
-        z = (low + high) / 2
-        low, high = (z, high) if _expected_excess(z) > price / sd else (low, z)
-    return mean + sd * z
-
-
-def _expected_excess(z: float) -> float:
-    """E max(x - z, 0) for a standard normal x."""
-    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
-    return density - z * 0.5 * math.erfc(z / math.sqrt(2))
-
-
-def stop(best: float, rest: Tensor, sd: float, price: float) -> bool:
-    """Whether to open no more finals: the best so far reaches the reservation of every posterior mean in `rest` [n]."""
-    return len(rest) == 0 or best >= reservation(float(rest.max()), sd, price)

@@ -118,7 +118,9 @@ class Candidate:
     """Ordinal of the batch it was rendered in."""
     steps: int
     refines: int | None = None
-    """The draft this is the full rendering of: that one's reward chose it, this one's judges it."""
+    """The candidate of the rung below that was chosen for this one: its reward chose, this one's judges."""
+    rung: int = 0
+    """How often it was refined: 0 is what the search asked for, and a draft where the run has drafts."""
 
 
 @dataclass(frozen=True)

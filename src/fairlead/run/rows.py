@@ -11,7 +11,7 @@ import math
 import re
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -106,6 +106,23 @@ def candidate(row: Sequence[Any]) -> Candidate:
         _whole(steps, "steps"),
         None if refines is None else _whole(refines, "refines"),
     )
+
+
+def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
+    """Rows as readers see them, each one rung above the candidate that it refines."""
+    read = [candidate(row) for row in found]
+    below = {c.index: c.refines for c in read}
+    rung_of: dict[int, int] = {}
+    for index in below:
+        path = []
+        at: int | None = index
+        while at is not None and at not in rung_of and at not in path:
+            path.append(at)
+            at = below.get(at)
+        rung = -1 if at is None else rung_of.get(at, -1)
+        for step, passed in enumerate(reversed(path), start=1):
+            rung_of[passed] = rung + step
+    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
 
 
 def status(text: Any) -> RunStatus:

@@ -77,6 +77,11 @@ class Spec:
         return Cost.budget(self.budget)
 
     @property
+    def rungs(self) -> tuple[int | str, ...]:
+        """How candidates are seen before they are finished, the cheapest first; empty without drafts."""
+        return () if self.draft is None else (self.draft,)
+
+    @property
     def controlled(self) -> bool:
         """True if a candidate is sampled in another way than the plain baseline."""
         return bool(self.steering or self.interventions or self.draft)

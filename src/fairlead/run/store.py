@@ -317,13 +317,11 @@ class Store:
         return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
 
     def best(self) -> Candidate | None:
-        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor a draft once a full
-        rendering exists.
+        """The candidate with the highest reward, the earliest of equals. Never a failed one, nor one of a lower rung
+        once a higher one has an answer.
         """
         ranked = [c for c in self.candidates() if c.reward == c.reward]
-        return max(
-            [c for c in ranked if c.refines is not None] or ranked, key=lambda c: (c.reward, -c.index), default=None
-        )
+        return max(ranked, key=lambda c: (c.rung, c.reward, -c.index), default=None)
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
@@ -350,7 +348,7 @@ class Store:
             found = self._db.execute(
                 "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
             )
-            return [rows.candidate(row) for row in found]
+            return rows.candidates(found.fetchall())
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
@@ -55,6 +56,8 @@ class View:
     spent: Cost
     own_baseline: bool
     """True if the baseline is a sample of its own and not candidate 0."""
+    plan: tuple[PlannedRung, ...] = ()
+    """What was decided about the rungs; empty in records that hold no plan."""
 
     @staticmethod
     def read(folder: Path) -> View:
@@ -63,6 +66,7 @@ class View:
         try:
             versions = store.versions
             warnings = _warnings(versions.pop("warnings", "[]"))
+            plan = read_plan(versions.pop(PLAN, None))
             baseline = store.baseline()
             return View(
                 folder=Path(folder),
@@ -77,6 +81,7 @@ class View:
                 best=store.best(),
                 spent=store.spent(),
                 own_baseline=baseline is not None and baseline.index == BASELINE,
+                plan=plan,
             )
         finally:
             store.close()
@@ -87,18 +92,23 @@ class View:
         return self.best.reward - self.baseline.reward if self.best and self.baseline else float("nan")
 
     @property
+    def rungs(self) -> list[RungSummary]:
+        """How the rungs of the run went, the finished picture last; empty for a run without drafts."""
+        return rung_summaries(self.spec, self.candidates, self.plan)
+
+    @property
     def failed(self) -> tuple[Candidate, ...]:
         """Candidates without a number."""
         return tuple(c for c in self.candidates if c.reward != c.reward)
 
     @property
     def ranked(self) -> tuple[Candidate, ...]:
-        """Full renderings of drafts first, then by reward, the earliest of equals first, the failed last."""
+        """The highest rung first, then by reward, the earliest of equals first, the failed last."""
         return tuple(
             sorted(
                 self.candidates,
                 key=lambda c: (
-                    c.refines is None,
+                    -c.rung,
                     c.reward != c.reward,
                     -c.reward if c.reward == c.reward else 0.0,
                     c.index,
@@ -132,15 +142,15 @@ class View:
         best = float("nan")
         leader = None
         out = list[Point]()
-        drafts = True
+        rung = 0
         for candidate in order:
             spent = spent + candidate.cost
             end = ends[candidate.task]
-            if drafts and candidate.refines is not None:  # rewards of drafts and of full renderings do not compare
+            if candidate.rung > rung:  # rewards of different rungs do not compare
                 best = float("nan")
                 leader = None
-                drafts = False
-            counts = candidate.reward == candidate.reward and (drafts or candidate.refines is not None)
+                rung = candidate.rung
+            counts = candidate.reward == candidate.reward and candidate.rung == rung
             if counts and not candidate.reward <= best:
                 best = candidate.reward
                 leader = candidate
@@ -180,7 +190,7 @@ def _row(view: View, c: Candidate) -> dict[str, Any]:
         "nfe": c.cost.nfe,
         "seconds": c.cost.seconds,
         "steps": c.steps,
-        **({"refines": c.refines} if view.spec.draft else {}),
+        **({"rung": c.rung, "refines": c.refines} if view.spec.draft else {}),
         "batch": c.task,
         "image": c.image,
         "key": c.key,
