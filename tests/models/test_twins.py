@@ -15,6 +15,8 @@ from fairlead.core.twins import SCHEDULERS, no_twin, sampler_of
 from fairlead.models.sd import StableDiffusion
 
 DDIM = {**tiny.SCALED, "steps_offset": 1, "clip_sample": False}
+NOT_MEASURED = ("DPMSolverSDEScheduler", "FlowMatchHeunDiscreteScheduler", "SCMScheduler")
+"""A package is missing, or another family's pipeline uses it; its own law compares the latents."""
 RUN: dict[str, Any] = {"reward": "brightness", "budget": {"nfe": 4}, "steps": 2, "batch": 2}
 
 
@@ -84,4 +86,4 @@ def test_the_page_lists_every_scheduler() -> None:
         _, usual, gap, near, _ = (cell.strip() for cell in row.split("|")[1:-1])
         assert (usual, near) == (sampler_of(name, {"skip_prk_steps": True}), nearest)
         assert gap in ("0", "1", "not measured"), "what a run uses is the same up to rounding"
-        assert gap != "not measured" or name in ("DPMSolverSDEScheduler", "FlowMatchHeunDiscreteScheduler")
+        assert gap != "not measured" or name in NOT_MEASURED

@@ -16,6 +16,7 @@ SCHEDULERS = {
     "FlowMatchEulerDiscreteScheduler": ("euler", True),
     "FlowMatchHeunDiscreteScheduler": ("heun", True),
     "FlowMatchLCMScheduler": ("consistency", False),
+    "SCMScheduler": ("consistency", True),
     "TCDScheduler": ("euler", False),
     "PNDMScheduler": ("euler", False),
     "UniPCMultistepScheduler": ("dpmpp_2m", False),
@@ -67,8 +68,9 @@ def no_twin(scheduler: str, config: Mapping[str, Any]) -> str:
 def steps_itself(scheduler: str, config: Mapping[str, Any]) -> bool:
     """True if the scheduler object can take the steps of a run, with its memory cut by sample.
 
-    One that draws from a Brownian tree of its own cannot, nor can PNDM with its Runge-Kutta start.
+    One that draws from a Brownian tree of its own cannot, nor can PNDM with its Runge-Kutta start. SCM has a twin in
+    every setting and a state of its own kind.
     """
     if scheduler == "PNDMScheduler":
         return bool(config.get("skip_prk_steps"))
-    return scheduler in SCHEDULERS and scheduler != "DPMSolverSDEScheduler"
+    return scheduler in SCHEDULERS and scheduler not in ("DPMSolverSDEScheduler", "SCMScheduler")

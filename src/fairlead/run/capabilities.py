@@ -46,13 +46,18 @@ FAMILIES = {
     "AuraFlowPipeline": Family(
         "transformer", lambda c: int(c.get("num_mmdit_layers", 4)) + int(c.get("num_single_dit_layers", 32))
     ),
+    "ChromaPipeline": Family(
+        "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38))
+    ),
     "FluxPipeline": Family(
         "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38)), "true_cfg_scale"
     ),
     "LatentConsistencyModelPipeline": Family("unet", _none),
+    "Lumina2Pipeline": Family("transformer", _none),
     "PixArtSigmaPipeline": Family("transformer", _none),
     "QwenImagePipeline": Family("transformer", lambda c: int(c.get("num_layers", 60)), "true_cfg_scale"),
     "SanaPipeline": Family("transformer", _none),
+    "SanaSprintPipeline": Family("transformer", _none, few=2),
     "StableDiffusion3Pipeline": Family("transformer", lambda c: int(c.get("num_layers", 18)) - 1),
     "StableDiffusionPipeline": Family("unet", _none),
     "StableDiffusionXLPipeline": Family("unet", _none),
