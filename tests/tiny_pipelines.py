@@ -525,3 +525,66 @@ def lumina2(scheduler: Any) -> Any:
     return Lumina2Pipeline(
         transformer=net, scheduler=scheduler, vae=vae(shift_factor=0.1), text_encoder=text, tokenizer=words
     )
+
+
+def krea2(scheduler: Any, distilled: bool = False) -> Any:
+    from diffusers import AutoencoderKLQwenImage, Krea2Pipeline, Krea2Transformer2DModel
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    net = Krea2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        timestep_embed_dim=16,
+        text_hidden_dim=16,
+        num_text_layers=2,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=32,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(4, 6, 6),
+    )
+    kl = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, 0.0, -0.2, 0.3],
+        latents_std=[1.0, 1.5, 2.0, 0.5],
+    )
+    text = Qwen3VLModel(
+        Qwen3VLConfig(
+            text_config={
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "rope_parameters": {"mrope_section": [2, 1, 1], "rope_type": "default", "rope_theta": 1000000.0},
+                "vocab_size": 128,
+            },
+            vision_config={
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+                "deepstack_visual_indexes": [],
+            },
+        )
+    )
+    return Krea2Pipeline(
+        scheduler=scheduler,
+        vae=kl,
+        text_encoder=text,
+        tokenizer=long_tokenizer(),
+        transformer=net,
+        text_encoder_select_layers=(1, 2),
+        is_distilled=distilled,
+    )

@@ -52,6 +52,7 @@ FAMILIES = {
     "FluxPipeline": Family(
         "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38)), "true_cfg_scale"
     ),
+    "Krea2Pipeline": Family("transformer", lambda c: int(c.get("num_layers", 28)), off=0.0, few=8),
     "LatentConsistencyModelPipeline": Family("unet", _none),
     "Lumina2Pipeline": Family("transformer", _none),
     "PixArtSigmaPipeline": Family("transformer", _none),

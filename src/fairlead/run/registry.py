@@ -31,6 +31,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "Flux2KleinPipeline": "fairlead.models.flux2:Flux2Klein",
         "Flux2Pipeline": "fairlead.models.flux2:Flux2",
         "FluxPipeline": "fairlead.models.flux:Flux",
+        "Krea2Pipeline": "fairlead.models.krea2:Krea2",
         "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
         "Lumina2Pipeline": "fairlead.models.lumina2:Lumina2",
         "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
