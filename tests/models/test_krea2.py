@@ -56,6 +56,7 @@ def test_pictures_are_the_pipelines(folder: Any) -> None:
     model, pipe = Krea2(folder(), **LENGTH, **SIZE), diffusers.Krea2Pipeline.from_pretrained(folder())
     pipe.set_progress_bar_config(disable=True)
     x, mine = rendered(model, euler, 2, ["a dog"])
+    model.release()
     with torch.no_grad():
         picture = model.decode(mine)
     theirs = pipe("a dog", latents=packed(pipe)(x), num_inference_steps=2, output_type="pt", **LENGTH, **SIZE).images

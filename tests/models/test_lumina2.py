@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Any:
     "call",
     [
         {"guidance_scale": 1.0, "system_prompt": "two blue dogs"},
-        {"guidance_scale": 4.0, "height": 24, "width": 16, "cfg_normalization": False},
+        {"guidance_scale": 4.0, "height": 32, "width": 16, "cfg_normalization": False},
         {"guidance_scale": 4.0, "negative_prompt": "a dog"},
     ],
 )
@@ -55,7 +55,7 @@ def test_the_system_prompt_is_read(folder: Any) -> None:
     assert torch.equal(one.extra["negative"], other.extra["negative"])
 
 
-@pytest.mark.parametrize("settings", [{"guidance_scale": 1.0}, {"guidance_scale": 3.0, "width": 24}])
+@pytest.mark.parametrize("settings", [{"guidance_scale": 1.0}, {"guidance_scale": 3.0, "width": 32}])
 def test_laws(settings: dict[str, Any], folder: Any) -> None:
     model_laws(Lumina2(folder(), **LENGTH, **settings))
 
