@@ -139,6 +139,8 @@ def resume(
     folder: str | Path,
     *,
     budget: str | Mapping[str, float] | None = None,
+    until: str | None = None,
+    stop: str | None = None,
     reward: Reward | Callable[[Tensor, Sequence[str]], Any] | None = None,
     model: Any = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -149,6 +151,9 @@ def resume(
 
     `trust`: execute the reward file that the record names, and send your key to the server that it names.
 
+    `until` and `stop` replace the run's rules, and an empty text removes one. A run that ended by a rule goes on if
+    that rule is changed, or with a larger budget, which removes it.
+
     `settings` are needed only with `model`, and only their entry "model" is read.
     """
     from fairlead.app.result import Result
@@ -158,7 +163,16 @@ def resume(
     limits = parse_budget(budget) if isinstance(budget, str) else budget
     with _lent(model, (settings or {}).get("model", {})) as lent, _all_lent(siblings) as others:
         own = None if reward is None else _live(reward)
-        engine.resume(Path(folder), budget=limits, reward=own, model=lent, siblings=others, trust=trust).close()
+        engine.resume(
+            Path(folder),
+            budget=limits,
+            until=until,
+            stop_rule=stop,
+            reward=own,
+            model=lent,
+            siblings=others,
+            trust=trust,
+        ).close()
     return Result(Path(folder))
 
 

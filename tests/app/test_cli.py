@@ -330,6 +330,7 @@ def test_dry_run_and_price_write_nothing(
         memory=None,
         batch=16,
         dollars=0.0,
+        judging=None,
         queries=SimpleNamespace(expected=0.0, most=0.0),
     )
     monkeypatch.setitem(sys.modules, "fairlead.run.price", SimpleNamespace(price=lambda spec: priced))

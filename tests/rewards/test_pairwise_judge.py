@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import threading
 import time
 from pathlib import Path
@@ -19,7 +20,9 @@ import fairlead
 from fairlead.app.cli import main
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.errors import FairleadError, RewardError
+from fairlead.rewards._asking import Reply
 from fairlead.rewards._ordering import calls
+from fairlead.rewards.judge import outcome
 from fairlead.rewards.pairwise_judge import PairwiseJudge
 from fairlead.run.price import price
 from fairlead.run.spec import make_spec
@@ -272,3 +275,54 @@ def test_a_price_needs_no_server_and_a_run_refuses_before_its_first_picture(
     alone = PairwiseJudge("x", cache=False)
     with pytest.raises(FairleadError, match="nor OPENAI_API_KEY is set"):
         ranked(alone, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"explanation": "x", "winner": "second"}', 0.0),
+        ('{"winner": "Image B"}', 0.0),
+        ('{"winner": "A"}', 1.0),
+        ('{"winner": 2}', 0.0),
+        ("Image B", 0.0),
+        ("B.", 0.0),
+        ("b", 0.0),
+        ("Winner: Image B", 0.0),
+        ("**A**", 1.0),
+        ("The first picture.", 1.0),
+        ("tie", 0.5),
+    ],
+)
+def test_how_a_winner_is_read(text: str, value: float) -> None:
+    assert outcome(Reply(text)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "an image",
+        "Image",
+        "Image A is worse than image B",
+        "A or B",
+        "not B",
+        '{"winner": true}',
+        '{"winner": "both"}',
+        '{"winner": "first", "winner": "second"}',
+    ],
+)
+def test_what_names_no_winner_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError):
+        outcome(Reply(text))
+
+
+def test_finished_pictures_are_compared_once_each_and_an_unreadable_answer_is_no_tie() -> None:
+    def odd(n: int, body: dict[str, Any]) -> Any:
+        return answer(n, body) if 7 not in shots(body) else (200, reply("hm"))
+
+    with serving(odd) as server:
+        found = make(server).prefer(pictures(30, 10, 7, 20), pictures(20, 40, 30, 20), "a dog")
+        assert [value for value, _ in found[:2] + found[3:]] == [1.0, 0.0, 0.5]
+        assert math.isnan(found[2][0])
+        assert "unreadable reply" in found[2][1]
+        assert len(server.requests) == 4

@@ -85,6 +85,16 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         {"steer": "particle_guidance", "group": 2, "reward": "self_verifier"},
         "compares a picture with its own early prediction, but the steering or intervention of this run couples",
     ),
+    (
+        c.flat_rule_with_dependent_candidates,
+        {"search": "evolution", "stop": "flat"},
+        "stop is 'flat', which estimates the next picture from independent ones, but evolution proposes pictures",
+    ),
+    (
+        c.stop_rule_with_ranking_reward,
+        {"reward": "rank_mean(brightness, jpeg_size)", "until": "reward >= 1"},
+        "ranks the candidates of a run, so its value changes as others join and cannot end the run",
+    ),
 ]
 
 

@@ -221,9 +221,10 @@ def test_json_is_canonical_and_complete() -> None:
 
 
 def test_the_name_of_a_run_is_its_question() -> None:
-    """Everything but the budget is in it."""
+    """Everything is in it but the budget and the stop rules, which a run may be continued with."""
     spec = small_spec()
-    assert spec.id() == replace(spec, budget={"nfe": 9.0}).id()
+    for beside in ({"budget": {"nfe": 9.0}}, {"until": "reward >= 1"}, {"stop": "flat"}):
+        assert spec.id() == replace(spec, **beside).id()
     changes: dict[str, Any] = {
         "prompt": "other",
         "model": Part("mixture", {"size": 3}),
@@ -241,8 +242,11 @@ def test_the_name_of_a_run_is_its_question() -> None:
         "draft": 2,
         "finals": 3,
         "baseline": False,
+        "final_judge": Part("human"),
+        "entrants": 5,
+        "looks": 2,
     }
-    assert set(changes) == set(Spec.__dataclass_fields__) - {"budget"}
+    assert set(changes) == set(Spec.__dataclass_fields__) - {"budget", "until", "stop"}
     names = [replace(spec, **{k: v}).id() for k, v in changes.items()]
     assert len({spec.id(), *names}) == len(changes) + 1
 

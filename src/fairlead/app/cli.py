@@ -18,12 +18,22 @@ from fairlead.app import answering, bench, calibrate, calibrate_repulsion, catal
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
-from fairlead.app.options import AsJson, DryRun, Folder, LargerBudget, Out, Trust, with_run_options
+from fairlead.app.options import (
+    AsJson,
+    DryRun,
+    Folder,
+    LargerBudget,
+    NewStop,
+    NewUntil,
+    Out,
+    Trust,
+    with_run_options,
+)
 from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
-from fairlead.app.words import command, shown
+from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run.folders import new_folder
@@ -83,16 +93,28 @@ def run_command(
 
 
 @app.command(short_help="Continue a run where it ended.")
-def resume(run: Folder, budget: LargerBudget = None, trust: Trust = False, as_json: AsJson = False) -> int:
-    """Continue a run where it ended, with a larger --budget if one is given."""
+def resume(
+    run: Folder,
+    budget: LargerBudget = None,
+    until: NewUntil = None,
+    stop_rule: NewStop = None,
+    trust: Trust = False,
+    as_json: AsJson = False,
+) -> int:
+    """Continue a run where it ended, with a larger --budget or another stop rule if one is given.
+
+    A run that ended by --until or --stop goes on if that rule is changed, or with a larger budget, which removes it.
+    """
     limits = None if budget is None else parse_budget(budget)
     Store.open(run).close()
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(run):
-        engine.resume(run, budget=limits, on_progress=watch, stop=stop, trust=trust).close()
+        engine.resume(
+            run, budget=limits, until=until, stop_rule=stop_rule, on_progress=watch, stop=stop, trust=trust
+        ).close()
     if watch.idle:
-        say("Nothing was left to do. A larger --budget continues from here.")
+        say(nothing_left(View.read(run)))
     return finish(run, as_json)
 
 

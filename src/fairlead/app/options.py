@@ -25,6 +25,16 @@ LargerBudget = Annotated[
     str | None,
     typer.Option("--budget", metavar="LIMITS", help="New limits like nfe=2000.  [default: those of the run]"),
 ]
+NewUntil = Annotated[
+    str | None,
+    typer.Option(
+        "--until", metavar="CONDITION", help="New condition that ends the run; '' removes it.  [default: the run's]"
+    ),
+]
+NewStop = Annotated[
+    str | None,
+    typer.Option("--stop", metavar="RULE", help="flat, flat(price=P), or '' to remove the rule.  [default: the run's]"),
+]
 Token = Annotated[
     str | None,
     typer.Option(

@@ -59,6 +59,7 @@ def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
             "questions_expected": found.queries.expected,
             "questions_at_most": found.queries.most,
             "dollars_at_most": found.dollars,
+            "final_judge": None if found.judging is None else asdict(found.judging),
             "seconds": found.seconds,
             "memory_bytes": found.memory,
             "batch": found.batch,
@@ -96,6 +97,10 @@ def _sentence(found: Price) -> str:
         clauses.append(f"about {expected} questions to the judge ({most} at most)")
     elif most:
         clauses.append(f"{most} questions to the judge")
+    if (judging := found.judging) is not None:
+        asked = f"about {judging.expected:.0f}" if judging.expected < judging.most else f"{judging.most}"
+        limit = f" ({judging.most} at most)" if judging.expected < judging.most else ""
+        clauses.append(f"then {asked} questions to the final judge about the best {judging.entrants}{limit}")
     if found.dollars:
         clauses.append(f"at most ${found.dollars:.2f}")
     if found.memory is not None:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import diverse_subset, held_out
+from fairlead.app import choice, diverse_subset, held_out
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
@@ -58,6 +58,7 @@ def _values(view: View) -> dict[str, Any]:
         "facts": [spec.model.name, reward_text(spec.reward), spec.search.name, f"seed {spec.seed}", when],
         "shots": [_shot(view, "best"), _shot(view, "baseline")],
         "gain": _gain(view),
+        "chosen": choice.sentence(view),
         "reward": reward_text(spec.reward),
         "budget": [_budget_line(view, name, limit) for name, limit in spec.limit.limits().items()],
         "time": "" if limited else duration(view.spent.seconds),
@@ -134,6 +135,8 @@ def _amount(name: str, value: float) -> str:
 
 def _notes(view: View) -> list[str]:
     notes = list(view.warnings)
+    if said := choice.flat(view):
+        notes.append(said)
     if hacking := held_out.warning(view):
         notes.append(hacking)
     if view.status == RunStatus.RUNNING:

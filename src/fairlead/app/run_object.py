@@ -20,6 +20,13 @@ def run_object(view: View) -> dict[str, Any]:
     if view.spec.watch:
         out["watched"] = {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in held_out.held(view)}
         out["hacking"] = held_out.hacked(view)
+    if view.judging is not None:
+        out["final_judge"] = {
+            "entrants": [c.index for c in view.judging.entrants],
+            "answered": view.judging.answered,
+            "finished": view.judging.finished,
+            "flat": view.judging.flat,
+        }
     out["cost"] = _cost(view)
     out["stopped"] = view.stopped or view.status
     return out
@@ -50,5 +57,5 @@ def _cost(view: View) -> dict[str, float]:
     """Entries that every run has, and those few have where they are not zero."""
     cost = view.spent.as_dict()
     names = ["nfe", "forwards", *(["backwards"] if view.spent.backwards else []), "decodes", "scores", "seconds"]
-    names += ["dollars"] if view.spent.dollars else []
+    names += [name for name in ("dollars", "questions") if cost[name]]
     return {name: cost[name] for name in names}

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
+from fairlead.app import choice
 from fairlead.app.console import cost_text, pairs
 from fairlead.app.words import number, reason, shown
 from fairlead.run.spec import reward_text
@@ -25,6 +26,10 @@ def summary(view: View, page: Path) -> Table:
         rows.append((reward_text(view.spec.reward), line))
     else:
         rows.append((reward_text(view.spec.reward), f"no candidate has a reward yet, {len(view.candidates)} rendered"))
+    if said := choice.sentence(view):
+        rows.append(("chosen by", said))
+    if said := choice.flat(view):
+        rows.append(("flat", said))
     rows.append(("cost", cost_text(view.spent, view.spec.limit)))
     rows.append(("stopped", reason(view.stopped) or view.status))
     if view.best:

@@ -8,11 +8,14 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.run import rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
+
+if TYPE_CHECKING:
+    from fairlead.run.view import View
 
 
 def number(value: float | None, sign: bool = False) -> str:
@@ -89,11 +92,29 @@ def reason(stopped: str) -> str:
     if kind == StopReason.BUDGET and names:
         words = " and ".join("NFE" if name == "nfe" else name for name in names.split(", "))
         return f"the budget of {words} is spent"
+    if kind == StopReason.UNTIL and names:
+        return f"{names} is reached"
     return {
         StopReason.INTERRUPTED.value: "interrupted",
         StopReason.ERROR.value: "an error ended it",
         StopReason.SEARCH_FINISHED.value: "the search is finished",
     }.get(stopped, stopped)
+
+
+def nothing_left(view: View) -> str:
+    """What a command says that continued nothing, and what would continue the run."""
+    kind = view.stopped.partition(": ")[0]
+    if kind == StopReason.UNTIL:
+        return (
+            f"Nothing was left to do: the run ended because {reason(view.stopped)}. Another --until, or a larger "
+            "--budget, continues from here."
+        )
+    if kind == StopReason.FLAT:
+        return (
+            f'Nothing was left to do: the run ended early ({view.stopped}). A lower price in --stop "flat(price=...)", '
+            "--stop '', or a larger --budget continues from here."
+        )
+    return "Nothing was left to do. A larger --budget continues from here."
 
 
 def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
@@ -117,6 +138,14 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
         yield "--draft", str(rungs.read(spec.draft))
         if spec.finals:
             yield "--finals", str(spec.finals)
+    if spec.final_judge is not None:
+        yield "--final-judge", part_text(spec.final_judge)
+        yield "--entrants", str(spec.entrants)
+        if spec.looks:
+            yield "--looks", str(spec.looks)
+    for word in ("until", "stop"):
+        if getattr(spec, word):
+            yield f"--{word}", getattr(spec, word)
 
 
 def run_command(spec: Spec) -> str | None:

@@ -79,7 +79,15 @@ class CellRunner:
                 (folder / NOTE).unlink(missing_ok=True)  # a refusal of last time
                 store = engine.start(cell.spec, folder, model=model, stop=stop)
             else:
-                store = engine.resume(folder, budget=_larger(folder, cell.spec), model=model, stop=stop, trust=True)
+                store = engine.resume(
+                    folder,
+                    budget=_larger(folder, cell.spec),
+                    until=cell.spec.until,
+                    stop_rule=cell.spec.stop,
+                    model=model,
+                    stop=stop,
+                    trust=True,
+                )
             status = store.status
             store.close()
         except FairleadError as error:

@@ -61,7 +61,9 @@ class Cell:
     @property
     def folder(self) -> str:
         """Below the comparison's folder. Another question has another name; a larger budget keeps it."""
-        return f"runs/{self.method}/{slug(self.prompt, 28)}-s{self.seed}-{self.spec.id()[:8]}"
+        rules = f"{self.spec.until}\n{self.spec.stop}".strip()
+        ending = f"-{blake2b(rules.encode(), digest_size=3).hexdigest()}" if rules else ""
+        return f"runs/{self.method}/{slug(self.prompt, 28)}-s{self.seed}-{self.spec.id()[:8]}{ending}"
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ UNITS = {
     "scores": "images scored",
     "seconds": "seconds",
     "dollars": "US dollars",
+    "questions": "questions to the final judge",
 }
 """What each entry of a cost counts."""
 
@@ -40,6 +41,8 @@ class Cost:
     """Wall-clock seconds of the worker, synchronised with the device once per batch."""
     dollars: float = 0.0
     """US dollars paid to servers that judge pictures. Like seconds they are not known before they are spent."""
+    questions: float = 0
+    """Pairs of finished pictures shown to the final judge of a run."""
 
     def _zip(self, other: Cost) -> Iterator[tuple[float, float]]:
         return ((getattr(self, f.name), getattr(other, f.name)) for f in fields(Cost))

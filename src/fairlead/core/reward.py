@@ -87,6 +87,8 @@ class Reward(ABC):
         for leaf in self.leaves():
             for method in _scoring_methods(leaf):
                 setattr(leaf, method, _metered(getattr(leaf, method), meter.charge))
+            if isinstance(leaf, FinalJudge):
+                setattr(leaf, "prefer", _questioned(leaf.prefer, meter.charge))  # noqa: B010
             if isinstance(leaf, PaidReward):
                 leaf.charge_to(meter.settle)
 
@@ -163,6 +165,10 @@ MIXIN_OF = {
     "asks": "HumanReward",
     "decide": "HumanReward",
     "choose": "HumanReward",
+    "looks": "FinalJudge",
+    "repeats": "FinalJudge",
+    "prefer": "FinalJudge",
+    "dollars_per_look": "FinalJudge",
     "reasons": "PaidReward",
     "questions": "PaidReward",
     "dollars": "PaidReward",
@@ -201,6 +207,28 @@ class HumanReward(Reward):
     @abstractmethod
     def choose(self, names: Sequence[str], prompt: str, ask: Ask) -> list[float]:
         """Names of the previews that compete inside a steering -> their terms; `ask` may raise `Enough`."""
+
+
+class FinalJudge(Reward):
+    """A reward that can also choose among the finished pictures of a run, by comparing them two at a time.
+
+    A person (`HumanReward`) is asked through the run's record; any other judge has the method `prefer`.
+    """
+
+    looks: int = 2
+    """Looks at a pair unless the user chooses: 1, 2 with the sides swapped, or 3."""
+    repeats: bool = True
+    """True if the same question gets the same answer again, so that a third look at a pair tells nothing."""
+
+    def prefer(self, first: Tensor, second: Tensor, prompt: str) -> list[tuple[float, str]]:
+        """Pairs of finished pictures [N, 3, H, W] in [0, 1] -> for each 1 if the first is better, 0 if the second is,
+        1/2 for a tie, or NaN with the reason if the answer cannot be read. Every pair is asked once.
+        """
+        raise NotImplementedError(f"{self.name} is asked through the record of a run.")
+
+    def dollars_per_look(self, prompt: str) -> float:
+        """The most that one look at a pair may cost in US dollars."""
+        return 0.0
 
 
 class PaidReward(Reward):
@@ -268,6 +296,16 @@ def _metered(method: Callable[..., Tensor], charge: Callable[[Cost], None]) -> C
     def charged(images: Tensor, *rest: Any) -> Tensor:
         charge(Cost(scores=len(images)))
         return method(images, *rest)
+
+    return charged
+
+
+def _questioned(
+    prefer: Callable[[Tensor, Tensor, str], list[tuple[float, str]]], charge: Callable[[Cost], None]
+) -> Callable[[Tensor, Tensor, str], list[tuple[float, str]]]:
+    def charged(first: Tensor, second: Tensor, prompt: str) -> list[tuple[float, str]]:
+        charge(Cost(questions=len(first)))
+        return prefer(first, second, prompt)
 
     return charged
 

@@ -11,16 +11,17 @@ from torch import Tensor
 
 from fairlead.core.check import one_of, whole_number
 from fairlead.core.people import Ask, Question, chunks
-from fairlead.core.reward import HumanReward
+from fairlead.core.reward import FinalJudge, HumanReward
 
 MODES = ("pick", "pairwise")
 
 
-class Human(HumanReward):
+class Human(HumanReward, FinalJudge):
     """Asks you through the run's record: `fairlead answer RUN` shows the pictures, takes the answers and continues.
 
     A steering that can ask during sampling (demon) shows the previews of every step on one numbered sheet: liked is
-    1, disliked is -1, the others are 0.
+    1, disliked is -1, the others are 0. As the final judge of a run (`--final-judge human`) you compare finished
+    pictures two at a time, whatever the mode.
 
     Settings:
         mode (pick or pairwise, default 'pick'): `pick` lets you choose any number of pictures of a round: chosen is
@@ -34,6 +35,8 @@ class Human(HumanReward):
     unit: ClassVar[str] = "pick: 0 or 1; pairwise: champions beaten"
     licence: ClassVar[str] = "yours"
     source: ClassVar[str] = "you"
+    looks = 1
+    repeats = False
 
     def __init__(self, mode: str = "pick", k: int = 4) -> None:
         self._mode = one_of("human.mode", mode, MODES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,6 +35,13 @@ RUBRICS: dict[str, dict[str, str]] = {
 }
 """Name -> what is rated, each from 0 to 100. `five_aspects` has the aspects of Ma et al. 2025; the wording is ours."""
 MODES = ("rubric", "yes_no", "pairwise")
+WINNER = re.compile(
+    r"(?:the )?(?:winner|answer|better(?: one)?)?(?: is)?\s*:?\s*"
+    r"(?:the )?(?:image|picture|photo|option)?\s*[\"'(*]*"
+    r"(?:(?P<first>a|1|one|first)|(?P<second>b|2|two|second)|(?P<tie>tie|draw|equal|neither))[\"')*]*"
+    r"(?: (?:image|picture|photo|one|option))?\s*[.!]*"
+)
+"""A reply that names one picture, or neither, and says nothing else: the whole of it is matched, never a part."""
 QUESTION = 'Does this figure show "{}"? Please answer Yes or No.'
 
 
@@ -161,12 +169,16 @@ class Judge(PaidReward):
         return 2 * len(orders) * self.client.dearest(ask("", prompt, False))
 
     def _read(
-        self, questions: list[dict[str, Any]], read: Callable[[Reply], float], patient: bool = False
+        self,
+        questions: list[dict[str, Any]],
+        read: Callable[[Reply], float],
+        patient: bool = False,
+        attempts: int = 2,
     ) -> list[tuple[float, str]]:
-        """Values and reasons; unreadable replies are asked for once more. `patient` as in `Client.ask`."""
+        """Values and reasons; unreadable replies are asked for again. `patient` as in `Client.ask`."""
         out: list[tuple[float, str]] = [(math.nan, "")] * len(questions)
         todo = list(range(len(questions)))
-        for last in (False, True):
+        for _ in range(attempts):
             again = []
             for i, reply in zip(todo, self.client.ask([questions[i] for i in todo], patient), strict=True):
                 try:
@@ -176,7 +188,7 @@ class Judge(PaidReward):
                     again.append(i)
             self.client.forget([questions[i] for i in again])
             todo = again
-            if last or not todo:
+            if not todo:
                 break
         return out
 
@@ -242,10 +254,11 @@ def _probability(reply: Reply) -> float:
 
 def outcome(reply: Reply) -> float:
     """1 if the first of two pictures won, 0 if the second, 1/2 for a tie; ValueError if the reply names none."""
-    winner = _object(reply.text).get("winner")
-    if winner not in ("first", "second", "tie"):
-        raise ValueError(f"winner is {winner!r}")
-    return {"first": 1.0, "second": 0.0, "tie": 0.5}[str(winner)]
+    said = _object(reply.text).get("winner") if "{" in reply.text else reply.text
+    found = WINNER.fullmatch(str(said).strip().casefold())
+    if found is None or isinstance(said, bool):
+        raise ValueError(f"winner is {said!r:.60}")
+    return next(value for name, value in (("first", 1.0), ("second", 0.0), ("tie", 0.5)) if found[name])
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,20 +12,22 @@ from torch import Tensor
 
 from fairlead.core.errors import RewardError, unknown
 from fairlead.core.key import Key
-from fairlead.core.reward import PairwiseReward
+from fairlead.core.reward import FinalJudge, PairwiseReward
 from fairlead.rewards import _ordering
 from fairlead.rewards.judge import Judge, outcome, pair, shot_of
 
 SIDES = ("drawn", "both")
 
 
-class PairwiseJudge(Judge, PairwiseReward):
-    """Ranks the pictures that compete in a step by asking a model which of two is better. For `demon` and `paths`.
+class PairwiseJudge(Judge, PairwiseReward, FinalJudge):
+    """Asks a model which of two pictures is better: ranks those that compete in a step of `demon` or `paths`, and
+    chooses among finished pictures as the final judge of a run (`--final-judge`).
 
     Questions that do not need another answer first are asked at once. Equal pictures are not compared. A comparison
     that stays without a readable answer is a tie, with a warning. If no comparison is answered, the run stops and
     can be resumed. A finished picture competes with no other: it is rated by `rubric`, as by `judge`, and that
-    rating is the recorded term.
+    rating is the recorded term. As the final judge, `scheme`, `sides` and `rubric` have no effect: the run arranges a
+    knockout.
 
     Settings:
         model (name, required): the model, as the server calls it.
@@ -147,6 +149,15 @@ class PairwiseJudge(Judge, PairwiseReward):
                 stacklevel=2,
             )
         return torch.tensor([values[shot] for shot in shots])
+
+    def prefer(self, first: Tensor, second: Tensor, prompt: str) -> list[tuple[float, str]]:
+        """Pairs of finished pictures -> which is better, or NaN with the reason; a failed question is not repeated."""
+        bodies = [pair(self._told(prompt), shot_of(a), shot_of(b)) for a, b in zip(first, second, strict=True)]
+        return self._read(bodies, outcome, patient=True, attempts=1)
+
+    def dollars_per_look(self, prompt: str) -> float:
+        """What one question costs at most, as far as is known."""
+        return self.client.dearest(pair(self._told(prompt), "", ""))
 
     def questions(self, rivals: int = 1) -> tuple[float, float]:
         """A share of those that the order of all takes; one for a finished picture, which has no rivals."""

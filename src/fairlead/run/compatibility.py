@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry, rungs
 from fairlead.run.capabilities import JOINT_ONLY, Capabilities
+from fairlead.run.records import REWARD
 from fairlead.run.spec import Spec
+from fairlead.run.stop_rules import read_until
 
 if TYPE_CHECKING:
     from fairlead.core.intervention import Intervention
@@ -276,6 +278,29 @@ def early_prediction_with_coupled_pictures(parts: Parts) -> str | None:
     )
 
 
+def flat_rule_with_dependent_candidates(parts: Parts) -> str | None:
+    """What the next picture adds is estimated from those seen only where all are independent draws."""
+    spec = parts.spec
+    search = registry.resolve("searches", spec.search.name)
+    if not spec.stop or spec.draft or getattr(search, "independent", False):
+        return None
+    return (
+        f"stop is {spec.stop!r}, which estimates the next picture from independent ones, but {spec.search.name} "
+        "proposes pictures that depend on earlier ones. Use --search best_of, drafts, or --until with a condition."
+    )
+
+
+def stop_rule_with_ranking_reward(parts: Parts) -> str | None:
+    """A total that changes as candidates join cannot be compared with a bound."""
+    spec = parts.spec
+    if not parts.reward.relative or not (spec.stop or any(c.term == REWARD for c in read_until(spec.until))):
+        return None
+    return (
+        f"{parts.reward.name} ranks the candidates of a run, so its value changes as others join and cannot end the "
+        "run. Name one of its terms in --until."
+    )
+
+
 PairCheck = Callable[[Parts], str | None]
 ONCE_BUILT: tuple[PairCheck, ...] = (
     gradient_search_with_reward_without_gradient,
@@ -293,6 +318,8 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     steering_whose_decision_is_overridden,
     adapting_steering_with_one_that_looks_ahead,
     early_prediction_with_coupled_pictures,
+    flat_rule_with_dependent_candidates,
+    stop_rule_with_ranking_reward,
 )
 
 

@@ -19,11 +19,12 @@ from fairlead.run.executor import Local
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus
+from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason
 from fairlead.run.replay import compared
 from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
+from fairlead.run.stop_rules import StopRules, recorded_terms, stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
 
 
@@ -61,6 +62,8 @@ def start(
     for leaf in executor.worker.reward.leaves():
         if isinstance(leaf, PaidReward):
             leaf.ready()
+    if isinstance(executor.final_judge, PaidReward):
+        executor.final_judge.ready()
     loop = SearchLoop(spec, executor, clock)
     executor.check_budget()
     loop.check_affordable()
@@ -81,6 +84,8 @@ def resume(
     folder: Path,
     *,
     budget: Mapping[str, float] | None = None,
+    until: str | None = None,
+    stop_rule: str | None = None,
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
@@ -91,35 +96,56 @@ def resume(
 ) -> Store:
     """Continue a run after its last recorded candidate, with `budget` in place of the old one if it is given.
 
-    A finished run without a new budget is returned as it is.
+    A finished run without a new budget or stop rule is returned as it is. `until` and `stop_rule` replace the run's;
+    an empty text removes one. A larger budget alone removes the rule that ended the run: it would end it again.
 
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
     """
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
-        if budget is None and store.status == RunStatus.FINISHED:
+        changed = _changed(spec, store.stopped, budget, until, stop_rule)
+        if changed == spec and store.status == RunStatus.FINISHED and budget is None:
             write_pictures(store)
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
-        if budget is not None:
-            spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
-            if not store.spent().fits(replace(spec.limit, seconds=math.inf)):
-                text = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
-                raise FairleadError(
-                    f"The budget {text} is less than what the run in {folder} has already spent. Choose a larger one."
-                )
+        if budget is not None and not store.spent().fits(replace(changed.limit, seconds=math.inf)):
+            text = ",".join(f"{k}={v:.15g}" for k, v in budget.items())
+            raise FairleadError(
+                f"The budget {text} is less than what the run in {folder} has already spent. Choose a larger one."
+            )
+        extended = budget is not None or changed != spec
+        spec = changed
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
             executor = Local(spec, reward=reward, model=model, siblings=siblings)
-        if budget is not None:
+        if extended:
             executor.check_budget()
+            StopRules(
+                spec.until, spec.stop, recorded_terms(spec.reward, spec.watch, executor.terms)
+            )  # raises on an unknown term
             store.extend(spec)
         store.set_status(RunStatus.RUNNING)
         SearchLoop(spec, executor, clock, person).run(store, stop)
     return store
+
+
+def _changed(
+    spec: Spec, stopped: str, budget: Mapping[str, float] | None, until: str | None, stop_rule: str | None
+) -> Spec:
+    """The Spec of a run that goes on with another budget or other stop rules."""
+    if budget is not None:
+        spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
+        ended_by = stopped.partition(": ")[0]
+        until = "" if until is None and ended_by == StopReason.UNTIL else until
+        stop_rule = "" if stop_rule is None and ended_by == StopReason.FLAT else stop_rule
+    if until is not None:
+        spec = replace(spec, until=until_text(until))
+    if stop_rule is not None:
+        spec = replace(spec, stop=stop_text(stop_rule))
+    return spec
 
 
 @machine.outside_inference_mode

@@ -8,7 +8,7 @@ from typing import Protocol
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
-from fairlead.core.reward import PaidReward, Reward
+from fairlead.core.reward import FinalJudge, PaidReward, Reward
 from fairlead.core.search import Space
 from fairlead.core.steering import Chain
 from fairlead.run import dry_run
@@ -31,6 +31,16 @@ class Executor(Protocol):
     @property
     def reward(self) -> Reward:
         """What the run optimises, for totals from recorded terms."""
+        ...
+
+    @property
+    def terms(self) -> Sequence[str]:
+        """Names of everything that is recorded about a picture beside its total."""
+        ...
+
+    @property
+    def final_judge(self) -> FinalJudge | None:
+        """Who chooses among the best finished pictures, if not the reward."""
         ...
 
     def price(self, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
@@ -75,6 +85,16 @@ class Local:
         """The worker's reward without the watched ones."""
         return self.worker.reward.optimised
 
+    @property
+    def terms(self) -> Sequence[str]:
+        """The labels of the worker's reward, watched ones included."""
+        return self.worker.reward.labels()
+
+    @property
+    def final_judge(self) -> FinalJudge | None:
+        """The setup's."""
+        return self.setup.final_judge
+
     def price(self, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
         """(cost of the preparation, cost per candidate) by dry run on this model."""
         if (steps, baseline) not in self._prices:
@@ -87,6 +107,11 @@ class Local:
         setup_cost, each = self.price(steps=spec.draft)
         spends = (setup_cost + each).limits()
         paid = [leaf for leaf in self.worker.reward.leaves() if isinstance(leaf, PaidReward)]
+        if self.final_judge is None and "questions" in limits:
+            raise FairleadError(
+                f"The budget has questions={limits['questions']:g}, which only a final judge asks, and this run has "
+                "none. Leave the entry out, or add --final-judge."
+            )
         spends |= {"seconds": 1.0, "dollars": sum(leaf.dollars(spec.prompt) for leaf in paid)}
         if not any(spends[name] > 0 for name in limits):
             given = ", ".join(f"{k}={v:g}" for k, v in limits.items())

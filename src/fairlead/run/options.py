@@ -148,6 +148,44 @@ class RunOptions:
             int, "How many of the best drafts are finished.", "N", shown_default="as many as the budget makes best"
         ),
     )
+    final_judge: str | Part | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "Let this judge choose the winner among the best finished pictures, two at a time: pairwise_judge(...) or "
+            "human.",
+            "JUDGE",
+            kind="rewards",
+        ),
+    )
+    entrants: int | None = field(
+        default=None,
+        metadata=_option(int, "How many of the best pictures the final judge compares.", "N", shown_default="8"),
+    )
+    looks: int | None = field(
+        default=None,
+        metadata=_option(
+            int,
+            "Looks at a pair: 1; 2 with the sides swapped, where both must agree to unseat the better reward; or 3.",
+            "N",
+            shown_default="the judge's own",
+        ),
+    )
+    until: str | None = field(
+        default=None,
+        metadata=_option(
+            str, "End the run when the best finished picture satisfies this, like 'clip_score >= 86'.", "CONDITION"
+        ),
+    )
+    stop: str | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "End the run when the next picture promises less than its price: flat, or flat(price=0.05) in units of the "
+            "reward.",
+            "RULE",
+        ),
+    )
 
     height: int | None = field(
         default=None,

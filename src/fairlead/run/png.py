@@ -28,7 +28,7 @@ def recipe(
     plain: bool,
     steps: int | None = None,
 ) -> dict[str, Any]:
-    """Everything needed to render the picture again, as JSON data. The budget decides nothing about one picture."""
+    """Everything needed to render the picture again, as JSON data. Budget and stop rules decide nothing about it."""
     return {
         "fairlead": version,
         "run": spec.id(),
@@ -38,7 +38,7 @@ def recipe(
         "steps": steps or spec.steps,
         "reward": None if reward != reward else reward,
         "terms": {k: None if v != v else v for k, v in terms.items()},
-        "spec": {k: v for k, v in asdict(spec).items() if k != "budget"},
+        "spec": {k: v for k, v in asdict(spec).items() if k not in ("budget", "until", "stop")},
     }
 
 

@@ -13,6 +13,7 @@ from fairlead.run import models
 from fairlead.run.drafts import number_of_finals
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local
+from fairlead.run.judging import JudgingPrice, price_of
 from fairlead.run.setup import ASKED_AT_ONCE, Setup, make_search
 from fairlead.run.spec import Spec
 
@@ -39,13 +40,15 @@ class Price:
     batch: int = 1
     queries: QueryCost = NO_QUERIES
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
+    judging: JudgingPrice | None = None
+    """What the final judge is asked, if the run has one."""
     seconds: float | None = None
     """Not known before something was timed on this machine."""
 
     @property
     def dollars(self) -> float:
         """The most that rewards with a price may cost."""
-        return self.queries.dollars
+        return self.queries.dollars + (0.0 if self.judging is None else self.judging.dollars)
 
 
 def price(spec: Spec) -> Price:
@@ -76,6 +79,10 @@ def price(spec: Spec) -> Price:
     again = sum(sorted(groups)[-kept:]) if kept else 0
     finals = full * again
     ledger.settle(Cost(), finals)
+    judging = None
+    if setup.final_judge is not None:
+        judging = price_of(spec, setup.final_judge, again if spec.draft else candidates)
+        ledger.settle(Cost(), Cost(questions=judging.most))
     return Price(
         cost_per_candidate=each,
         baseline=baseline,
@@ -86,6 +93,7 @@ def price(spec: Spec) -> Price:
         memory=None if need is None else need.at(min(spec.batch, max(candidates, 1))),
         batch=spec.batch,
         queries=_queries(executor, candidates, again),
+        judging=judging,
     )
 
 

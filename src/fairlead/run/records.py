@@ -43,11 +43,27 @@ class StopReason(StrEnum):
     WAITING = "waiting for an answer"
     """A person gives its rewards and has not answered yet."""
     BUDGET = "budget"
+    UNTIL = "until"
+    """The best finished picture satisfies the condition that follows."""
+    FLAT = "flat"
+    """The next picture promises less than its price; the numbers follow."""
 
     @staticmethod
     def budget(names: Iterable[str]) -> str:
         """The budget of these entries is spent."""
         return f"{StopReason.BUDGET}: {', '.join(names)}"
+
+    @staticmethod
+    def until(condition: str) -> str:
+        """The condition that was asked for is satisfied."""
+        return f"{StopReason.UNTIL}: {condition}"
+
+    @staticmethod
+    def flat(gain: float, price: float) -> str:
+        """The next picture is expected to add `gain`, in units of the reward, and that is not worth its price."""
+        if gain <= 0:
+            return f"{StopReason.FLAT}: the best rewards are equal, so the next picture promises nothing"
+        return f"{StopReason.FLAT}: the next picture promises {gain:.3g}, and its price is {price:.3g}"
 
 
 class Phase(StrEnum):
@@ -55,6 +71,7 @@ class Phase(StrEnum):
 
     LOADING = "loading model"
     SEARCHING = "searching"
+    CHOOSING = "choosing among the best"
     DONE = "done"
 
 

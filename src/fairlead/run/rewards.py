@@ -8,7 +8,7 @@ from typing import Any
 
 from fairlead.core import algebra
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import HumanReward, Reward, early_level
+from fairlead.core.reward import FinalJudge, HumanReward, Reward, early_level
 from fairlead.run import machine, models, registry
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -35,6 +35,24 @@ def reward_leaf(part: Part) -> Reward:
     models.quiet()
     reward: Reward = registry.call(make, part.name, part.settings)
     return reward
+
+
+def build_final_judge(spec: Spec) -> FinalJudge | None:
+    """The run's final judge, if it has one; refused if it cannot compare two pictures."""
+    if spec.final_judge is None:
+        return None
+    judge = reward_leaf(spec.final_judge)
+    if not isinstance(judge, FinalJudge):
+        raise FairleadError(
+            f"final_judge is {spec.final_judge.name!r}, which scores pictures one by one and cannot compare two. Use "
+            "pairwise_judge(...) or human."
+        )
+    if spec.looks > 2 and judge.repeats:
+        raise FairleadError(
+            f"looks is {spec.looks}, but {spec.final_judge.name} answers the same question alike, so a third look "
+            "tells nothing. Use 2, which swaps the sides."
+        )
+    return judge
 
 
 def watched_reward(spec: Spec, leaf: Callable[[Part], Reward], reward: Reward | None = None) -> Reward:

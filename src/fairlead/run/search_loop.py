@@ -14,10 +14,11 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import machine, png, prepared
+from fairlead.run import final_judge, machine, png, prepared
 from fairlead.run.clock import Clock
 from fairlead.run.drafts import Drafts, finals, number_of_finals
 from fairlead.run.executor import Executor
+from fairlead.run.judging import FinalJudging, reserved
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
@@ -25,6 +26,7 @@ from fairlead.run.records import BANK, BASELINE, IndexedProposal, Outcome, Phase
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
 from fairlead.run.start import first_key
+from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
 
 Stop = Callable[[], bool]
@@ -51,7 +53,9 @@ class SearchLoop:
         self._executor = executor
         self._clock = clock
         self._person = person
-        self._ledger = Ledger(spec.limit)
+        self._judge = executor.final_judge
+        self._ledger = Ledger(spec.limit - reserved(spec, self._judge))
+        self._rules = StopRules(spec.until, spec.stop, recorded_terms(spec.reward, spec.watch, executor.terms))
         self._ranking = Ranking(executor.reward, spec.prompt)
         self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
         self._baseline_cost = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
@@ -76,6 +80,11 @@ class SearchLoop:
             less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
             raise FairleadError(f"The budget {given} does not cover {what}. Use at least {wanted}, or {less}.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
+        if self._spec.stop == "flat" and self._clock.expected is None:
+            raise FairleadError(
+                "stop is 'flat', but the budget does not say how many pictures it affords. Choose the price of a "
+                "picture, in units of the reward: flat(price=0.05)."
+            )
 
     def _expected(self, ledger: Ledger) -> int | None:
         ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
@@ -89,8 +98,22 @@ class SearchLoop:
         status = RunStatus.FINISHED
         reason = ""
         self._writes = True
-        self._ledger.settle(Cost(), store.unanswered())
+        self._ledger.settle(Cost(), store.unanswered() + final_judge.spent(store))
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
+        try:
+            status, reason = self._searched(store, stop)
+            if status == RunStatus.FINISHED:
+                self._choose(store)
+        except Pending:
+            status = RunStatus.STOPPED
+            reason = StopReason.WAITING
+        except BaseException:
+            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
+            raise
+        self._finish(store, status, reason)
+
+    def _searched(self, store: Store, stop: Stop) -> tuple[RunStatus, str]:
+        """Prepare, render the baseline and search: how that ended, and why."""
         try:
             steering = self._prepared(store)
             for part in steering.parts:
@@ -105,17 +128,22 @@ class SearchLoop:
                 )
             self._search(store, steering, stop)
         except _Stopped as stopped:
-            status = stopped.status
-            reason = stopped.reason
-        except Pending:
-            status = RunStatus.STOPPED
-            reason = StopReason.WAITING
+            return stopped.status, stopped.reason
         except BudgetExceeded as error:
-            reason = StopReason.budget(error.names)
-        except BaseException:
-            store.set_status(RunStatus.STOPPED, StopReason.ERROR)
-            raise
-        self._finish(store, status, reason)
+            return RunStatus.FINISHED, StopReason.budget(error.names)
+        raise AssertionError("a search ends by raising the reason")
+
+    def _choose(self, store: Store) -> None:
+        """Let the final judge choose among the best finished pictures, with what the search has left for it."""
+        if self._judge is None:
+            return
+        self._clock.say(Phase.CHOOSING)
+        self._ledger.budget = self._spec.limit
+        pictures = final_judge.finished_pictures(self._spec, store.candidates())
+        pictures = [c for c in pictures if self._rules.satisfied(c)] or pictures
+        person = QuestionStore(store.folder, self._person)
+        FinalJudging(self._spec, self._judge, self._ledger, store).choose(pictures, person.ask)
+        self._clock.spent = self._ledger.spent
 
     def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
         """The rounds, then the best drafts again where there are drafts. Ends by raising the reason."""
@@ -159,8 +187,17 @@ class SearchLoop:
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
+            self._end_if_good(outcomes, finished=not self._spec.draft)
             self._drafts.rank(asked, outcomes)
             search.tell(self._ranking.feedback(proposals, outcomes))
+
+    def _end_if_good(self, outcomes: Sequence[Outcome], finished: bool) -> None:
+        """End the run where a stop rule says so. What a person has not rated yet has no reward and decides nothing."""
+        reason = self._rules.reached(outcomes if finished else [])
+        if not reason and not self._spec.draft:
+            reason = self._rules.flat(self._clock.expected)
+        if reason:
+            raise _Stopped(RunStatus.FINISHED, reason)
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
@@ -219,6 +256,8 @@ class SearchLoop:
                 if self._ranking.deferred and len(answers) < FEW:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
+                if not piece.is_baseline:
+                    self._end_if_good(outcomes, finished=not self._spec.draft or bool(piece.refines))
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
@@ -325,7 +364,7 @@ class SearchLoop:
 
 def write_pictures(store: Store) -> None:
     """The winner and the plain sample as files beside the record, unless they are there."""
-    for name, candidate in (("best", store.best()), ("baseline", store.baseline())):
+    for name, candidate in (("best", final_judge.winner(store)), ("baseline", store.baseline())):
         if candidate is not None:
             path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
             if not path.is_file() or path.read_bytes() != data:

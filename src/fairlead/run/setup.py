@@ -10,14 +10,14 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Model, Shape, Traceable, Warns
-from fairlead.core.reward import Reward
+from fairlead.core.reward import FinalJudge, Reward
 from fairlead.core.samplers import sampler_for
 from fairlead.core.search import Search, Space
 from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry
 from fairlead.run.compatibility import Parts, check_compatibility
-from fairlead.run.rewards import reward_leaf, watched_reward
+from fairlead.run.rewards import build_final_judge, reward_leaf, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
 from fairlead.run.start import started
@@ -36,6 +36,8 @@ class Setup(Parts):
     conditioning: Conditioning
     """One row: the prompt, encoded once."""
     space: Space
+    final_judge: FinalJudge | None = None
+    """Who chooses among the best finished pictures, if not the reward."""
 
     @property
     def warnings(self) -> list[str]:
@@ -107,6 +109,7 @@ def resolve(
         siblings=others,
         conditioning=conditioning,
         space=started(space, spec, model),
+        final_judge=build_final_judge(spec),
     )
     check_compatibility(setup)
     _check_weights(setup)

@@ -13,17 +13,38 @@ from typing import Any
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import registry, rungs
+from fairlead.run import registry, rungs, stop_rules
 from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
+from fairlead.run.knockout import MOST_LOOKS
 from fairlead.run.options import RunOptions, Words, called_with
 from fairlead.run.part import Part as Part
 
 MAX_PROMPT = 2000
-MOST = {"steps": 10_000, "group": 4096, "batch": 4096, "finals": 4096, "height": 16_384, "width": 16_384}
+MOST = {
+    "steps": 10_000,
+    "group": 4096,
+    "batch": 4096,
+    "finals": 4096,
+    "entrants": 64,
+    "height": 16_384,
+    "width": 16_384,
+}
 """What is larger is a slip of the finger: it would run for days or not fit anywhere."""
+
+
+ADDED_LATER: dict[str, Any] = {
+    "watch": (),
+    "baseline": True,
+    "final_judge": None,
+    "entrants": 8,
+    "looks": 0,
+    "until": "",
+    "stop": "",
+}
+"""Fields that older records lack, with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,16 @@ class Spec:
     A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
     """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
+    final_judge: Part | None = None
+    """Who chooses among the best finished pictures, two at a time; None: the one with the best reward wins."""
+    entrants: int = 8
+    """How many of the best finished pictures the final judge compares."""
+    looks: int = 0
+    """Looks of the final judge at a pair; 0: the judge's own number."""
+    until: str = ""
+    """The run ends when its best finished picture satisfies this condition; see `run/stop_rules.py`."""
+    stop: str = ""
+    """`flat` or `flat(price=P)`: the run ends when the next picture promises less than its price."""
     baseline: bool = True
     """Render the plain sample of the seed too where it is no candidate. Off where many runs share one: a comparison."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
@@ -64,11 +95,11 @@ class Spec:
 
     def _data(self) -> dict[str, Any]:
         """Fields that were added later are left out at their default, so that older runs keep their names."""
-        return {k: v for k, v in asdict(self).items() if (k, v) not in (("watch", ()), ("baseline", True))}
+        return {k: v for k, v in asdict(self).items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 
     def id(self) -> str:
-        """32 hex digits naming the run's question; the budget is left out, so that a run can be extended."""
-        question = {k: v for k, v in self._data().items() if k != "budget"}
+        """32 hex digits naming the run's question; the budget and stop rules, which may be changed, are left out."""
+        question = {k: v for k, v in self._data().items() if k not in ("budget", "until", "stop")}
         return blake2b(_canonical(question).encode(), digest_size=16).hexdigest()
 
     @property
@@ -110,6 +141,8 @@ class Spec:
                 raw[name] = _part_of(raw[name])
             for name in ("steering", "interventions"):
                 raw[name] = tuple(_part_of(part) for part in _a(list, raw[name]))
+            if raw.get("final_judge") is not None:
+                raw["final_judge"] = _part_of(raw["final_judge"])
             raw["reward"] = from_data(raw["reward"])
             raw["watch"] = tuple(from_data(tree) for tree in _a(list, raw.get("watch", [])))
             spec = Spec(**raw)
@@ -143,6 +176,10 @@ def _check_types(spec: Spec) -> None:
         whole_number(name, getattr(spec, name), 1, MOST[name])
     whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
+    whole_number("entrants", spec.entrants, 2, MOST["entrants"])
+    whole_number("looks", spec.looks, 0, MOST_LOOKS)
+    stop_rules.read_until(_a(str, spec.until))
+    stop_rules.read_price(_a(str, spec.stop))
     if isinstance(spec.draft, str):
         rungs.read(spec.draft)
     else:
@@ -221,6 +258,14 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
     if options.finals is not None and options.draft is None:
         raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
+    whole_number("entrants", options.entrants, 2, MOST["entrants"], optional=True)
+    whole_number("looks", options.looks, 1, MOST_LOOKS, optional=True)
+    for name in ("entrants", "looks"):
+        if getattr(options, name) is not None and options.final_judge is None:
+            raise FairleadError(
+                f"{name} is {getattr(options, name)} but final_judge is not set: no judge compares the pictures. "
+                "Add --final-judge human, or a pairwise_judge."
+            )
 
 
 def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
@@ -317,6 +362,11 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         seed=options.seed,
         draft=draft,
         finals=options.finals or (1 if draft is None else 0),
+        final_judge=None if options.final_judge is None else settings.one(options.final_judge, "rewards"),
+        entrants=8 if options.entrants is None else options.entrants,
+        looks=options.looks or 0,
+        until=stop_rules.until_text(options.until),
+        stop=stop_rules.stop_text(options.stop),
         budget=_limits(options.budget),
     )
     settings.check_all_used()

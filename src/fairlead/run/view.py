@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.run.final_judge import Judging, finished_pictures, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
+from fairlead.run.posterior import spread
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
@@ -54,6 +57,8 @@ class View:
     baseline: Candidate | None
     best: Candidate | None
     spent: Cost
+    judging: Judging | None
+    """How the final judge chose, where a run has one and has come so far."""
     own_baseline: bool
     """True if the baseline is a sample of its own and not candidate 0."""
     plan: tuple[PlannedRung, ...] = ()
@@ -68,6 +73,7 @@ class View:
             warnings = _warnings(versions.pop("warnings", "[]"))
             plan = read_plan(versions.pop(PLAN, None))
             baseline = store.baseline()
+            judging = read_judging(store)
             return View(
                 folder=Path(folder),
                 spec=store.spec,
@@ -78,7 +84,8 @@ class View:
                 stopped=store.stopped,
                 candidates=tuple(store.candidates()),
                 baseline=baseline,
-                best=store.best(),
+                best=store.best() if judging is None else judging.winner,
+                judging=judging,
                 spent=store.spent(),
                 own_baseline=baseline is not None and baseline.index == BASELINE,
                 plan=plan,
@@ -95,6 +102,17 @@ class View:
     def rungs(self) -> list[RungSummary]:
         """How the rungs of the run went, the finished picture last; empty for a run without drafts."""
         return rung_summaries(self.spec, self.candidates, self.plan)
+
+    @property
+    def finished(self) -> list[Candidate]:
+        """The finished pictures with a reward, the best first."""
+        return finished_pictures(self.spec, self.candidates)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation of the rewards of the finished pictures; None with fewer than two."""
+        rewards = [c.reward for c in self.finished if math.isfinite(c.reward)]
+        return spread(rewards) if len(rewards) > 1 else None
 
     @property
     def failed(self) -> tuple[Candidate, ...]:
@@ -128,6 +146,8 @@ class View:
         total = Cost()
         for candidate in self.candidates:
             total = total + candidate.cost
+        if self.judging is not None:
+            total = total + self.judging.cost
         return self.spent - total
 
     def trace(self) -> list[Point]:

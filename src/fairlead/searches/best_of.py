@@ -20,6 +20,8 @@ class BestOf:
     """
 
     wants_gradient = False
+    independent = True
+    """No candidate depends on the answers about earlier ones."""
 
     def __init__(self, space: Space, key: Key, n: int | None = None) -> None:
         self._n: int | None = whole_number("best_of.n", n, least=1, optional=True)
