@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import diffusers
@@ -22,6 +23,8 @@ from fairlead.models.sd import LatentConsistency, StableDiffusion
 from fairlead.models.sd3 import StableDiffusion3
 from fairlead.models.sdxl import StableDiffusionXL
 from fairlead.models.z_image import ZImage
+from fairlead.run import registry
+from fairlead.run.options import IN_A_PIPELINE
 
 DDIM = {**tiny.SCALED, "steps_offset": 1, "clip_sample": False}
 
@@ -82,6 +85,7 @@ def loaded(folder: str) -> Any:
         ("sd", {"clip_skip": 1, "negative_prompt": "cat"}),
         ("sdxl", {"guidance_rescale": 0.7, "clip_skip": 1, "negative_prompt": "cat"}),
         ("sdxl", {"prompt_2": "a green dog", "negative_prompt": "cat", "negative_prompt_2": "a car"}),
+        ("sdxl", {"target_size": (8, 8), "negative_original_size": (8, 16), "negative_target_size": (16, 8)}),
         ("sd3", {"prompt_2": "a green dog", "prompt_3": "a car", "negative_prompt_3": "blue", "clip_skip": 1}),
     ],
 )
@@ -233,3 +237,13 @@ def test_what_a_run_does_not_take_is_refused_by_name(folders: Any) -> None:
         fairlead.run("a dog", num_inference_steps=4)  # type: ignore[call-arg]
     with pytest.raises(FairleadError, match=r"'ip_adapter_image' .* cannot be used: a run starts from a prompt alone"):
         fairlead.run("a dog", model=folders["sd"], settings={"model": {"ip_adapter_image": "x.png"}}, **RUN)
+
+
+@pytest.mark.parametrize("family", registry.table("adapters"))
+def test_every_word_of_a_pipelines_call_is_taken_or_explained(family: str) -> None:
+    """No argument of the call is unknown here: a setting, an option, a tensor, or a sentence that says what to do."""
+    taken = {*inspect.signature(fairlead.run).parameters, *IN_A_PIPELINE}
+    adapter = registry.resolve("adapters", family)
+    taken |= {*inspect.signature(adapter).parameters, *adapter.loading}
+    call = inspect.signature(getattr(diffusers, family).__call__).parameters.values()
+    assert {one.name for one in call if one.kind is not one.VAR_KEYWORD} - {"self"} <= taken

@@ -71,15 +71,14 @@ class Chroma(Pipeline):
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         r, c, h, w = x.shape
         image = torch.ones(r, len(self._image_ids), dtype=self.dtype, device=x.device)
+        live = torch.cat([extra["mask"].to(self.dtype), image], 1)
         out: Tensor = self.net(
             hidden_states=self.pipe._pack_latents(x.to(self.dtype), r, c, h, w),
             timestep=torch.full((r,), self.flow_time(at), dtype=self.dtype, device=x.device),
             encoder_hidden_states=tokens.to(self.dtype),
             txt_ids=torch.zeros(tokens.shape[1], 3, dtype=self.dtype, device=x.device),
             img_ids=self._image_ids,
-            attention_mask=torch.cat(
-                [extra["mask"].to(self.dtype), image], 1
-            ),  # added to the logits, as in the pipeline
+            attention_mask=live,  # not boolean, so that it is added to the logits, as in the pipeline
             return_dict=False,
         )[0]
         velocity: Tensor = self.pipe._unpack_latents(out.float(), *self.size, self.pipe.vae_scale_factor)
