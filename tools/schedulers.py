@@ -30,7 +30,7 @@ from fairlead.run.registry import resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "schedulers.md"
 PROMPTS = ["two blue squares", "a red circle and a green triangle"]
-STEPS = 20
+STEPS = 10
 FLOW_STEPS = 6
 SETTINGS = {"skip_prk_steps": True}
 """As every Stable Diffusion folder sets it."""

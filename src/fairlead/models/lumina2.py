@@ -92,7 +92,7 @@ class Lumina2(Pipeline):
 
     def guide(self, negative: Tensor, positive: Tensor) -> Tensor:
         """The guided output, as long as the conditional one in every row of the picture."""
-        out = super().guide(negative, positive)
+        out = Pipeline.guide(self, negative, positive)
         if not self._normalised:
             return out
         kept: Tensor = out * (positive.norm(dim=-1, keepdim=True) / out.norm(dim=-1, keepdim=True))
