@@ -85,7 +85,6 @@ def loaded(folder: str) -> Any:
         ("sd", {"clip_skip": 1, "negative_prompt": "cat"}),
         ("sdxl", {"guidance_rescale": 0.7, "clip_skip": 1, "negative_prompt": "cat"}),
         ("sdxl", {"prompt_2": "a green dog", "negative_prompt": "cat", "negative_prompt_2": "a car"}),
-        ("sdxl", {"target_size": (8, 8), "negative_original_size": (8, 16), "negative_target_size": (16, 8)}),
         ("sd3", {"prompt_2": "a green dog", "prompt_3": "a car", "negative_prompt_3": "blue", "clip_skip": 1}),
     ],
 )
@@ -113,6 +112,13 @@ def test_embeddings_and_latents(family: str, folders: Any) -> None:
         "a dog", model=pipe, guidance_scale=4.0, **RUN, **(tensors | {"latents": tensors["latents"] + 1})
     )
     assert again.spec.id() != result.spec.id(), "the record knows the tensors apart"
+
+
+def test_sizes_of_the_negative_prompt(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For one prompt: with several, the pipeline repeats the two rows of sizes in another order than those of text."""
+    words = {"target_size": (8, 8), "negative_original_size": (8, 16), "negative_target_size": (16, 8)}
+    model, pipe = StableDiffusionXL(folders["sdxl"], guidance_scale=4.0, **words), loaded(folders["sdxl"])
+    same_as_pipeline(model, pipe, euler, 3, PROMPTS[:1], monkeypatch, guidance_scale=4.0, **words)
 
 
 def test_clip_skip_of_an_lcm(folders: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +248,7 @@ def test_what_a_run_does_not_take_is_refused_by_name(folders: Any) -> None:
 @pytest.mark.parametrize("family", registry.table("adapters"))
 def test_every_word_of_a_pipelines_call_is_taken_or_explained(family: str) -> None:
     """No argument of the call is unknown here: a setting, an option, a tensor, or a sentence that says what to do."""
-    taken = {*inspect.signature(fairlead.run).parameters, *IN_A_PIPELINE}
+    taken = {"prompt", *IN_A_PIPELINE}
     adapter = registry.resolve("adapters", family)
     taken |= {*inspect.signature(adapter).parameters, *adapter.loading}
     call = inspect.signature(getattr(diffusers, family).__call__).parameters.values()
