@@ -22,6 +22,8 @@ APP_READS = {
     "run.registry",
     "run.question_store",
     "run.view",
+    "run.follow",
+    "run.marks",
     "run.held_out",
     "run.folders",
     "run.options",
@@ -129,10 +131,13 @@ LIGHT = [
     "fairlead.run.store",
     "fairlead.run.records",
     "fairlead.run.view",
+    "fairlead.run.follow",
+    "fairlead.run.marks",
     "fairlead.run.held_out",
     "fairlead.run.folders",
     "fairlead.run.options",
     "fairlead.core.cost",
+    "fairlead.app.studio.server",
 ]
 
 

@@ -127,7 +127,9 @@ def test_latents_that_mean_something_else_are_refused() -> None:
         def autoencoder(self) -> dict[str, Any]:
             return {"class": "another", "shift_factor": 0.1}
 
-    with pytest.raises(FairleadError, match=r"scaling_factor 0\.18.*scaled differently.*Leave `model` out") as error:
+    with pytest.raises(
+        FairleadError, match=r"scaling_factor 0\.18.*scaled differently.*--draft with a number, or a steering without"
+    ) as error:
         check_related(Mixture(), Scaled(), "scaled")
     assert "shares the autoencoder" not in str(error.value)
     with pytest.raises(FairleadError, match=r"class 'another'.*Choose a sibling that shares the autoencoder"):

@@ -21,7 +21,7 @@ from fairlead.core.errors import FairleadError, RewardError, StoreError
 from fairlead.core.key import Key
 from fairlead.core.reward import Function, Reward
 from fairlead.rewards.brightness import Brightness
-from fairlead.run import engine, png, search_loop
+from fairlead.run import engine, models, png, search_loop
 from fairlead.run.executor import Local
 from fairlead.run.price import price
 from fairlead.run.records import BASELINE, Progress
@@ -532,3 +532,15 @@ def test_tasks_fold_from_the_seed() -> None:
     assert first.key == Key.root(4).fold("search").fold("candidate", 0)
     again = make_search(replace(spec, search=Part("best_of", {"n": 1})), local.space).ask(5)
     assert [p.key for p in again] == [first.key]
+
+
+def test_a_price_between_two_batches_changes_nothing(tmp_path: Path) -> None:
+    """The studio counts prices while a run is computed, on the model that the run uses."""
+    spec = small_spec()
+    found = []
+    with models.shared():
+        store = engine.start(spec, tmp_path / "priced", on_progress=lambda now: found.append(price(spec).candidates))
+    alone = engine.start(spec, tmp_path / "alone")
+    assert len(found) > 3
+    assert answers(store) == answers(alone)
+    assert store.spent().nfe == alone.spent().nfe

@@ -107,7 +107,7 @@ def svg(chart: Chart) -> Markup:
         *_limit(chart, plane),
         *(
             _gain(line, chart.baseline, plane)
-            for line in chart.lines
+            for line in chart.lines[-1:]
             if chart.labelled and math.isfinite(chart.baseline)
         ),
         *(
@@ -213,7 +213,7 @@ def _gain(line: Line, baseline: float, plane: Plane) -> Markup:
 def _labels(chart: Chart, plane: Plane) -> Iterator[Markup]:
     """The baseline's label below its line and the best's above: they do not cross unless the best is the lower one."""
     edge = WIDTH - RIGHT - 4
-    best = chart.lines[0].steps[-1] if chart.lines and chart.lines[0].steps else None
+    best = chart.lines[-1].steps[-1] if chart.lines and chart.lines[-1].steps else None
     if math.isfinite(chart.baseline):
         down = 14 if best is None or best[1] >= chart.baseline else -6
         y = plane.y(chart.baseline) + down

@@ -33,6 +33,7 @@ from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
+from fairlead.app.studio.command import studio
 from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
@@ -193,13 +194,16 @@ def list_command(
         str | None, typer.Argument(metavar="[KIND]", help=f"One of {', '.join(LISTED)}, runs.  [default: all but runs]")
     ] = None,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Describe only this one.")] = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Only runs with a starred picture.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """What can be named in a run, or the runs in ./runs."""
     if kind is not None and kind not in (*LISTED, "runs"):
         raise unknown("list", kind, (*LISTED, "runs"))
     if kind == "runs":
-        return list_runs(as_json)
+        return list_runs(as_json, starred)
+    if starred:
+        raise FairleadError(f"--starred is for runs, but the list is of {kind or 'everything'}. See 'list runs'.")
     if kind is not None and name is not None:
         return describe(kind, name, as_json)
     kinds = LISTED if kind is None else (kind,)
@@ -233,6 +237,7 @@ app.command(short_help="Choose good and different pictures of a run.")(keeping.k
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
+app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

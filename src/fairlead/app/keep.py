@@ -11,6 +11,9 @@ from fairlead.app.console import say
 from fairlead.app.diverse_subset import mean_reward, read, stale
 from fairlead.app.report import write_report
 from fairlead.app.words import number
+from fairlead.core.errors import FairleadError
+from fairlead.run import marks
+from fairlead.run.store import Store
 from fairlead.run.view import View
 
 Keep = Annotated[
@@ -28,15 +31,24 @@ def keep(
     likeness: Annotated[
         str | None, typer.Option(metavar="NAME", help="clip, pixels, or an image encoder's folder or hub name.")
     ] = None,
+    starred: Annotated[bool, typer.Option("--starred", help="Only from pictures with a star.")] = False,
 ) -> int:
     """Choose K pictures of a run that are good and different. Nothing is rendered."""
     from fairlead.run.diverse_subset import keep as choose
 
-    chosen = choose(run, k, weight=weight, likeness=likeness)
+    chosen = choose(run, k, weight=weight, likeness=likeness, among=_starred(run) if starred else None)
     print(" ".join(map(str, chosen)))
     say_what_was_kept(run)
     say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
     return 0
+
+
+def _starred(run: Path) -> list[int]:
+    """The candidates with a star."""
+    Store.open(run).close()
+    if found := marks.starred(run):
+        return found
+    raise FairleadError(f"{run} has no picture with a star. Star some in 'fairlead studio', or leave out --starred.")
 
 
 def say_what_was_kept(folder: Path) -> None:

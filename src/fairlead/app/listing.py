@@ -13,7 +13,7 @@ from fairlead.app.console import pairs, plain_table, print_json, say, stdout
 from fairlead.app.run_object import run_object
 from fairlead.app.words import count, number, reason, shown
 from fairlead.core.errors import FairleadError
-from fairlead.run import registry
+from fairlead.run import marks, registry
 from fairlead.run.view import View
 
 
@@ -128,10 +128,10 @@ def _model_facts(name: str) -> None:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
-def list_runs(as_json: bool) -> int:
-    """The runs in ./runs."""
+def list_runs(as_json: bool, starred: bool = False) -> int:
+    """The runs in ./runs, or those of them that have a starred picture."""
     root = Path("runs")
-    objects = []
+    objects: list[dict[str, Any]] = []
     table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
     table.columns[0].no_wrap = True
     for folder in catalogue.runs(root):
@@ -141,7 +141,10 @@ def list_runs(as_json: bool) -> int:
             objects.append({"run": shown(folder), "error": str(error)})
             table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
             continue
-        objects.append({**run_object(view), "prompt": view.spec.prompt})
+        stars = marks.starred(folder)
+        if starred and not stars:
+            continue
+        objects.append({**run_object(view), "prompt": view.spec.prompt, "starred": stars})
         table.add_row(
             Text(shown(folder), style="bold cyan"),
             Text(view.spec.prompt),
@@ -156,6 +159,8 @@ def list_runs(as_json: bool) -> int:
         print_json({"runs": objects})
     elif objects:
         stdout().print(table)
+    elif starred:
+        say("No run in ./runs has a starred picture. Star some in 'fairlead studio'.")
     else:
         say("There is no run in ./runs yet: 'fairlead run \"a photo of a dog\"' makes one.")
     return 0

@@ -42,7 +42,7 @@ def show_price(spec: Spec, as_json: bool) -> int:
         return 0
     console = stdout()
     console.print(_table(spec, parts))
-    console.print(Text(_sentence(found)))
+    console.print(Text(sentence(found)))
     need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
@@ -87,7 +87,8 @@ def _table(spec: Spec, parts: dict[str, Cost]) -> Table:
     return table
 
 
-def _sentence(found: Price) -> str:
+def sentence(found: Price) -> str:
+    """Candidates, time, questions, dollars and memory in one sentence."""
     clauses = [f"{found.candidates} candidates"]
     if found.seconds is not None:
         clauses.append(f"about {duration(found.seconds)}")

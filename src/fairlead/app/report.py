@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import choice, diverse_subset, held_out
+from fairlead.app import choice, diverse_subset, funnel, held_out
 from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
@@ -22,9 +22,11 @@ from fairlead.app.words import (
     part_text,
     reason,
     run_command,
+    rung_words,
     shown,
 )
 from fairlead.core.cost import UNITS, Cost
+from fairlead.run import rungs
 from fairlead.run.records import Candidate, RunStatus, StopReason
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import write_atomically
@@ -63,9 +65,11 @@ def _values(view: View) -> dict[str, Any]:
         "budget": [_budget_line(view, name, limit) for name, limit in spec.limit.limits().items()],
         "time": "" if limited else duration(view.spent.seconds),
         "state": state(view),
-        "notes": _notes(view),
+        "notes": notes(view),
         "no_number": _no_number(view),
         "charts": _charts(view),
+        "funnel": funnel.section(view),
+        "knockout": funnel.knockout(view),
         "kept": diverse_subset.section(view),
         "gallery": [_card(view, candidate, rank) for rank, candidate in enumerate(view.ranked[:GALLERY], 1)],
         "gallery_small": _gallery_words(len(view.ranked)),
@@ -75,7 +79,7 @@ def _values(view: View) -> dict[str, Any]:
         "cost": _cost(view),
         "settings": settings(spec),
         "versions": [(name, str(value)) for name, value in view.versions.items()],
-        "commands": _commands(view),
+        "commands": commands(view),
     }
 
 
@@ -133,24 +137,25 @@ def _amount(name: str, value: float) -> str:
     return duration(value) if name == "seconds" else count(value)
 
 
-def _notes(view: View) -> list[str]:
-    notes = list(view.warnings)
+def notes(view: View) -> list[str]:
+    """What the reader should know before trusting the numbers."""
+    found = list(view.warnings)
     if said := choice.flat(view):
-        notes.append(said)
+        found.append(said)
     if hacking := held_out.warning(view):
-        notes.append(hacking)
+        found.append(hacking)
     if view.status == RunStatus.RUNNING:
-        notes.append(
+        found.append(
             "This run has not finished: it is still going, or it was cut off. The command to continue it is below."
         )
     elif view.stopped == StopReason.WAITING:
-        notes.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
+        found.append(f"This run waits for your answer: {command('answer', shown(view.folder))}")
     elif view.status == RunStatus.STOPPED:
-        notes.append("This run was stopped before its budget was spent. The command to continue it is below.")
+        found.append("This run was stopped before its budget was spent. The command to continue it is below.")
     if view.failed and view.stopped != StopReason.WAITING:
         many = len(view.failed)
-        notes.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
-    return notes
+        found.append(f"{many} candidate{'s' if many > 1 else ''} got no number from the reward and cannot win.")
+    return found
 
 
 def _charts(view: View) -> dict[str, Any] | None:
@@ -158,21 +163,29 @@ def _charts(view: View) -> dict[str, Any] | None:
     if not any(math.isfinite(point.best) for point in trace):
         return None
     limit = view.spec.limit
+    lines = _lines(view, trace, "nfe")
+    key = [{"name": line.label, "colour": line.colour, "highlights": True} for line in lines]
     return {
+        "key": key if len(lines) > 1 else (),
         "nfe": _chart(view, trace, "nfe", limit.nfe),
         "seconds": _chart(view, trace, "seconds", limit.seconds),
     }
 
 
 def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
-    """The best reward so far; drafts have a line of their own, because their rewards do not compare."""
-    drafts = [point for point in trace if view.spec.draft and point.candidate.refines is None]
-    full = trace[len(drafts) :]
+    """The best reward so far; every rung has a line of its own, because rewards of different rungs do not compare."""
+    names = [rung_words(str(rungs.read(rung))) for rung in view.spec.rungs]
     lines = []
-    if drafts:
-        lines.append(Line("best draft so far", staircase(drafts, axis), float(getattr(drafts[-1].spent, axis))))
-    if full or not drafts:
-        lines.append(Line("best so far", staircase(full, axis), float(getattr(view.spent, axis))))
+    for at in range(len(names) + 1):
+        own = [point for point in trace if point.candidate.rung == at]
+        if not own:
+            continue
+        end = float(getattr(own[-1].spent, axis))
+        if at == len(names):
+            label = "best finished so far" if names else "best so far"
+            lines.append(Line(label, staircase(own, axis), max(end, float(getattr(view.spent, axis)))))
+        else:
+            lines.append(Line(f"best draft so far: {names[at]}", staircase(own, axis), end, funnel.colour(at)))
     return lines
 
 
@@ -355,11 +368,16 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
         ("sampler", f"{spec.sampler}, {spec.steps} steps"),
         ("group, batch", f"{spec.group}, {spec.batch}"),
         ("seed", str(spec.seed)),
+        *[("drafts", rung_words(str(rungs.read(rung)))) for rung in spec.rungs],
+        *([("final judge", part_text(spec.final_judge))] if spec.final_judge is not None else []),
+        *([("until", spec.until)] if spec.until else []),
+        *([("stop", spec.stop)] if spec.stop else []),
         ("budget", budget_text(spec.budget)),
     ]
 
 
-def _commands(view: View) -> list[tuple[str, str]]:
+def commands(view: View) -> list[tuple[str, str]]:
+    """What can be done next, and the command that does it."""
     folder = shown(view.folder)
     lines: list[tuple[str, str]] = []
     if view.status != RunStatus.FINISHED:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairlead.core.errors import FairleadError
 from fairlead.run import rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
@@ -99,6 +100,21 @@ def reason(stopped: str) -> str:
         StopReason.ERROR.value: "an error ended it",
         StopReason.SEARCH_FINISHED.value: "the search is finished",
     }.get(stopped, stopped)
+
+
+def rung_words(name: str) -> str:
+    """How candidates are seen at a rung, in words; its own name where that is not a kind of draft."""
+    try:
+        rung = rungs.read(name)
+    except FairleadError:
+        return name
+    if isinstance(rung, rungs.By):
+        return f"{rung.model} after {rung.after} steps" if rung.after else f"{rung.model} in {rung.own} steps"
+    if isinstance(rung, rungs.Few):
+        return "1 evaluation" if rung.steps == 1 else f"{rung.steps} evaluations"
+    if isinstance(rung, rungs.Even):
+        return f"{rung.steps} even steps"
+    return name
 
 
 def nothing_left(view: View) -> str:

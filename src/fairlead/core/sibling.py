@@ -76,17 +76,19 @@ def check_related(model: Model, other: Model, name: str) -> None:
     if model.latent != other.latent:
         raise FairleadError(
             f"Model {name!r} has latents of shape {other.latent}, and the run's model has {model.latent}. Choose a "
-            "sibling of the same picture size and autoencoder."
+            "sibling of the same picture size and autoencoder, or draft with the run's own model, as in --draft 6."
         )
     mine = model.autoencoder
     its = other.autoencoder
     if unlike := [key for key in sorted({*mine, *its}) if mine.get(key) != its.get(key)]:
         key = unlike[0]
-        advice = "Choose a sibling that shares the autoencoder."
+        advice = (
+            "Choose a sibling that shares the autoencoder, or draft with the run's own model: --draft with a number."
+        )
         if {*unlike} <= SCALING:
             advice = (
-                "Their latents are scaled differently, so one cannot look ahead for the other. Leave `model` out to "
-                "use the run's own model in few steps."
+                "Their latents are scaled differently, so one can neither draft nor look ahead for the other. Use the "
+                "run's own model in few steps: --draft with a number, or a steering without its setting `model`."
             )
         raise FairleadError(
             f"Model {name!r} decodes its latents with {key} {its.get(key)!r} and the run's model with "

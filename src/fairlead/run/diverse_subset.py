@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,19 @@ FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of quality whose choices the report shows."""
 
 
-def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None = None) -> list[int]:
+def keep(
+    folder: Path,
+    k: int,
+    *,
+    weight: float = WEIGHT,
+    likeness: str | None = None,
+    among: Collection[int] | None = None,
+) -> list[int]:
     """Indices of k candidates, the most wanted first; writes kept.json and copies the pictures to kept/.
 
     `weight` counts deviations of the reward from its mean: 0 keeps the most different, a large one the best. Likeness
     is by `clip`, `pixels`, or a folder or hub name of an image encoder; left out, the package's CLIP for models that
-    speak its words, pixels for the others.
+    speak its words, pixels for the others. `among`: choose only from these candidates.
     """
     number_in_range("weight", weight, "[0, inf)")
     store = Store.open(folder)
@@ -51,7 +58,10 @@ def keep(folder: Path, k: int, *, weight: float = WEIGHT, likeness: str | None =
     if not every:
         raise FairleadError(f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'.")
     models.quiet()
-    full = _pool([c for c in every if c.refines is not None] or every, k)
+    full = [c for c in every if c.refines is not None] or every
+    if among is not None:
+        full = [c for c in every if c.index in among]
+    full = _pool(full, k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
     if likeness not in (known := registry.table("features")) and "/" not in likeness and not Path(likeness).is_dir():
         raise unknown("likeness", likeness, known)

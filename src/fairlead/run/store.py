@@ -96,8 +96,8 @@ class Store:
         return Store(folder, db)
 
     @staticmethod
-    def open(folder: Path) -> Store:
-        """An existing run directory, wherever it was moved."""
+    def open(folder: Path, verify: bool = True) -> Store:
+        """An existing run directory, wherever it was moved; `verify` its rows unless that was done already."""
         folder = Path(folder)
         path = folder / DATABASE
         if not path.is_file():
@@ -115,7 +115,7 @@ class Store:
                     f"before its first row, or a file beside it is missing. Look for {DATABASE}-wal, or start the run "
                     "again in another folder."
                 )
-            if version > 1:
+            if version > 1 and verify:
                 rows.verify(db)
         return Store(folder, db, version)
 

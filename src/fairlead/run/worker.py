@@ -41,8 +41,7 @@ class Worker:
         self.steering = setup.steering
         self.reward: Reward = setup.reward.copy()
         self.meter = Meter()
-        for charged in (self.model, *(sibling.model for sibling in self.siblings.values())):
-            charged.meter(self.meter)
+        self._charge_here()
         self.reward.meter(self.meter)
         self.previews: PreviewQuestions | None = None
         """How a steering asks a person while it samples; the engine sets it."""
@@ -88,9 +87,15 @@ class Worker:
         with self._paid_for():
             return self._in_pieces(task, steering)
 
+    def _charge_here(self) -> None:
+        """From now on the models charge this worker; a price that was counted between two batches used them too."""
+        for charged in (self.model, *(sibling.model for sibling in self.siblings.values())):
+            charged.meter(self.meter)
+
     @contextmanager
     def _paid_for(self) -> Iterator[None]:
         """Write into an error the seconds and dollars that were spent before it."""
+        self._charge_here()
         before = self.meter.spent
         try:
             yield

@@ -1,0 +1,132 @@
+"""The form of a new run, generated from the options and the registry; and the same run as a command. No torch."""
+
+from __future__ import annotations
+
+import ast
+import shlex
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import cache
+from typing import Any
+
+from fairlead.app import catalogue
+from fairlead.core.errors import FairleadError, unknown
+from fairlead.run.options import RunOptions, described
+
+DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
+KINDS = ("models", "rewards", "spaces", "searches", "steerings", "interventions", "samplers")
+FIRST = ("prompt", "model", "reward", "budget")
+"""What is shown before anything is unfolded."""
+
+
+@cache
+def form() -> dict[str, Any]:
+    """Every option with its type, default and sentence, and the registered items with their settings."""
+    return {
+        "first": list(FIRST),
+        "options": [_option(name) for name in described()],
+        "items": {kind: _items(kind) for kind in KINDS},
+    }
+
+
+def _option(name: str) -> dict[str, Any]:
+    option = described()[name]
+    default = DEFAULTS.get(name)
+    return {
+        "name": name,
+        "help": option.help,
+        "type": "list" if option.read_as == list[str] else option.read_as.__name__,
+        "default": default if isinstance(default, str | int | float | bool) else None,
+        "shown_default": option.shown_default,
+        "metavar": option.metavar,
+        "kind": option.kind,
+        "section": option.section,
+        "flag": option.flag or f"--{name.replace('_', '-')}",
+    }
+
+
+def _items(kind: str) -> list[dict[str, Any]]:
+    return [_item(item) for item in catalogue.items(kind)]
+
+
+def _item(item: catalogue.Item) -> dict[str, Any]:
+    settings = [{"name": name, "default": default, "type": _type(default)} for name, default in item.settings]
+    what = " ".join(item.about.partition("\n\n")[0].split()) or item.what
+    return {"name": item.name, "what": what, "settings": settings, "package": item.package}
+
+
+def _type(default: str | None) -> str:
+    """What a setting's default says about its type."""
+    try:
+        value = ast.literal_eval(default or "None")
+    except (ValueError, SyntaxError):
+        return "text"
+    return "text" if value is None or isinstance(value, str) else type(value).__name__
+
+
+def read_options(words: Any) -> RunOptions:
+    """The options of a request; empty fields are left out, and unknown ones are refused by their nearest name."""
+    if not isinstance(words, Mapping):
+        raise FairleadError(f"The options are {words!r:.60}: must be an object with a prompt.")
+    known = described()
+    chosen = {}
+    for name, value in words.items():
+        if name not in known:
+            raise unknown("option", str(name), known)
+        if value not in (None, "", []):
+            chosen[name] = _typed(name, value)
+    prompt = chosen.pop("prompt", "")
+    try:
+        prompt.encode()
+    except UnicodeEncodeError:
+        raise FairleadError(f"The prompt {prompt!a:.80} is not valid text. Type it again.") from None
+    if "\0" in prompt:
+        raise FairleadError(f"The prompt {prompt!a:.80} has a NUL character. Type it again.")
+    return RunOptions(prompt, **chosen)
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A value of the option's type, from a form or from JSON."""
+    option = described()[name]
+    wanted = option.read_as
+    if wanted == list[str]:
+        many = [value] if isinstance(value, str) else value
+        if isinstance(many, list) and all(isinstance(one, str) for one in many):
+            return many
+        raise FairleadError(f"{name} is {value!r:.60}: must be a list of texts.")
+    if wanted is bool and isinstance(value, bool):
+        return value
+    try:
+        if wanted in (int, float) and not isinstance(value, bool):
+            return wanted(value)
+        if wanted is str and isinstance(value, str):
+            return value
+    except (ValueError, TypeError, OverflowError):
+        pass
+    word = {int: "a whole number", float: "a number", bool: "true or false"}.get(wanted, "a text")
+    raise FairleadError(f"{name} is {value!r:.60}: must be {word}.")
+
+
+def _chosen(options: RunOptions) -> dict[str, Any]:
+    """What differs from the defaults."""
+    found = {name: getattr(options, name) for name in described() if name != "prompt"}
+    return {name: value for name, value in found.items() if value != DEFAULTS.get(name) and value not in ((), [])}
+
+
+def command_line(options: RunOptions) -> str:
+    """The run as one would type it."""
+    words = ["fairlead", "run", options.prompt]
+    for name, value in _chosen(options).items():
+        flag = _option(name)["flag"]
+        if isinstance(value, bool):
+            words.append(flag)
+            continue
+        for one in value if isinstance(value, list) else [value]:
+            words += [flag, str(one)]
+    return shlex.join(words)
+
+
+def python_call(options: RunOptions) -> str:
+    """The run as a Python expression."""
+    words = "".join(f", {name}={value!r}" for name, value in _chosen(options).items())
+    return f"fairlead.run({options.prompt!r}{words})"

@@ -1,0 +1,149 @@
+"""Runs that wait, as small files beside the run folders. Imports no torch.
+
+A job is a file `.studio/jobs/<id>.<state>.json` below the runs folder. Its state is in its name, so that a change of
+state is one rename: of two processes that want to change it exactly one succeeds. A job that has ended well leaves
+no file, because the run's own record tells the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from fairlead.core.errors import StoreError
+from fairlead.run.folders import new_folder
+from fairlead.run.store import write_atomically
+
+HOME = ".studio"
+"""The folder of the studio below the runs folder."""
+DIED = (
+    "The process that computed this run ended without a word. Often the system ends a process when memory runs out. "
+    "Everything that was recorded is kept."
+)
+
+
+class State(StrEnum):
+    """How a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that was asked for and is not done."""
+
+    id: str
+    folder: str
+    """Name of the run's folder below the runs folder."""
+    kind: str = "run"
+    """`run` or `resume`"""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The options of `fairlead run`, by their names in Python."""
+    budget: Mapping[str, float] | None = None
+    """The new limits of a run that is resumed."""
+    created: str = ""
+    sentence: str = ""
+    """Why it failed."""
+    state: State = State.QUEUED
+
+
+class Jobs:
+    """The jobs of one runs folder, read from their files each time."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._folder = self.root / HOME / "jobs"
+
+    def all(self) -> list[Job]:
+        """Every job, the oldest first."""
+        if not self._folder.is_dir():
+            return []
+        paths = sorted(self._folder.glob("*.json"))
+        return [job for path in paths if (job := _read(path)) is not None]
+
+    def waiting(self) -> list[Job]:
+        """Those that are queued, the oldest first."""
+        return [job for job in self.all() if job.state is State.QUEUED]
+
+    def of(self, folder: str) -> Job | None:
+        """The latest job of a run folder."""
+        return next((job for job in reversed(self.all()) if job.folder == folder), None)
+
+    def add(self, options: Mapping[str, Any]) -> Job:
+        """Queue a new run; its folder is chosen now."""
+        return self._put(folder=self._vacant(str(options.get("prompt", ""))), options=dict(options))
+
+    def resume(self, folder: str, budget: Mapping[str, float] | None) -> Job:
+        """Queue a run that has a record. An older failure of it is forgotten."""
+        old = self.of(folder)
+        if old is not None and old.state is not State.FAILED:
+            raise StoreError(f"{folder} is {old.state} already. Wait for it, or stop it first.")
+        if old is not None:
+            self.remove(old)
+        return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget))
+
+    def move(self, job: Job, state: State, sentence: str = "") -> Job | None:
+        """The job in its new state; None if another process was faster."""
+        moved = replace(job, state=state, sentence=sentence)
+        try:
+            self._path(job).rename(self._path(moved))
+        except FileNotFoundError:
+            return None
+        if sentence:
+            self._write(moved)
+        return moved
+
+    def remove(self, job: Job) -> bool:
+        """Take the job out of the list; False if another process was faster."""
+        try:
+            self._path(job).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def bury(self) -> None:
+        """Mark jobs as failed that no process computes any more. Call it only while no worker lives."""
+        for job in self.all():
+            if job.state is State.RUNNING:
+                self.move(job, State.FAILED, DIED)
+
+    def _vacant(self, prompt: str) -> str:
+        now = datetime.now(UTC)
+        taken = {job.folder for job in self.all()}
+        while (folder := new_folder(prompt, now, self.root)).name in taken:
+            now += timedelta(seconds=1)
+        return folder.name
+
+    def _put(self, **words: Any) -> Job:
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        job = Job(id=f"{time.time_ns():020d}", created=created, **words)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{self.root} cannot be written ({error.strerror}). Choose another --runs.") from error
+        self._write(job)
+        return job
+
+    def _path(self, job: Job) -> Path:
+        return self._folder / f"{job.id}.{job.state}.json"
+
+    def _write(self, job: Job) -> None:
+        data = {name: value for name, value in asdict(job).items() if name not in ("id", "state")}
+        write_atomically(self._path(job), json.dumps(data, ensure_ascii=True).encode())
+
+
+def _read(path: Path) -> Job | None:
+    """A job from its file; None where the file has gone, or is none of ours."""
+    name, _, state = path.stem.partition(".")
+    try:
+        return Job(id=name, state=State(state), **json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None

@@ -1,0 +1,30 @@
+"""What a form's run would cost, or why it would be refused: the sentences of `fairlead run --dry-run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlead.app.price_table import sentence
+from fairlead.run.options import RunOptions
+
+
+def priced(options: RunOptions) -> dict[str, Any]:
+    """Cost and warnings of a run; raises the error that the run would raise. Loads the model."""
+    from fairlead.run import models
+    from fairlead.run.price import price
+
+    spec = models.spec_of(options)
+    found = price(spec)
+    need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
+    lacking = [] if found.candidates else need.over(spec.limit)
+    wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
+    if wanted:
+        return {"error": f"The budget covers no picture: the first one takes {wanted}."}
+    return {
+        "sentence": sentence(found).removesuffix(" Nothing was run or written."),
+        "candidates": found.candidates,
+        "total": found.total.as_dict(),
+        "seconds": found.seconds,
+        "dollars": found.dollars,
+        "warnings": models.warnings(spec),
+    }

@@ -1,0 +1,291 @@
+"""The studio's web server: routes that read run folders and queue jobs. It holds no model and imports no torch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+from collections.abc import AsyncIterator, Coroutine
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairlead.app.studio import events, form, values
+from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
+from fairlead.app.studio.guard import HEADERS, Asked, Guard
+from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.library import Library, Missing, run_id
+from fairlead.app.studio.page_files import smaller, static_files
+from fairlead.app.studio.supervisor import Supervisor
+from fairlead.core.errors import FairleadError, StoreError
+from fairlead.run import marks
+from fairlead.run.follow import Follower
+from fairlead.run.spec import parse_budget
+
+DIGEST = re.compile(r"[0-9a-f]{32}")
+
+
+class Guarded:
+    """The checks of `guard.py` before the application, and its headers on what comes back."""
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app, self._guard = app, guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *extra]}
+            await send(message)
+
+        sent: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            sent.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        refused = self._guard.check(Asked(scope["method"], scope["path"], sent))
+        answer = self._app if refused is None else refusal(refused.status, refused.code, refused.message)
+        await answer(scope, receive, with_headers)
+
+
+class Studio:
+    """The routes over one runs folder."""
+
+    def __init__(self, root: Path, guard: Guard, idle: float) -> None:
+        self.guard = guard
+        self.jobs = Jobs(root)
+        self.library = Library(root, self.jobs)
+        self.supervisor = Supervisor(root, self.jobs, idle)
+        self.closing = False
+        self._static = static_files()
+
+    def app(self) -> ASGIApp:
+        """The application with its checks."""
+        routes = [
+            Route("/", self.index),
+            Route("/static/{name:path}", self.static),
+            Route("/api/session", self.session),
+            Route("/api/form", self.form),
+            Route("/api/price", self.price, methods=["POST"]),
+            Route("/api/jobs", self.start, methods=["POST"]),
+            Route("/api/runs", self.runs),
+            Route("/api/events", self.list_events),
+            Route("/api/runs/{id}", self.run),
+            Route("/api/runs/{id}/events", self.run_events),
+            Route("/api/runs/{id}/images/{digest}", self.image),
+            Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
+            Route("/api/runs/{id}/resume", self.resume, methods=["POST"]),
+            Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
+            Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
+            Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
+        ]
+        inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
+        return Guarded(inner, self.guard)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        follower = asyncio.create_task(self.supervisor.run())
+        try:
+            yield
+        finally:
+            follower.cancel()
+
+    # the page
+
+    async def index(self, request: Request) -> Response:
+        """The page; the printed link also sets the cookie."""
+        data, kind = self._static["index.html"]
+        answer = Response(data, media_type=kind, headers={"cache-control": "no-store"})
+        if self.guard.opens(request.query_params.get("token")):
+            answer.set_cookie(self.guard.cookie, self.guard.keys.reading, httponly=True, samesite="strict", path="/")
+        return answer
+
+    async def static(self, request: Request) -> Response:
+        """A file of the page, from the list of those that exist."""
+        found = self._static.get(request.path_params["name"])
+        if found is None:
+            raise Refused(404, "not_found", f"There is no file {request.path_params['name']!r:.60}.")
+        return Response(found[0], media_type=found[1], headers={"cache-control": "no-cache"})
+
+    async def session(self, request: Request) -> Response:
+        """The token that changes need. Only the studio's own page can read this answer."""
+        return _json({"token": self.guard.keys.writing})
+
+    # runs
+
+    def runs(self, request: Request) -> Response:
+        """Every run and job, the latest first."""
+        return _json({"runs": self.library.list(), "folder": str(self.library.root)})
+
+    def run(self, request: Request) -> Response:
+        """One run, whole."""
+        return _json(values.whole(*self.library.find(request.path_params["id"])))
+
+    async def run_events(self, request: Request) -> Response:
+        """What happens to a run after a position."""
+        folder, _ = await asyncio.to_thread(self.library.find, request.path_params["id"])
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        source = events.RunEvents(folder, after, lambda: self._job_of(folder), lambda: self.supervisor.state)
+        return _stream(events.stream(source, lambda: self.closing))
+
+    def _job_of(self, folder: Path) -> Job | None:
+        """The job of a folder, read again only when some job may have changed."""
+        return self.jobs.of(folder.name)
+
+    async def list_events(self, request: Request) -> Response:
+        """A sign whenever the list of runs has changed."""
+        return _stream(events.list_stream(self._list_stamp, lambda: self.closing))
+
+    def _list_stamp(self) -> object:
+        rows = self.library.list()
+        return [(row["id"], row.get("candidates"), row.get("stars"), row.get("state")) for row in rows]
+
+    def image(self, request: Request) -> Response:
+        """A picture of a run by its digest; `?thumb=1` makes large ones smaller."""
+        digest = request.path_params["digest"]
+        folder = self.library.recorded(request.path_params["id"])
+        if not DIGEST.fullmatch(digest):
+            raise Refused(404, "not_found", f"{digest!r:.40} is not the name of a picture.")
+        follower = Follower(folder)
+        try:
+            if not follower.has_picture(digest):
+                raise Missing(f"{folder.name} has no picture {digest!r:.40}.")
+            data = follower.store.image(digest)
+        finally:
+            follower.close()
+        kind = "image/png"
+        if request.query_params.get("thumb") and (small := smaller(data)) is not None:
+            data, kind = small, "image/webp"
+        return Response(data, media_type=kind, headers={"cache-control": "private, max-age=31536000, immutable"})
+
+    # changes
+
+    async def form(self, request: Request) -> Response:
+        """What the form of a new run shows."""
+        return _json(await asyncio.to_thread(form.form))
+
+    async def price(self, request: Request) -> Response:
+        """What a run would cost, or why it would be refused, and the same run as a command."""
+        words = (await body(request)).get("options")
+        options = form.read_options(words)
+        lines = {"command": form.command_line(options), "python": form.python_call(options)}
+        try:
+            await asyncio.to_thread(_check, options)
+            found = await self._unless_closing(self.supervisor.price(words or {}))
+        except FairleadError as error:
+            found = {"error": str(error)}
+        return _json({**found, **lines})
+
+    async def _unless_closing(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+        """The result of some work, unless the server ends before it."""
+        task = asyncio.create_task(work)
+        while not task.done():
+            if self.closing:
+                task.cancel()
+                raise FairleadError(f"The studio on {self.library.root} ends. Start it again.")
+            await asyncio.wait([task], timeout=0.2)
+        return task.result()
+
+    async def start(self, request: Request) -> Response:
+        """Queue a new run."""
+        words = (await body(request)).get("options")
+        options = form.read_options(words)
+        await asyncio.to_thread(_check, options)
+        job = await asyncio.to_thread(self.jobs.add, words or {})
+        await asyncio.to_thread(self.supervisor.wake)
+        return _json({"run": run_id(job.folder), "job": job.id})
+
+    async def stop(self, request: Request) -> Response:
+        """Stop the job of a run after its present batch, or take it out of the queue."""
+        await body(request)
+        return _json(await asyncio.to_thread(self._stop, request.path_params["id"]))
+
+    def _stop(self, id: str) -> dict[str, Any]:
+        folder, job = self.library.find(id)
+        if job is None or job.state is State.FAILED:
+            raise StoreError(f"{folder.name} is not computed by this studio. Stop it where it was started.")
+        if not (job.state is State.QUEUED and self.jobs.remove(job)):
+            self.supervisor.stop(job.id)
+        self.supervisor.changed()
+        return {"job": job.id}
+
+    async def resume(self, request: Request) -> Response:
+        """Queue the continuation of a run, with a larger budget if one is sent."""
+        budget = (await body(request)).get("budget")
+        limits = None if budget in (None, "") else parse_budget(str(budget))
+        folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
+        job = await asyncio.to_thread(self.jobs.resume, folder.name, limits)
+        await asyncio.to_thread(self.supervisor.wake)
+        return _json({"run": run_id(folder.name), "job": job.id})
+
+    async def mark(self, request: Request) -> Response:
+        """Star, reject or note one candidate."""
+        words = await body(request)
+        candidate, value = words.get("candidate"), words.get("value", "")
+        if not isinstance(candidate, int) or isinstance(candidate, bool) or not isinstance(value, str):
+            raise FairleadError(f"A mark is {words!r:.80}: must have a candidate's number, a kind and a text as value.")
+        folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
+        kind, who = str(words.get("kind")), str(words.get("who", ""))
+        made = await asyncio.to_thread(marks.add, folder, candidate, kind, value, who)
+        return _json(made.as_dict())
+
+    async def trash(self, request: Request) -> Response:
+        """Move a run to the trash folder."""
+        await body(request)
+        name = await asyncio.to_thread(self.library.trash, request.path_params["id"])
+        self.supervisor.changed()
+        return _json({"name": name, "id": run_id(name) if name else ""})
+
+    async def restore(self, request: Request) -> Response:
+        """Move a run out of the trash folder."""
+        await body(request)
+        return _json({"id": await asyncio.to_thread(self.library.restore, request.path_params["id"])})
+
+
+def _check(options: Any) -> None:
+    """Refuse at once what needs no model to be refused."""
+    from fairlead.run import models
+
+    models.spec_of(options)
+
+
+def _json(value: Any) -> Response:
+    return JSONResponse(value, headers={"cache-control": "no-store"})
+
+
+def _stream(text: AsyncIterator[str]) -> Response:
+    headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
+    return StreamingResponse(text, media_type="text/event-stream", headers=headers)
+
+
+class Server(uvicorn.Server):
+    """Ends its streams before it waits for them."""
+
+    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
+        super().__init__(config)
+        self._studio = studio
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        """The first signal closes the streams, then the server."""
+        self._studio.closing = True
+        super().handle_exit(sig, frame)
+
+
+def serve(studio: Studio, listening: socket.socket) -> None:
+    """Answer until a signal ends the process."""
+    config = uvicorn.Config(
+        studio.app(), log_level="warning", server_header=False, timeout_graceful_shutdown=3, ws="none"
+    )
+    Server(config, studio).run(sockets=[listening])

@@ -1,0 +1,41 @@
+"""How a run stands, from its record, its lock and its job. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fairlead.app.studio.jobs import DIED, Job, State
+from fairlead.app.words import reason
+from fairlead.run.records import RunStatus, StopReason
+
+
+def standing(status: str, stopped: str, held: bool, job: Job | None) -> dict[str, Any]:
+    """A word for the page and a sentence for the reader; `status` is empty where there is no record.
+
+    `resumable` says whether the record can be continued as it is, `active` whether it will change by itself.
+    """
+    word, sentence = _word(status, stopped, held, job)
+    return {
+        "word": word,
+        "sentence": sentence,
+        "active": word in ("queued", "loading", "running"),
+        "resumable": word in ("died", "stopped", "waiting") and bool(status),
+        "job": None if job is None else job.id,
+    }
+
+
+def _word(status: str, stopped: str, held: bool, job: Job | None) -> tuple[str, str]:
+    state = None if job is None else job.state
+    if state is State.QUEUED:
+        return "queued", "It starts when the runs before it are done."
+    if job is not None and state is State.FAILED and status != RunStatus.FINISHED:
+        return ("died" if status else "failed"), job.sentence
+    if state is State.RUNNING and not status:
+        return "loading", "The model is being loaded."
+    if status == RunStatus.RUNNING:
+        return ("running", "") if held or state is State.RUNNING else ("died", DIED)
+    if state is State.RUNNING:
+        return "loading", "The run goes on as soon as the model is loaded."
+    if stopped == StopReason.WAITING:
+        return "waiting", "This run waits for an answer of a person."
+    return status, reason(stopped)

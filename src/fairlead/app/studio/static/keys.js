@@ -1,0 +1,27 @@
+// The list of all keys.
+import { html, useEffect, useRef } from "./view.js";
+
+const ALL = [
+  ["/", "write a prompt"],
+  ["← → ↑ ↓", "walk through the pictures"],
+  ["Enter", "enlarge the picture, or start the search from the prompt"],
+  ["s", "star"],
+  ["x", "reject"],
+  ["n", "write a note"],
+  ["u", "take the last star, reject or note back"],
+  ["Esc", "close"],
+  ["?", "this list"],
+];
+
+export function Keys({ open, onClose }) {
+  const box = useRef(null);
+  useEffect(() => {
+    if (open) box.current?.showModal();
+    else box.current?.close();
+  }, [open]);
+  return html`<dialog class="sheet card" ref=${box} onClose=${onClose} aria-labelledby="keys-title">
+    <h2 id="keys-title">Keys</h2>
+    <dl>${ALL.map(([key, words]) => html`<div><dt><kbd>${key}</kbd></dt><dd>${words}</dd></div>`)}</dl>
+    <button type="button" class="button" onClick=${onClose}>Close</button>
+  </dialog>`;
+}

@@ -1,0 +1,28 @@
+// One picture, large, with what is known about it and what can be done with it.
+import { html, useEffect, useRef } from "./view.js";
+import { picture } from "./api.js";
+import { number } from "./words.js";
+
+export function Viewer({ record, index, onClose, walk, flip, note }) {
+  const box = useRef(null);
+  const c = index === null ? null : record.rows.get(index);
+  useEffect(() => {
+    if (c && !box.current.open) box.current.showModal();
+    if (!c && box.current.open) box.current.close();
+  }, [c]);
+  const own = c ? record.marks.get(c.index) ?? {} : {};
+  return html`<dialog class="viewer" ref=${box} onClose=${onClose} onClick=${(e) => e.target === box.current && onClose()} aria-label="Picture">
+    ${c && html`<img src=${picture(record.data.id, c.image)} alt="Candidate ${c.index}" data-digest=${c.image} />
+      <p>candidate ${c.index}${c.refines !== null ? `, draft ${c.refines} in full` : ""} · <b class="num">${Number.isNaN(c.reward) ? "no reward" : number(c.reward)}</b>
+        ${Object.keys(c.terms).length > 1 && Object.entries(c.terms).map(([name, value]) => html`<span class="term">${name} ${number(value === null ? NaN : Number(value))}</span>`)}</p>
+      ${own.note && html`<p class="remark">${own.note}</p>`}
+      <div class="verbs">
+        <button type="button" onClick=${() => walk(-1)} aria-label="The picture before">←</button>
+        <button type="button" aria-pressed=${Boolean(own.star)} onClick=${() => flip(c.index, "star")}>${own.star ? "★" : "☆"} Star</button>
+        <button type="button" aria-pressed=${Boolean(own.reject)} onClick=${() => flip(c.index, "reject")}>Reject</button>
+        <button type="button" onClick=${() => note(c.index)}>Note</button>
+        <button type="button" onClick=${() => walk(1)} aria-label="The picture after">→</button>
+        <button type="button" onClick=${onClose}>Close</button>
+      </div>`}
+  </dialog>`;
+}

@@ -1,0 +1,266 @@
+"""The process that computes: it takes queued jobs one after the other and keeps its model loaded between them.
+
+`python -m fairlead.app.studio.worker RUNS` is started by the studio and outlives it. It ends after some idle time.
+A run is started through the same functions as by `fairlead run`. What imports torch is imported inside functions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import signal
+import socketserver
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fairlead.app.report import write_report
+from fairlead.app.running import reported
+from fairlead.app.studio.address import address, lock_path, only_one
+from fairlead.app.studio.form import read_options
+from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.core.errors import FairleadError
+from fairlead.run.records import Progress
+from fairlead.run.store import as_json
+
+IDLE = 900.0
+"""Seconds without work after which the process ends."""
+Answer = Callable[[dict[str, Any]], None]
+
+
+class Desk:
+    """What the worker does now, for everybody who asks; safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._number = 0
+        self._state: dict[str, Any] = {"job": None, "folder": None, "phase": "idle"}
+        self.stops: set[str] = set()
+        """Jobs that somebody wants to stop."""
+        self.closing = False
+
+    def say(self, **state: Any) -> None:
+        """Replace what is shown."""
+        with self._changed:
+            self._state = state
+            self._number += 1
+            self._changed.notify_all()
+
+    def state(self) -> dict[str, Any]:
+        """What is shown."""
+        with self._changed:
+            return self._state
+
+    def follow(self, beat: float = 2.0) -> Iterator[dict[str, Any]]:
+        """What is shown, now and whenever it changes, and once in a while in any case."""
+        seen = -1
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda number=seen: self._number != number, timeout=beat)  # type: ignore[misc]
+                seen = self._number
+                state = self._state
+            yield state
+
+
+class Worker:
+    """Takes jobs and questions, one at a time, in the main thread."""
+
+    def __init__(self, root: Path, idle: float) -> None:
+        self.root = root
+        self.jobs = Jobs(root)
+        self.desk = Desk()
+        self._idle = idle
+        self._questions: queue.Queue[tuple[Mapping[str, Any], Answer] | None] = queue.Queue()
+        self._models = ExitStack()
+        self._model: str | None = None
+
+    def ask(self, message: Mapping[str, Any], answer: Answer) -> None:
+        """Pass a question to the main thread, from another one."""
+        self._questions.put((message, answer))
+
+    def wake(self) -> None:
+        """Look at the queue again."""
+        self._questions.put(None)
+
+    def run(self) -> None:
+        """Work until there is nothing to do for the idle time."""
+        while not self.desk.closing:
+            if waiting := self.jobs.waiting():
+                self._take(waiting[0])
+                self.answer_questions()
+                continue
+            try:
+                self._answer(self._questions.get(timeout=self._idle))
+            except queue.Empty:
+                return
+
+    def answer_questions(self) -> None:
+        """Answer what was asked meanwhile. Called between batches: nothing else uses the model then."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._answer(self._questions.get_nowait())
+
+    def _answer(self, question: tuple[Mapping[str, Any], Answer] | None) -> None:
+        if question is None:
+            return
+        message, answer = question
+        answer(caught(lambda: self._price(message)))
+
+    def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        from fairlead.app.studio.pricing import priced
+
+        options = read_options(message["options"])
+        if self.desk.state()["job"] is None:
+            self._keep_model(str(options.model))
+        return priced(options)
+
+    def _keep_model(self, name: str) -> None:
+        """Keep one model loaded at a time: another one takes its place."""
+        from fairlead.run import models
+
+        if name != self._model:
+            self._models.close()
+            self._models.enter_context(models.shared())
+            self._model = name
+
+    def _take(self, queued: Job) -> None:
+        job = self.jobs.move(queued, State.RUNNING)
+        if job is None:
+            return
+        self.desk.say(job=job.id, folder=job.folder, phase="loading model")
+        found = caught(lambda: self._compute(job))
+        if "error" in found:
+            self.jobs.move(job, State.FAILED, found["error"])
+        else:
+            self.jobs.remove(job)
+        self.desk.stops.discard(job.id)
+        self.desk.say(job=None, folder=None, phase="idle")
+
+    def _compute(self, job: Job) -> dict[str, Any]:
+        """Start or resume the run through the functions that the command line uses."""
+        from fairlead.run import engine, models
+        from fairlead.run.view import View
+
+        folder = self.root / job.folder
+
+        def watch(progress: Progress) -> None:
+            self.desk.say(job=job.id, folder=job.folder, **shown(progress))
+            self.answer_questions()
+
+        def stop() -> bool:
+            return self.desk.closing or job.id in self.desk.stops
+
+        with reported(folder):
+            if job.kind == "resume":
+                self._keep_model(View.read(folder).spec.model.name)
+                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop).close()
+            else:
+                options = read_options(job.options)
+                self._keep_model(str(options.model))
+                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
+        write_report(folder)
+        return {}
+
+
+def shown(progress: Progress) -> dict[str, Any]:
+    """The progress as plain values."""
+    data = asdict(progress)
+    limits = {name: value for name, value in data.pop("limit").items() if value != float("inf")}
+    return {**data, "phase": str(progress.phase), "limit": limits}
+
+
+def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `do` returns, or its error as a sentence."""
+    try:
+        return do()
+    except FairleadError as error:
+        return {"error": str(error)}
+    except Exception as error:
+        traceback.print_exc()
+        cause = " ".join(str(error).split()) or type(error).__name__
+        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)"}
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """One connection: one line in, one line out; of `follow` many."""
+
+    server: _Server
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            message = json.loads(self.rfile.readline())
+            getattr(self, f"_{message.get('do')}", self._unknown)(message)
+
+    def _send(self, value: Any) -> None:
+        self.wfile.write(as_json(value).encode() + b"\n")
+        self.wfile.flush()
+
+    def _unknown(self, message: Mapping[str, Any]) -> None:
+        self._send({"error": f"The worker does not know {message.get('do')!r:.60}. Update fairlead, then start again."})
+
+    def _wake(self, message: Mapping[str, Any]) -> None:
+        self.server.worker.wake()
+        self._send({})
+
+    def _stop(self, message: Mapping[str, Any]) -> None:
+        self.server.worker.desk.stops.add(str(message["job"]))
+        self._send({})
+
+    def _follow(self, message: Mapping[str, Any]) -> None:
+        for state in self.server.worker.desk.follow():
+            self._send(state)
+
+    def _price(self, message: Mapping[str, Any]) -> None:
+        answers: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.server.worker.ask(message, answers.put)
+        self._send(answers.get())
+
+
+class _Server(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def __init__(self, path: str, worker: Worker) -> None:
+        self.worker = worker
+        super().__init__(path, _Handler)
+
+
+def main() -> int:
+    """Serve one runs folder."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--idle", type=float, default=IDLE)
+    words = parser.parse_args()
+    with only_one(words.runs) as alone:
+        if not alone:
+            return 0
+        lock_path(words.runs).write_text(str(os.getpid()))
+        worker = Worker(words.runs, words.idle)
+        worker.jobs.bury()
+        path = address(words.runs)
+        path.unlink(missing_ok=True)
+        server = _Server(str(path), worker)
+        signal.signal(signal.SIGTERM, lambda *_: _close(worker))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            worker.run()
+        finally:
+            path.unlink(missing_ok=True)
+    return 0
+
+
+def _close(worker: Worker) -> None:
+    """Stop after the present batch: what was recorded can be resumed."""
+    worker.desk.closing = True
+    worker.wake()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""Jobs as files: every change of state has one winner, and nothing is lost."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from fairlead.app.studio.address import address, only_one
+from fairlead.app.studio.jobs import DIED, Jobs, State
+from fairlead.app.studio.standing import standing
+from fairlead.core.errors import FairleadError, StoreError
+
+
+def test_jobs_wait_in_their_order(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    made = [jobs.add({"prompt": "a dog", "seed": seed}) for seed in range(5)]
+    assert [job.id for job in Jobs(tmp_path).waiting()] == [job.id for job in made]
+    assert len({job.folder for job in made}) == 5, "two runs of one second have folders of their own"
+
+
+def test_one_process_takes_a_job(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    for _ in range(20):
+        job = jobs.add({"prompt": "a dog"})
+        with ThreadPoolExecutor(8) as pool:
+            taken = list(pool.map(lambda _, job=job: jobs.move(job, State.RUNNING), range(8)))
+        assert sum(one is not None for one in taken) == 1
+        assert not jobs.remove(job), "it is not in the queue any more"
+        jobs.remove(next(one for one in taken if one is not None))
+    assert jobs.all() == []
+
+
+def test_a_dead_job_is_shown_with_its_sentence(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    jobs.move(jobs.add({"prompt": "a dog"}), State.RUNNING)
+    waiting = jobs.add({"prompt": "a cat"})
+    jobs.bury()
+    dead, alive = jobs.all()
+    assert (dead.state, dead.sentence) == (State.FAILED, DIED)
+    assert alive == waiting
+
+
+def test_a_run_is_resumed_once_at_a_time(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    first = jobs.resume("run", {"nfe": 100.0})
+    with pytest.raises(StoreError, match="queued already"):
+        jobs.resume("run", None)
+    jobs.move(first, State.FAILED, "It failed.")
+    again = jobs.resume("run", None)
+    assert jobs.all() == [again]
+
+
+def test_files_of_others_are_no_jobs(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.add({"prompt": "a dog"})
+    home = tmp_path / ".studio" / "jobs"
+    (home / "notes.json").write_text("{}")
+    (home / "1.dancing.json").write_text("{}")
+    (home / "2.queued.json").write_text("[")
+    assert jobs.all() == [job]
+
+
+def test_one_worker_serves_a_folder(tmp_path: Path) -> None:
+    with only_one(tmp_path) as first, only_one(tmp_path) as second:
+        assert first
+        assert not second
+    with only_one(tmp_path) as again:
+        assert again
+
+
+def test_the_socket_lies_where_only_its_owner_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = address(tmp_path / "runs")
+    assert path.parent.stat().st_mode & 0o077 == 0
+    assert path != address(tmp_path / "others")
+    path.parent.chmod(0o755)
+    with pytest.raises(FairleadError, match="only you can open"):
+        address(tmp_path / "runs")
+
+
+@pytest.mark.parametrize(
+    ("status", "stopped", "held", "state", "word"),
+    [
+        ("", "", False, State.QUEUED, "queued"),
+        ("", "", False, State.RUNNING, "loading"),
+        ("", "", False, State.FAILED, "failed"),
+        ("running", "", True, None, "running"),
+        ("running", "", False, None, "died"),
+        ("running", "", True, State.RUNNING, "running"),
+        ("running", "", False, State.FAILED, "died"),
+        ("stopped", "error", False, State.FAILED, "died"),
+        ("stopped", "interrupted", False, None, "stopped"),
+        ("stopped", "interrupted", False, State.QUEUED, "queued"),
+        ("stopped", "waiting for an answer", False, None, "waiting"),
+        ("finished", "budget: nfe", False, None, "finished"),
+    ],
+)
+def test_how_a_run_stands(
+    status: str, stopped: str, held: bool, state: State | None, word: str, tmp_path: Path
+) -> None:
+    job = None
+    if state is not None:
+        job = Jobs(tmp_path).add({"prompt": "a dog"})
+        job = job if state is State.QUEUED else Jobs(tmp_path).move(job, state, "A sentence.")
+    found = standing(status, stopped, held, job)
+    assert found["word"] == word
+    assert found["resumable"] == (word in ("died", "stopped", "waiting"))
+    assert not (found["active"] and found["resumable"])
