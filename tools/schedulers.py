@@ -30,8 +30,8 @@ from fairlead.run.registry import resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "schedulers.md"
 PROMPTS = ["two blue squares", "a red circle and a green triangle"]
-STEPS = 10
-FLOW_STEPS = 6
+STEPS = 8
+FLOW_STEPS = 4
 SETTINGS = {"skip_prk_steps": True}
 """As every Stable Diffusion folder sets it."""
 HEAD = f"""# Schedulers
@@ -106,14 +106,16 @@ def difference(name: str, sampler_name: str) -> float:
     guidance = {} if flow else {"guidance_scale": 4.0}
     keys = tuple(Key.root(0).fold("candidate", i) for i in range(len(PROMPTS)))
     model, meter = (Flux if flow else StableDiffusion)(pipe, **guidance), Meter()
-    sampler = sampler_for(resolve("samplers", sampler_name), model)
-    x = normals(tuple(key.fold("init") for key in keys), *model.latent)
-    model.meter(meter)
-    with torch.no_grad(), meter.grant(INFINITE):
-        z = sample(model, sampler, x, model.encode(PROMPTS), model.levels(steps), keys, meter)
-        mine = model.decode(z)
+    try:
+        sampler = sampler_for(resolve("samplers", sampler_name), model)
+        x = normals(tuple(key.fold("init") for key in keys), *model.latent)
+        model.meter(meter)
+        with torch.no_grad(), meter.grant(INFINITE):
+            z = sample(model, sampler, x, model.encode(PROMPTS), model.levels(steps), keys, meter)
+            mine = model.decode(z)
+    finally:
+        model.release()
     height, width = model.size
-    model.release()
 
     def packed(noise: Tensor) -> Tensor:
         return pipe._pack_latents(noise, *noise.shape) if flow else noise
