@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from fairlead.run import registry
 
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the defaults of whoever runs the tests change none of them
+os.environ.pop("FAIRLEAD_CONFIG", None)
 settings.register_profile(
     "here",
     deadline=None,  # a busy machine is no mistake of the code
@@ -31,6 +34,14 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield add
     monkeypatch.undo()
     registry.table.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user of this machine has calibrated must not plan the runs of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -14,13 +14,16 @@ from fairlead.core.cost import UNITS, Cost
 from fairlead.run.spec import Spec
 
 if TYPE_CHECKING:
+    from fairlead.run.funnel import PlannedRung
     from fairlead.run.price import Price
 
+WHERE = {"calibrated": "measured by calibrate", "assumed": "assumed; 'fairlead calibrate' measures it"}
+"""Where a correlation comes from, in words."""
 TITLES = {
     "candidate": "one candidate",
     "baseline": "its own baseline",
     "once": "once, to prepare",
-    "finals": "drafts again",
+    "finals": "higher rungs",
 }
 
 
@@ -42,11 +45,16 @@ def show_price(spec: Spec, as_json: bool) -> int:
         return 0
     console = stdout()
     console.print(_table(spec, parts))
+    for line in _rungs(found):
+        console.print(Text(line))
+    if found.warning:
+        console.print(Text(found.warning, style="yellow"))
     console.print(Text(sentence(found)))
     need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
-        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))
+        fitting = f" {found.fits} would fit." if found.fits else ""
+        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.{fitting}", style="yellow"))
     return 0
 
 
@@ -63,6 +71,10 @@ def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
             "seconds": found.seconds,
             "memory_bytes": found.memory,
             "batch": found.batch,
+            "fits": found.fits,
+            "rungs": [{**asdict(rung), "candidates": n} for rung, n in _funnel(found)],
+            "gain": found.plan.gain,
+            "warning": found.warning,
         }
     )
 
@@ -85,6 +97,26 @@ def _table(spec: Spec, parts: dict[str, Cost]) -> Table:
         cells = [_amount(name, value) if known else "?" for value in values]
         table.add_row(name, *cells, _amount(name, limits[name]) if name in limits else "")
     return table
+
+
+def _funnel(found: Price) -> list[tuple[PlannedRung, int]]:
+    """The rungs with the candidates that the budget affords in each."""
+    return list(zip(found.plan.rungs, found.entered, strict=True)) if found.plan.rungs else []
+
+
+def _rungs(found: Price) -> list[str]:
+    """The whole plan: a line for every rung, and what to expect of it."""
+    lines = []
+    for rung, n in _funnel(found)[:-1]:
+        lines.append(
+            f"{rung.name}: {n} candidates at {rung.price:.2f} of a picture; correlation with the finished picture "
+            f"{rung.correlation:.2f} ({WHERE[rung.source]})."
+        )
+    if lines:
+        gain = found.plan.gain
+        expected = "" if gain is None else f"; expected gain over best_of {gain:+.2f} standard deviations"
+        lines.append(f"Finished: {found.entered[-1]} pictures{expected}.")
+    return lines
 
 
 def sentence(found: Price) -> str:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError
 from fairlead.run import registry, rungs, stop_rules
-from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
+from fairlead.run.formula import from_data
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
-from fairlead.run.options import RunOptions, Words, called_with
+from fairlead.run.options import RunOptions, called_with
 from fairlead.run.part import Part as Part
+from fairlead.run.part_settings import PartSettings
+from fairlead.run.part_settings import checked_settings as checked_settings
+from fairlead.run.part_settings import parse_settings as parse_settings
+from fairlead.run.rungs import Effort
 
 MAX_PROMPT = 2000
 MOST = {
@@ -38,6 +41,7 @@ MOST = {
 ADDED_LATER: dict[str, Any] = {
     "watch": (),
     "baseline": True,
+    "exact": False,
     "final_judge": None,
     "entrants": 8,
     "looks": 0,
@@ -66,14 +70,15 @@ class Spec:
     group: int = 1
     """Candidates rendered together as one group; methods that couple samples act inside it."""
     batch: int = 16
-    """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
-    differently for other sizes."""
+    """Rows rendered at once; 0 until the free memory decides. Matrix kernels round differently for other sizes."""
     seed: int = 0
     draft: int | str | None = None
-    """How candidates are drafted while searching, a rung of `run/rungs.py`; the best are rendered again at full effort.
-    A number, as older runs recorded it, is that many even steps. None: no drafts."""
+    """How candidates are seen before they are finished: a chain as in `run/rungs.py`, of which the search sees the
+    first rung. A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
     """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
+    exact: bool = False
+    """Render finished pictures from the noise, bit-equal to plain ones, even where a draft has left a state."""
     final_judge: Part | None = None
     """Who chooses among the best finished pictures, two at a time; None: the one with the best reward wins."""
     entrants: int = 8
@@ -110,7 +115,17 @@ class Spec:
     @property
     def rungs(self) -> tuple[int | str, ...]:
         """How candidates are seen before they are finished, the cheapest first; empty without drafts."""
-        return () if self.draft is None else (self.draft,)
+        return tuple(effort for effort, _ in rungs.chain(self.draft))
+
+    @property
+    def efforts(self) -> tuple[Effort, ...]:
+        """How a candidate is rendered at every rung, the finished picture last."""
+        return tuple(rungs.efforts(self.draft, self.steps, self.exact))
+
+    @property
+    def advancing(self) -> tuple[int | None, ...]:
+        """How many groups advance from every rung; None: as many as the planner advises."""
+        return tuple(rungs.advancing(self.draft, self.finals))
 
     @property
     def controlled(self) -> bool:
@@ -176,12 +191,13 @@ def _check_types(spec: Spec) -> None:
         whole_number(name, getattr(spec, name), 1, MOST[name])
     whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
+    _a(bool, spec.exact)
     whole_number("entrants", spec.entrants, 2, MOST["entrants"])
     whole_number("looks", spec.looks, 0, MOST_LOOKS)
     stop_rules.read_until(_a(str, spec.until))
     stop_rules.read_price(_a(str, spec.stop))
     if isinstance(spec.draft, str):
-        rungs.read(spec.draft)
+        rungs.check_stored(spec.draft)
     else:
         whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
     for name, value in _a(dict, spec.budget).items():
@@ -211,26 +227,14 @@ def parse_budget(text: str) -> dict[str, float]:
     return out
 
 
-def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`lidar.scale=8` -> {"lidar": {"scale": 8}}; values are Python literals, else text."""
-    out: dict[str, dict[str, Any]] = {}
-    for item in items:
-        path, equals, value = item.partition("=")
-        owner, dot, setting = path.strip().rpartition(".")
-        if not (equals and dot and owner and setting):
-            raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
-        try:
-            parsed = ast.literal_eval(value.strip())
-        except UNREADABLE:
-            parsed = value.strip()
-        plain_value(path.strip(), parsed)
-        out.setdefault(owner, {})[setting] = parsed
-    return out
-
-
 def _checked_prompt(prompt: Any) -> str:
+    if isinstance(prompt, list | tuple):
+        raise FairleadError(
+            f"prompt must be one text, but is a list of {len(prompt)}. Start a run for each: "
+            "[fairlead.run(prompt) for prompt in prompts]."
+        )
     if not isinstance(prompt, str):
-        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Start a run for every prompt.")
+        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Write what the picture should show.")
     if not prompt.strip():
         raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
     if len(prompt) > MAX_PROMPT:
@@ -244,6 +248,11 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
         chosen: Mapping[str, float] = {"nfe": 640.0}
     else:
         chosen = parse_budget(budget) if isinstance(budget, str) else budget
+    if not isinstance(chosen, Mapping):
+        raise FairleadError(f'budget must be text or a mapping, but is {chosen!r}. Write for example {{"nfe": 640}}.')
+    for name, value in chosen.items():
+        if not isinstance(value, int | float):
+            raise FairleadError(f"budget.{name} is {value!r}: must be a number.")
     limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite. Leave out what has no limit.")
@@ -256,8 +265,6 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("steps", steps, 1, MOST["steps"])
     whole_number("group", options.group, 1, MOST["group"])
     whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
-    if options.finals is not None and options.draft is None:
-        raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
     whole_number("entrants", options.entrants, 2, MOST["entrants"], optional=True)
     whole_number("looks", options.looks, 1, MOST_LOOKS, optional=True)
     for name in ("entrants", "looks"):
@@ -277,59 +284,6 @@ def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
     return max(options.group, batch - batch % options.group)
 
 
-class _Settings:
-    """The settings of parts by name; remembers which of them found their part."""
-
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._defaults = defaults
-        self._used: set[str] = set()
-
-    def applied(self, part: Part) -> Part:
-        """The part with the settings that were chosen for its name."""
-        self._used.add(part.name)
-        return part.with_settings(self._settings.get(part.name, {}))
-
-    def model(self, model: str | Part, options: Mapping[str, Any]) -> Part:
-        """The model, which `settings` may also call `model`."""
-        part = self.applied(model if isinstance(model, Part) else Part(model))
-        self._used.add("model")
-        return part.with_settings({**options, **self._settings.get("model", {})})
-
-    def one(self, word: str | Part, kind: str) -> Part:
-        """A part of a kind of which a run has one."""
-        if not isinstance(word, str | Part):
-            raise FairleadError(f"{kind} must be named, but {word!r} is an object. Register it and use its name.")
-        return self.applied(word if isinstance(word, Part) else parse_part(word, kind))
-
-    def many(self, words: Words, kind: str) -> tuple[Part, ...]:
-        """Parts of a kind of which a run may have several, over the model's own settings of them."""
-        out = []
-        own = self._defaults.get(kind, {})
-        for word in [words] if isinstance(words, str | Part) else words:
-            part = word if isinstance(word, Part) else parse_part(word, kind)
-            out.append(self.applied(Part(part.name, {**own.get(part.name, {}), **part.settings})))
-        return tuple(out)
-
-    def formula(self, node: Any) -> Any:
-        """A reward as text, as a tree, or a number."""
-        if isinstance(node, str):
-            return self.formula(parse_reward(node))
-        if isinstance(node, Part):
-            return self.applied(node)
-        if isinstance(node, Mapping):
-            made = {}
-            for operation, parts in node.items():
-                made[operation] = [self.formula(part) for part in parts]
-            return made
-        return node
-
-    def check_all_used(self) -> None:
-        """Refuse settings of a part that this run does not have."""
-        if unused := set(self._settings) - self._used:
-            raise unknown("part", sorted(unused)[0], self._used, of="this run")
-
-
 def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> Spec:
     """The options of a run -> a checked Spec.
 
@@ -341,18 +295,18 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
-    draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
+    written = rungs.written(options.draft, options.rungs, options.search, options.finals)
+    draft = rungs.normal(written, steps, defaults.get("draft"), defaults.get("draft_steps"))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
-    chosen = options.settings or {}
-    settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
-    watch = [options.watch] if isinstance(options.watch, str | Part | Mapping) else options.watch
+    settings = PartSettings(checked_settings(options.settings or {}), defaults)
+    watch = options.watch if isinstance(options.watch, list | tuple) else [options.watch]
     spec = Spec(
         prompt=prompt,
         model=settings.model(options.model, options.model_settings),
         reward=settings.formula(options.reward),
         watch=tuple(settings.formula(node) for node in watch),
         space=settings.one(options.space, "spaces"),
-        search=settings.one(options.search, "searches"),
+        search=settings.one("best_of" if options.search == rungs.DRAFT_SEARCH else options.search, "searches"),
         steering=settings.many(options.steer, "steerings"),
         interventions=settings.many(options.intervene, "interventions"),
         sampler=registry.check("samplers", sampler),
@@ -362,6 +316,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         seed=options.seed,
         draft=draft,
         finals=options.finals or (1 if draft is None else 0),
+        exact=options.exact,
         final_judge=None if options.final_judge is None else settings.one(options.final_judge, "rewards"),
         entrants=8 if options.entrants is None else options.entrants,
         looks=options.looks or 0,
