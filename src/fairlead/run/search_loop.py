@@ -192,8 +192,8 @@ class SearchLoop:
         made = set(promotions(store).values())
         index = (i for i in count() if i not in made)
         while True:
-            n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
-            n = asked_at_once(self._spec, n)
+            most = max(ASKED_AT_ONCE, size)
+            n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
@@ -277,7 +277,7 @@ class SearchLoop:
                     self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:
-                    self._end_if_good(outcomes, finished=not self._spec.draft or bool(piece.refines))
+                    self._end_if_good(outcomes, finished=self._rung == len(self._spec.rungs))
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
