@@ -33,6 +33,14 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Any:
     registry.table.cache_clear()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user of this machine has calibrated must not plan the runs of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     """Networks of these tests are so small that a second thread only waits; the larger suites keep theirs."""

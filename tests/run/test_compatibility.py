@@ -51,7 +51,7 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         "but ancestral adds noise at every step",
     ),
     (
-        c.sibling_drafts_with_early_prediction,
+        c.short_drafts_with_early_prediction,
         {"draft": "mixture", "reward": "self_verifier"},
         "its own early prediction, which drafts by mixture lack",
     ),

@@ -99,7 +99,7 @@ def test_the_table_says_which_draft_was_rendered_again(tmp_path: Path) -> None:
 
 def test_too_small_a_budget_says_what_it_takes(tmp_path: Path) -> None:
     with pytest.raises(FairleadError, match=r"nfe=18"):
-        engine.start(small_spec(**{**DRAFT, "budget": {"nfe": 17}}), tmp_path / "run")
+        engine.start(small_spec(**{**DRAFT, "finals": 1, "budget": {"nfe": 17}}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -137,3 +137,22 @@ def test_the_reservation_is_where_the_expected_gain_equals_the_price() -> None:
     x = 2.0 + 0.5 * Key.root(5).fold("x").normal(400_000).double()
     assert float((x - value).clamp(min=0).mean()) == pytest.approx(0.1, abs=2e-3)
     assert posterior.reservation(0.0, 1.0, 4.0) == pytest.approx(-4.0, abs=1e-3)
+
+
+def test_the_forecast_is_the_regression_for_many_pairs_and_the_prior_for_few() -> None:
+    key = Key.root(11)
+    d = key.fold("d").normal(4000).double()
+    f = 5 + 2 * (0.8 * d + 0.6 * key.fold("f").normal(4000).double())
+    top = d.topk(400).indices
+    pairs = list(zip(d[top].tolist(), f[top].tolist(), strict=True))
+    found = posterior.forecast(d.tolist(), pairs, [0.0, 1.0])
+    assert found is not None
+    means, sd = found
+    assert means == pytest.approx([5.0, 6.6], abs=0.45)
+    assert sd == pytest.approx(1.2, abs=0.1)
+    assert posterior.forecast(d.tolist(), pairs[:3], [0.0]) is None
+    few = posterior.forecast(d.tolist(), pairs[:4], [0.0, 1.0], prior=0.1)
+    many = posterior.forecast(d.tolist(), pairs[:4], [0.0, 1.0], prior=0.9)
+    assert few is not None
+    assert many is not None
+    assert few[0][1] - few[0][0] < many[0][1] - many[0][0]

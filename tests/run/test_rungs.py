@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, png, rungs
 from fairlead.run.calibrate import calibrate
-from fairlead.run.drafts import number_of_finals
-from fairlead.run.executor import Local
+from fairlead.run.executor import Local, rung_costs
 from fairlead.run.price import price
+from fairlead.run.rung_plan import plan_rungs
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
 from fairlead.testing import resume_laws
@@ -106,11 +106,10 @@ def test_the_budget_holds_and_the_price_is_the_bill(draft: int | str, tmp_path: 
     spent = store.spent()
     assert spent.nfe <= 97
     assert price(small_spec(**words)).total.nfe == spent.nfe
-    executor = Local(store.spec)
-    each, full = executor.price(steps=store.spec.draft)[1], executor.price()[1]
-    assert each.nfe == 3
+    costs = rung_costs(store.spec, Local(store.spec))
+    assert costs.rungs[0].nfe == 3
     finals = [c for c in store.candidates() if c.refines is not None]
-    assert len(finals) == number_of_finals(store.spec, executor.price(baseline=True)[1], each, full) > 1
+    assert len(finals) == plan_rungs(store.spec, costs).rungs[-1].candidates > 1
 
 
 def test_a_final_is_the_plain_picture_of_its_key(tmp_path: Path) -> None:
@@ -128,8 +127,8 @@ def test_a_final_is_the_plain_picture_of_its_key(tmp_path: Path) -> None:
 
 
 def test_runs_with_rungs_resume_bit_for_bit(tmp_path: Path) -> None:
-    for draft in ("few(3)", "by(mixture,2,after=1)"):
-        resume_laws(small_spec(steps=6, budget={"nfe": 60.0}, draft=draft), tmp_path / str(len(draft)))
+    for draft in ("few(2)", "by(mixture,1,after=1)"):
+        resume_laws(small_spec(steps=8, budget={"nfe": 80.0}, draft=draft), tmp_path / str(len(draft)))
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,7 @@ def test_the_name_of_a_run_is_its_question() -> None:
         "draft": 2,
         "finals": 3,
         "baseline": False,
+        "exact": True,
         "final_judge": Part("human"),
         "entrants": 5,
         "looks": 2,

@@ -11,10 +11,14 @@ import typer
 from fairlead.app.console import plain_table, print_json, quiet, say, stdout
 from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import count
+from fairlead.core.errors import FairleadError
 from fairlead.run.options import RunOptions
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fairlead.run.calibrate import Draft
+    from fairlead.run.spec import Spec
 
 PICTURES = (16, 64)
 """Budgets for which the planner's advice is shown, in full pictures."""
@@ -43,10 +47,14 @@ def calibrate(
     words = [replace(options, prompt=prompts[0], draft=word) for word in drafts or ["4", "6"]]
     tried = [str(draft) for word in words if (draft := models.spec_of(word).draft) is not None]
     spec = models.spec_of(replace(options, prompt=prompts[0]))
+    if chains := [text for text in tried if ">" in text]:
+        raise FairleadError(f"draft is {chains[0]!r}: calibrate measures single drafts, so repeat --draft for each.")
     with quiet(as_json):
         found = measure(spec, prompts, tried, candidates)
+    kept = _keep(spec, found, len(prompts), candidates)
     if as_json:
-        print_json({"prompts": len(prompts), "candidates": candidates, "drafts": [asdict(row) for row in found]})
+        rows = [asdict(row) for row in found]
+        print_json({"prompts": len(prompts), "candidates": candidates, "drafts": rows, "stored_in": str(kept)})
         return 0
     table = plain_table(
         "draft", "NFE", "price", "rank correlation", "gain kept", "95 % interval", *map(_heading, PICTURES)
@@ -58,9 +66,22 @@ def calibrate(
     say(
         f"{candidates} candidates of {len(prompts)} prompts. Price: network rows as a share of a picture's. Gain kept: "
         "by the best draft alone, of what the best picture gains. Last columns: drafts and finals to make at the cost "
-        "of so many pictures, and the gain over best_of to expect, in standard deviations of the reward."
+        "of so many pictures, and the gain over best_of to expect, in standard deviations of the reward. Stored in "
+        f"{kept}: runs with this model, reward and draft are planned with it."
     )
     return 0
+
+
+def _keep(spec: Spec, found: list[Draft], prompts: int, candidates: int) -> Path:
+    """Store what was measured, for the planner."""
+    from fairlead.run import calibrations, planner
+
+    measured = {}
+    for row in found:
+        if row.rung is not None and not math.isnan(row.correlation):
+            r = planner.correlation_of_ranks(row.correlation)
+            measured[row.rung] = calibrations.Known(r, row.price, prompts, candidates)
+    return calibrations.keep(spec, measured)
 
 
 def _heading(pictures: int) -> str:

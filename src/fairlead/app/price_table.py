@@ -9,18 +9,21 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app.console import print_json, quiet, stdout
-from fairlead.app.words import count, duration
+from fairlead.app.words import count, duration, rung_words
 from fairlead.core.cost import UNITS, Cost
 from fairlead.run.spec import Spec
 
 if TYPE_CHECKING:
+    from fairlead.run.funnel import PlannedRung
     from fairlead.run.price import Price
 
+WHERE = {"calibrated": "measured by calibrate", "assumed": "assumed; 'fairlead calibrate' measures it"}
+"""Where a correlation comes from, in words."""
 TITLES = {
     "candidate": "one candidate",
     "baseline": "its own baseline",
     "once": "once, to prepare",
-    "finals": "drafts again",
+    "finals": "higher rungs",
 }
 
 
@@ -42,6 +45,13 @@ def show_price(spec: Spec, as_json: bool) -> int:
         return 0
     console = stdout()
     console.print(_table(spec, parts))
+    if (plan := _plan(found)) is not None:
+        console.print()
+        console.print(plan)
+    if said := _gain(found):
+        console.print(Text(said))
+    if found.warning:
+        console.print(Text(found.warning, style="yellow"))
     console.print(Text(sentence(found)))
     need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
@@ -63,6 +73,9 @@ def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
             "seconds": found.seconds,
             "memory_bytes": found.memory,
             "batch": found.batch,
+            "rungs": [{**asdict(rung), "candidates": n} for rung, n in _funnel(found)],
+            "gain": found.plan.gain,
+            "warning": found.warning,
         }
     )
 
@@ -85,6 +98,40 @@ def _table(spec: Spec, parts: dict[str, Cost]) -> Table:
         cells = [_amount(name, value) if known else "?" for value in values]
         table.add_row(name, *cells, _amount(name, limits[name]) if name in limits else "")
     return table
+
+
+def _funnel(found: Price) -> list[tuple[PlannedRung, int]]:
+    """The rungs with the candidates that the budget affords in each."""
+    return list(zip(found.plan.rungs, found.entered, strict=True)) if found.plan.rungs else []
+
+
+def _plan(found: Price) -> Table | None:
+    """The whole plan, a row for each stage; None for a run that only searches."""
+    judging = found.judging
+    if not found.plan.rungs and judging is None:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("plan")
+    table.add_column("pictures", justify="right")
+    table.add_column("one costs")
+    table.add_column("predicts the finished picture", overflow="fold")
+    for rung, n in _funnel(found)[:-1]:
+        predicts = f"r = {rung.correlation:.2f}, {WHERE[rung.source]}"
+        table.add_row(rung_words(rung.name), count(n), f"{rung.price:.2f} of a picture", predicts)
+    finished = found.entered[-1] if found.entered else found.candidates
+    table.add_row("finished", count(finished), "1 picture", "")
+    if judging is not None:
+        each = "1 question" if judging.looks == 1 else f"at most {judging.looks} questions"
+        table.add_row("final judge", f"best {judging.entrants}", f"{each} a pair", "")
+    return table
+
+
+def _gain(found: Price) -> str:
+    """What drafts are expected to gain; empty without them."""
+    gain = found.plan.gain
+    if not found.plan.rungs or gain is None:
+        return ""
+    return f"Expected gain over best_of at equal cost: {gain:+.2f} standard deviations."
 
 
 def sentence(found: Price) -> str:

@@ -112,9 +112,11 @@ def rung_words(name: str) -> str:
         return f"{rung.model} after {rung.after} steps" if rung.after else f"{rung.model} in {rung.own} steps"
     if isinstance(rung, rungs.Few):
         return "1 evaluation" if rung.steps == 1 else f"{rung.steps} evaluations"
+    if isinstance(rung, rungs.Peek):
+        return f"the first {rung.upto} steps"
     if isinstance(rung, rungs.Even):
         return f"{rung.steps} even steps"
-    return name
+    return f"early prediction after {rung.upto} steps"
 
 
 def nothing_left(view: View) -> str:
@@ -151,9 +153,12 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     for word in ("steps", "group", "batch", "seed"):
         yield f"--{word}", str(getattr(spec, word))
     if spec.draft is not None:
-        yield "--draft", str(rungs.read(spec.draft))
+        written = str(rungs.read(spec.draft)) if isinstance(spec.draft, int) else spec.draft
+        yield "--rungs" if ">" in written else "--draft", written
         if spec.finals:
             yield "--finals", str(spec.finals)
+        if spec.exact:
+            yield "--exact", ""
     if spec.final_judge is not None:
         yield "--final-judge", part_text(spec.final_judge)
         yield "--entrants", str(spec.entrants)
@@ -168,7 +173,7 @@ def run_command(spec: Spec) -> str | None:
     """The command line of the same run; None where only Python can ask it: a function as reward, or a live pipeline."""
     if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
         return None
-    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair)])
+    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair if word)])
 
 
 def command(*words: Any) -> str:

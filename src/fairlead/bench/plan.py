@@ -222,7 +222,8 @@ def _typed(words: Mapping[str, Any], whose: str) -> None:
     """Words where words belong; what is a number is checked where it is used."""
     kinds = {word: option.read_as for word, option in described().items() if word not in ("budget", "settings")}
     kinds |= {"reference": str, "about": str, "diversity": list[str]}
-    del kinds["draft"]  # a number or a text; `rungs.normal` checks it
+    for word in ("draft", "rungs"):  # a number or a text; `rungs.normal` checks it
+        del kinds[word]
     for word, value in words.items():
         if kinds.get(word) is str and not isinstance(value, str):
             raise FairleadError(f"{word} of {whose} is {value!r}: must be text in quotes.")

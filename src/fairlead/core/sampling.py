@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -13,9 +14,21 @@ from torch import Tensor
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Predicts, Rows, recomputed
-from fairlead.core.samplers import Sampler
+from fairlead.core.samplers import PreviousStep, Sampler
 from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain, Denoise, Steering, Step
+
+
+@dataclass
+class Span:
+    """The part of a trajectory that is sampled, and what multistep samplers carry over from one part to the next."""
+
+    first: int
+    """The step that starts."""
+    end: int
+    """The step before which it stops."""
+    previous: PreviousStep | None = None
+    """The step before `first`; once sampled, the last step taken."""
 
 
 def replicas(rows: Tensor) -> Tensor:
@@ -77,16 +90,21 @@ def sample(
     score: Callable[[Tensor, Sequence[str]], Tensor] | None = None,
     siblings: Mapping[str, Sibling] | None = None,
     notes: dict[str, Tensor] | None = None,
+    span: Span | None = None,
 ) -> Tensor:
     """x [B, C, h, w] at levels[0] -> x [B, C, h, w] at levels[-1]. The whole loop.
 
-    `notes` receives what steerings record with `Step.note`.
+    `notes` receives what steerings record with `Step.note`. With `span`, x is at its first level and only a part of
+    the steps is taken; everything else is as in the whole loop.
     """
     steering = Chain(() if steering is None else (steering,))
     levels = steering.grid(levels, model.levels)
     group = torch.arange(len(x)) if groups is None else groups
     steps = len(levels) - 1
     memory: dict[str, Any] = {} if notes is None else {"notes": notes}
+    span = span or Span(0, steps)
+    if span.previous is not None:
+        memory["previous"] = span.previous
 
     def conditioning() -> Conditioning:
         current: Conditioning = memory.get("conditioning", cond)
@@ -126,8 +144,11 @@ def sample(
         )
 
     for i, (at, to) in enumerate(pairwise(levels)):
+        if not span.first <= i < span.end:
+            continue
         step = steering(step_at(i, at, to, x))
         x = step.run()
         if step.last:
             break
+    span.previous = memory.get("previous")
     return x

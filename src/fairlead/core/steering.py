@@ -240,6 +240,15 @@ class Steering(ABC):
     adaptive: ClassVar[bool] = False
     """True if its cost depends on scores. It must then cost most where no score is better than another (a dry run)."""
 
+    @property
+    def learns_from_drafts(self) -> bool:
+        """True if the run's drafts are its bank: it changes nothing until `with_bank` has them."""
+        return False
+
+    def with_bank(self, bank: Tensor, rewards: Tensor) -> Steering:
+        """Ready to steer by samples [n, C, h, w] with rewards [n], for one that learns from drafts."""
+        return self
+
     switched_off: ClassVar[Mapping[str, Any]] = {}
     """Settings with which it changes nothing, bit for bit; the laws test it. Empty if there are none."""
     noticeable: ClassVar[Mapping[str, Any]] = {}
@@ -297,6 +306,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "adaptive": (False, True),
     "adapts": (False, True),
     "couples": (False, True),
+    "learns_from_drafts": (False, True),
 }
 """The values that a capability may have."""
 
@@ -313,6 +323,15 @@ class Chain(Steering):
     def couples(self) -> bool:
         """True if any part couples samples."""
         return any(part.couples for part in self.parts)
+
+    @property
+    def learns_from_drafts(self) -> bool:
+        """True if any part does."""
+        return any(part.learns_from_drafts for part in self.parts)
+
+    def with_bank(self, bank: Tensor, rewards: Tensor) -> Chain:
+        """Every part that learns from drafts with its bank, the others as they are."""
+        return Chain(tuple(p.with_bank(bank, rewards) if p.learns_from_drafts else p for p in self.parts))
 
     def grid(self, levels: Sequence[Level], schedule: Schedule) -> Sequence[Level]:
         """The levels after every part has replaced or kept them."""

@@ -54,6 +54,13 @@ class Parts:
         return next((part.name for part, method in names if not method.compares), None)
 
     @property
+    def controls_drafts(self) -> list[str]:
+        """The names of what would have to act on drafts as it acts on finished pictures."""
+        names = zip(self.spec.steering, self.steering.parts, strict=True)
+        steering = [part.name for part, method in names if not method.learns_from_drafts]
+        return steering + [part.name for part in self.spec.interventions]
+
+    @property
     def early_levels(self) -> set[float]:
         """Noise levels whose predictions a reward compares with the finished picture."""
         from fairlead.core.reward import early_level
@@ -170,34 +177,55 @@ def person_with_drafts(parts: Parts) -> str | None:
 
 def sibling_drafts_with_control(parts: Parts) -> str | None:
     """A sibling's part of a draft would not be steered or edited as the final is."""
-    sibling = rungs.sibling(parts.spec.draft)
-    control = [part.name for part in (*parts.spec.steering, *parts.spec.interventions)]
-    if sibling is None or not control:
+    control = parts.controls_drafts
+    siblings = rungs.siblings(parts.spec.draft)
+    if not siblings or not control:
         return None
     return (
-        f"Drafts by {sibling} would not be controlled by {control[0]} as the finished pictures are. Draft with a "
+        f"Drafts by {siblings[0]} would not be controlled by {control[0]} as the finished pictures are. Draft with a "
         "number of evaluations of the run's own model, or leave one of them out."
     )
 
 
-def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
-    """The noise that the sampler adds on the way would not be the sibling's."""
-    sibling = rungs.sibling(parts.spec.draft)
-    if sibling is None or not parts.sampler.stochastic:
+def peek_with_control(parts: Parts) -> str | None:
+    """What a steering remembers along a trajectory is not part of the captured state."""
+    control = [part.name for part in (*parts.spec.steering, *parts.spec.interventions)]
+    if not rungs.peeks(parts.spec.draft) or not control:
         return None
     return (
-        f"Drafts by {sibling} share only the first noise with the finished picture, but {parts.spec.sampler} adds "
+        f"peek judges an early prediction and goes on from the captured state, which does not hold what {control[0]} "
+        "remembers. Draft with a number of evaluations, or leave one of them out."
+    )
+
+
+def bank_of_drafts_without_drafts(parts: Parts) -> str | None:
+    """A steering whose bank are the drafts has none without them."""
+    names = zip(parts.spec.steering, parts.steering.parts, strict=True)
+    learning = [part.name for part, method in names if method.learns_from_drafts]
+    if not learning or parts.spec.rungs:
+        return None
+    return f"{learning[0]}.bank is 'drafts' but this run has no drafts. Use --draft auto, or leave the setting out."
+
+
+def sibling_drafts_with_stochastic_sampler(parts: Parts) -> str | None:
+    """The noise that the sampler adds on the way would not be the sibling's."""
+    siblings = rungs.siblings(parts.spec.draft)
+    if not siblings or not parts.sampler.stochastic:
+        return None
+    return (
+        f"Drafts by {siblings[0]} share only the first noise with the finished picture, but {parts.spec.sampler} adds "
         "noise at every step. Use --sampler euler, or draft with a number of evaluations."
     )
 
 
-def sibling_drafts_with_early_prediction(parts: Parts) -> str | None:
-    """A reward that compares a picture with its early prediction has none of the sibling's."""
-    sibling = rungs.sibling(parts.spec.draft)
-    if sibling is None or not parts.early_levels:
+def short_drafts_with_early_prediction(parts: Parts) -> str | None:
+    """A reward that compares a picture with its early prediction finds none in a sibling's draft or in a peek."""
+    lacking = [f"drafts by {name}" for name in rungs.siblings(parts.spec.draft)]
+    lacking += ["drafts by peek"] if rungs.peeks(parts.spec.draft) else []
+    if not lacking or not parts.early_levels:
         return None
     return (
-        f"{parts.reward.name} compares a picture with its own early prediction, which drafts by {sibling} lack. Draft "
+        f"{parts.reward.name} compares a picture with its own early prediction, which {lacking[0]} lack. Draft "
         "with a number of evaluations."
     )
 
@@ -310,8 +338,10 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     ranking_reward_with_drafts,
     person_with_drafts,
     sibling_drafts_with_control,
+    peek_with_control,
+    bank_of_drafts_without_drafts,
     sibling_drafts_with_stochastic_sampler,
-    sibling_drafts_with_early_prediction,
+    short_drafts_with_early_prediction,
     person_with_steering_that_cannot_ask,
     stochastic_steering_with_deterministic_sampler,
     gradient_steering_with_reward_without_gradient,

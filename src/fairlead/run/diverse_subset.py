@@ -58,7 +58,8 @@ def keep(
     if not every:
         raise FairleadError(f"{folder} has no pictures yet. Continue the run with 'fairlead resume {folder}'.")
     models.quiet()
-    full = [c for c in every if c.refines is not None] or every
+    highest = max(c.rung for c in every)
+    full = [c for c in every if c.rung == highest]
     if among is not None:
         full = [c for c in every if c.index in among]
     full = _pool(full, k)

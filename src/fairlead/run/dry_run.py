@@ -16,7 +16,7 @@ from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Edit, Level, Model, Rows, Site
 from fairlead.core.reward import EarlyReward, PaidReward, PairwiseReward, Reward, early_level
 from fairlead.core.search import Proposal
-from fairlead.run import memory
+from fairlead.run import memory, rungs
 from fairlead.run.records import Task
 from fairlead.run.rungs import Effort
 from fairlead.run.setup import Setup
@@ -166,7 +166,9 @@ def dry_run(setup: Setup, *, steps: Effort = None, baseline: bool = False) -> Dr
     n = 1 if baseline else spec.group
     keys = [Key.root(0).fold("price", i) for i in range(n)]
     proposals = tuple(Proposal(worker.space.draw(key), key, steps) for key in keys)
-    _, cost = worker.evaluate(Task(tuple(range(n)), proposals, (0,) * n, INFINITE, baseline), ready)
+    going_on = rungs.starts_from_a_state(steps)
+    states = (torch.zeros(2, *model.latent),) * n if going_on else ()
+    _, cost = worker.evaluate(Task(tuple(range(n)), proposals, (0,) * n, INFINITE, baseline, states=states), ready)
     return DryRun(setup_cost, cost, worker, setup_queries, _queries(worker.reward, spec.prompt))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +12,22 @@ from pathlib import Path
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
+from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
 from fairlead.run import fingerprint, machine, models
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
+from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason
-from fairlead.run.replay import compared
+from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason, Task
+from fairlead.run.replay import compared, with_states
+from fairlead.run.rung_plan import without_drafts
 from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
-from fairlead.run.stop_rules import StopRules, recorded_terms, stop_text, until_text
+from fairlead.run.stop_rules import stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
 
 
@@ -59,20 +62,30 @@ def start(
     spec = models.with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, siblings=siblings)
     spec = executor.setup.spec
+    loop = SearchLoop(spec, executor, clock)
+    left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
+    if left_out is not None:
+        spec = left_out[0]
+        clock = Clock(spec, on_progress)
+        executor.leave_out_drafts(spec)
+        loop = SearchLoop(spec, executor, clock)
     for leaf in executor.worker.reward.leaves():
         if isinstance(leaf, PaidReward):
             leaf.ready()
     if isinstance(executor.final_judge, PaidReward):
         executor.final_judge.ready()
-    loop = SearchLoop(spec, executor, clock)
     executor.check_budget()
     loop.check_affordable()
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
         warnings.warn(sentence, stacklevel=3)
-    if sentences := [*executor.setup.warnings, *executor.setup.model_warnings]:
+    sentences = [*executor.setup.warnings, *executor.setup.model_warnings]
+    sentences += [] if left_out is None else [left_out[1]]
+    if sentences:
         versions["warnings"] = as_json(sentences)
+    if loop.plan.rungs:
+        versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
     with store.lock():
         loop.run(store, stop)
@@ -121,14 +134,16 @@ def resume(
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
             executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        versions = store.versions
+        plan = read_plan(versions.get(PLAN))
+        if extended:
+            plan = corrected(plan, rung_summaries(spec, store.candidates(), plan))
+        loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
             executor.check_budget()
-            StopRules(
-                spec.until, spec.stop, recorded_terms(spec.reward, spec.watch, executor.terms)
-            )  # raises on an unknown term
-            store.extend(spec)
+            store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         store.set_status(RunStatus.RUNNING)
-        SearchLoop(spec, executor, clock, person).run(store, stop)
+        loop.run(store, stop)
     return store
 
 
@@ -175,10 +190,16 @@ def replay(
     recorded = store.get(index)
     with stored_run(folder, trust):
         executor = Local(spec, reward=reward, model=model, siblings=siblings)
-    loop = SearchLoop(spec, executor, Clock(spec, _silent))
-    proposals, steering = loop.questions(store, companions)
+    plan = read_plan(store.versions.get(PLAN))
+
+    def questions(indices: Sequence[int]) -> tuple[Task, Chain]:
+        loop = SearchLoop(spec, executor, Clock(spec, _silent), recorded=plan)
+        found, steering = loop.questions(store, indices)
+        return loop.task([found[i] for i in indices], is_baseline=index == BASELINE), steering
+
     chosen = [index] if alone else companions
-    task = loop.task([proposals[i] for i in chosen], is_baseline=index == BASELINE)
+    task, steering = questions(chosen)
+    task = with_states(task, store, questions, executor)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)

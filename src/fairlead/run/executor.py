@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from fairlead.core.cost import Cost
@@ -10,12 +11,14 @@ from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
 from fairlead.core.reward import FinalJudge, PaidReward, Reward
 from fairlead.core.search import Space
+from fairlead.core.sibling import model_key
 from fairlead.core.steering import Chain
-from fairlead.run import dry_run
+from fairlead.run import dry_run, rungs
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
+from fairlead.run.rung_plan import RungCosts
 from fairlead.run.rungs import Effort
-from fairlead.run.setup import resolve
+from fairlead.run.setup import Setup, resolve
 from fairlead.run.spec import Spec
 from fairlead.run.worker import Worker
 
@@ -60,6 +63,17 @@ class Executor(Protocol):
         ...
 
 
+def rung_costs(spec: Spec, executor: Executor) -> RungCosts:
+    """What a candidate costs at every rung, by dry run."""
+    efforts = spec.efforts
+    each = [executor.price(steps=effort)[1] for effort in efforts]
+    whole = [executor.price(steps=rungs.from_noise(effort, spec.steps))[1] for effort in efforts]
+    before = executor.price()[0]
+    if spec.own_baseline:
+        before = before + executor.price(baseline=True)[1]
+    return RungCosts(tuple(each), tuple(whole), before)
+
+
 class Local:
     """One worker in this process. `reward`, `model` and `siblings` are live objects in place of what the Spec names."""
 
@@ -71,9 +85,18 @@ class Local:
         model: Model | None = None,
         siblings: Mapping[str, Model] | None = None,
     ) -> None:
-        self.setup = dry_run.with_batch(resolve(spec, reward=reward, model=model, siblings=siblings))
-        self.worker = Worker(self.setup)
+        self._use(dry_run.with_batch(resolve(spec, reward=reward, model=model, siblings=siblings)))
+
+    def _use(self, setup: Setup) -> None:
+        self.setup = setup
+        self.worker = Worker(setup)
         self._prices: dict[tuple[Effort, bool], tuple[Cost, Cost]] = {}
+
+    def leave_out_drafts(self, spec: Spec) -> None:
+        """Go on with this Spec, which is the present one without drafts; siblings that only drafted are dropped."""
+        named = {model_key(name) for part in self.setup.steering.parts for name in part.siblings}
+        siblings = {name: sibling for name, sibling in self.setup.siblings.items() if name in named}
+        self._use(replace(self.setup, spec=spec, siblings=siblings))
 
     @property
     def space(self) -> Space:
@@ -104,7 +127,7 @@ class Local:
     def check_budget(self) -> None:
         """Refuse a budget none of whose entries this run spends: it would never end."""
         spec, limits = self.setup.spec, self.setup.spec.limit.limits()
-        setup_cost, each = self.price(steps=spec.draft)
+        setup_cost, each = self.price(steps=spec.efforts[0])
         spends = (setup_cost + each).limits()
         paid = [leaf for leaf in self.worker.reward.leaves() if isinstance(leaf, PaidReward)]
         if self.final_judge is None and "questions" in limits:

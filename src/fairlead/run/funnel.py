@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fairlead.core.cost import Cost
@@ -36,6 +36,13 @@ class PlannedRung:
     """`calibrated` or `assumed`."""
     candidates: int | None
     """None: as many as the clock allows."""
+    prior: float | None = None
+    """The correlation before the finals of an earlier budget corrected it; None where nothing did."""
+
+    @property
+    def uncorrected(self) -> float:
+        """The correlation that was assumed or calibrated."""
+        return self.correlation if self.prior is None else self.prior
 
 
 @dataclass(frozen=True)
@@ -78,12 +85,21 @@ def read_plan(text: str | None) -> tuple[PlannedRung, ...]:
 
 def _planned(entry: Any) -> PlannedRung:
     rung = PlannedRung(**entry)
-    numbers = [rung.price, rung.correlation, 0 if rung.candidates is None else rung.candidates]
+    numbers = [rung.price, rung.correlation, rung.uncorrected, rung.candidates or 0]
     if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
         raise ValueError(f"{numbers} must be numbers")
     if not isinstance(rung.name, str) or rung.source not in (ASSUMED, CALIBRATED):
         raise ValueError(f"{rung.name!r} and {rung.source!r} must be a rung and its source")
     return rung
+
+
+def corrected(plan: Sequence[PlannedRung], rungs: Sequence[RungSummary]) -> tuple[PlannedRung, ...]:
+    """The plan with the correlations that the finals so far show: what a larger budget is planned with."""
+    out = []
+    for planned, row in zip(plan, rungs, strict=False):
+        r = planned.correlation if row.correlation is None else row.correlation
+        out.append(replace(planned, correlation=r, prior=planned.uncorrected))
+    return tuple(out)
 
 
 def rung_summaries(spec: Spec, candidates: Sequence[Candidate], plan: Sequence[PlannedRung]) -> list[RungSummary]:
@@ -101,7 +117,7 @@ def rung_summaries(spec: Spec, candidates: Sequence[Candidate], plan: Sequence[P
         pairs = [(draft.reward, final.reward) for final in finals if (draft := _below(final, rung, origin)) is not None]
         pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
         last = name == PICTURE
-        prior = {} if planned is None else {"prior": planned.correlation}
+        prior = {} if planned is None else {"prior": planned.uncorrected}
         out.append(
             RungSummary(
                 name=name,

@@ -78,8 +78,9 @@ def defaults_of(options: RunOptions) -> dict[str, Any]:
         own = defaults(options.model.name, options.model.settings.get("revision", revision))
     else:
         own = defaults(options.model, revision)
-    if (sibling := rungs.model_in(options.draft)) is not None:
-        own = own | {"draft_steps": defaults(sibling).get("steps", 4)}
+    written = options.draft if options.rungs is None else options.rungs
+    if siblings := rungs.models_in(written):
+        own = own | {"draft_steps": {name: int(defaults(name).get("steps", rungs.USUAL_STEPS)) for name in siblings}}
     return own
 
 

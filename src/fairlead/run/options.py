@@ -142,10 +142,24 @@ class RunOptions:
             "DRAFT",
         ),
     )
+    rungs: str | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "A chain of drafts like '4 > pocket-turbo@3'; a number after a colon, like '4:12', says how many advance.",
+            "A > B",
+        ),
+    )
     finals: int | None = field(
         default=None,
         metadata=_option(
             int, "How many of the best drafts are finished.", "N", shown_default="as many as the budget makes best"
+        ),
+    )
+    exact: bool = field(
+        default=False,
+        metadata=_option(
+            bool, "Finish pictures from the noise, bit-equal to plain ones, and not from the state that a draft kept."
         ),
     )
     final_judge: str | Part | None = field(

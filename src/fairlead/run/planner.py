@@ -8,6 +8,7 @@ finished; V(M, K) is the expected best of those finals, in standard deviations o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -75,14 +76,45 @@ def plan(budget: float, price: float, r: float = PRIOR, saved: float = 0.0) -> D
 
     `saved` is s, the part of a final that its draft has already paid. Where the drafts do not pay, `gain` is <= 0.
     """
-    number_in_range("price", price, "(0, inf)")
     number_in_range("saved", saved, "[0, 1)")
     everything = max(1, math.floor(budget + 1e-9))
-    finals = max(1, min(round(1 + (1 - r) * budget), everything))
-    drafts = math.floor((budget - (1 - saved) * finals) / price + 1e-9)
-    while finals > 1 and drafts < finals:
-        finals -= 1
-        drafts = math.floor((budget - (1 - saved) * finals) / price + 1e-9)
+    drafts, finals = advancing(budget, [Stage(price, price, r), Stage(1.0, 1 - saved, 1.0)])
     if drafts < max(finals, 2):
         return DraftPlan(everything, everything, 0.0)
     return DraftPlan(drafts, finals, expected_winner(drafts, finals, r) - expected_best(everything))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One rung as the planner sees it; the last stage is the finished picture."""
+
+    whole: float
+    """Price of a candidate from the noise, in finished pictures."""
+    price: float
+    """Price where the state of the rung below is there to go on from."""
+    correlation: float
+    """With the rewards of the next stage."""
+    wanted: int | None = None
+    """How many enter it, where that is fixed."""
+
+
+def advancing(budget: float, stages: Sequence[Stage]) -> list[int]:
+    """How many candidates enter each stage: n = 1 + (1 - r) money / price from the last stage back to the first.
+
+    `money` is what the stages up to there may spend together, r the correlation of the stage before with this one. A
+    stage never has more candidates than the one before it.
+    """
+    for stage in stages:
+        number_in_range("price", stage.price, "(0, inf)")
+    out: list[int] = []
+    money = budget
+    for index in range(len(stages) - 1, 0, -1):
+        stage = stages[index]
+        below = stages[index - 1]
+        together = stage.price + sum(earlier.price for earlier in stages[:index])
+        most = math.floor(money / together + 1e-9)
+        n = stage.wanted or max(1, min(round(1 + (1 - below.correlation) * money / stage.whole), most))
+        out.insert(0, n)
+        money -= n * stage.price
+    out.insert(0, max(0, math.floor(money / stages[0].price + 1e-9)))
+    return out

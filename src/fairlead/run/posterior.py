@@ -91,6 +91,25 @@ def spread(values: Sequence[float]) -> float:
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
+def forecast(
+    drafts: Sequence[float], pairs: Pairs, left: Sequence[float], prior: float = PRIOR
+) -> tuple[list[float], float] | None:
+    """Expected finals of the drafts in `left` and their common spread: f = mean + r sd(f) (d - mean(d)) / sd(d).
+
+    r is shrunk to the prior; sd(f) and the means follow from the pairs, the spread of d from all drafts.
+    """
+    line = regression(pairs)
+    sd = spread(drafts)
+    if line is None or sd == 0:
+        return None
+    r = measured_correlation(drafts, pairs, prior)
+    final_sd = math.hypot(line.slope * sd, line.residual)
+    draft_mean = fmean(d for d, _ in pairs)
+    final_mean = fmean(f for _, f in pairs)
+    means = [final_mean + r * final_sd * (d - draft_mean) / sd for d in left]
+    return means, final_sd * math.sqrt(1 - r * r)
+
+
 def reservation(mean: float, sd: float, price: float) -> float:
     """The reward at which opening a final of posterior `mean` and `sd` is no longer worth `price` (Weitzman 1979).
 

@@ -83,11 +83,11 @@ class IndexedProposal:
     proposal: Proposal
     group: int
     refines: int | None = None
-    """The draft this is the full rendering of."""
+    """The candidate of the rung below that was chosen for this one."""
 
-    def again(self, index: int) -> IndexedProposal:
-        """The same question at full effort, at another index."""
-        return replace(self, index=index, proposal=replace(self.proposal, steps=None), refines=self.index)
+    def again(self, index: int, effort: int | str | None) -> IndexedProposal:
+        """The same question at the effort of a higher rung, at another index."""
+        return replace(self, index=index, proposal=replace(self.proposal, steps=effort), refines=self.index)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Task:
     is_baseline: bool = False
     """True for the plain sample: no steering, no intervention."""
     refines: tuple[int, ...] = ()
-    """Per candidate the draft that this is the full rendering of; empty if none is."""
+    """Per candidate the one of the rung below that was chosen for it; empty in the first rung."""
+    states: tuple[Tensor, ...] = ()
+    """Per candidate the captured state that it goes on from, [2, C, h, w]; empty where it starts from the noise."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,8 @@ class Outcome:
     image: bytes
     """PNG"""
     gradient: Tensor | None = None
+    state: Tensor | None = None
+    """[2, C, h, w] float32: where a peek stopped and its last clean prediction, for the next rung to go on from."""
 
 
 @dataclass(frozen=True)

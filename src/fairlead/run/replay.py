@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
-from fairlead.run import machine, png
-from fairlead.run.records import Candidate, Outcome, Replay
+from fairlead.core.steering import Chain
+from fairlead.run import machine, png, rungs
+from fairlead.run.executor import Executor
+from fairlead.run.records import Candidate, Outcome, Replay, Task
 from fairlead.run.store import Store
+
+Questions = Callable[[Sequence[int]], tuple[Task, Chain]]
+"""Indices of a recorded batch -> the batch as it was asked, with the steering."""
+
+
+def with_states(task: Task, store: Store, questions: Questions, executor: Executor) -> Task:
+    """The task with the states that it goes on from, captured again by rendering the batches that they came from."""
+    if not rungs.starts_from_a_state(task.proposals[0].steps):
+        return task
+    found: dict[int, Tensor | None] = {}
+    for index in task.refines:
+        if index not in found:
+            below, steering = questions(store.task_of(index))
+            below = with_states(below, store, questions, executor)
+            _, outcomes, _ = next(executor.map([below], steering))
+            found |= {o.index: o.state for o in outcomes}
+    states = [found[index] for index in task.refines]
+    return replace(task, states=tuple(state for state in states if state is not None))
 
 
 def compared(store: Store, recorded: Candidate, outcome: Outcome, companions: int, alone: bool) -> Replay:

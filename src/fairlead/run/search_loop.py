@@ -14,24 +14,28 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import final_judge, machine, png, prepared
+from fairlead.run import final_judge, machine, png, prepared, rungs
+from fairlead.run.bank_of_drafts import with_bank
+from fairlead.run.batches import asked_at_once, batches
 from fairlead.run.clock import Clock
-from fairlead.run.drafts import Drafts, finals, number_of_finals
-from fairlead.run.executor import Executor
+from fairlead.run.drafts import Ladder, add_refined, path_to, promotions
+from fairlead.run.executor import Executor, rung_costs
+from fairlead.run.funnel import PlannedRung
 from fairlead.run.judging import FinalJudging, reserved
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BANK, BASELINE, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.records import BANK, BASELINE, Candidate, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.rung_plan import plan_rungs
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
 from fairlead.run.start import first_key
+from fairlead.run.states import States
 from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
-
 
 FEW = 64
 """Answers of a round after each of which ranks are shown again; of more, once a round."""
@@ -48,7 +52,14 @@ class _Stopped(Exception):
 class SearchLoop:
     """One run from its first question to its end. Its state depends on the Spec and on the record alone."""
 
-    def __init__(self, spec: Spec, executor: Executor, clock: Clock, person: Person | None = None) -> None:
+    def __init__(
+        self,
+        spec: Spec,
+        executor: Executor,
+        clock: Clock,
+        person: Person | None = None,
+        recorded: Sequence[PlannedRung] | None = None,
+    ) -> None:
         self._spec = spec
         self._executor = executor
         self._clock = clock
@@ -57,12 +68,13 @@ class SearchLoop:
         self._ledger = Ledger(spec.limit - reserved(spec, self._judge))
         self._rules = StopRules(spec.until, spec.stop, recorded_terms(spec.reward, spec.watch, executor.terms))
         self._ranking = Ranking(executor.reward, spec.prompt)
-        self._setup_cost, self._cost_per_candidate = executor.price(steps=spec.draft)
-        self._baseline_cost = executor.price(baseline=True)[1] if spec.own_baseline else Cost()
-        full = executor.price()[1]
-        before = self._setup_cost + self._baseline_cost
-        self._finals = number_of_finals(spec, before, self._cost_per_candidate, full)
-        self._drafts = Drafts(spec, full, self._finals)
+        costs = rung_costs(spec, executor)
+        self._setup_cost = executor.price()[0]
+        self._baseline_cost = costs.before - self._setup_cost
+        self._cost_per_candidate = costs.rungs[0]
+        self.plan = plan_rungs(spec, costs, recorded)
+        self._ladder = Ladder(spec, self.plan, costs)
+        self._rung = 0
         self._groups = count()
         self._writes = False
         """Off while a record is only read (replay)."""
@@ -71,7 +83,7 @@ class SearchLoop:
 
     def check_affordable(self) -> None:
         """Refuse a budget that does not cover the first group, and say how much would."""
-        need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._drafts.kept
+        need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._ladder.kept
         if lacking := need.over(self._spec.limit):
             wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
             given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
@@ -87,10 +99,9 @@ class SearchLoop:
             )
 
     def _expected(self, ledger: Ledger) -> int | None:
-        ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._drafts.kept)
+        ledger.settle(Cost(), self._setup_cost + self._baseline_cost + self._ladder.kept)
         n = ledger.affordable(self._cost_per_candidate)
-        again = self._spec.group * self._finals
-        return n - n % self._spec.group + again if n < 1 << 30 else None
+        return n - n % self._spec.group + self._ladder.again if n < 1 << 30 else None
 
     def run(self, store: Store, stop: Stop) -> None:
         """Run until the budget or the search ends, or until `stop` says so."""
@@ -146,30 +157,43 @@ class SearchLoop:
         self._clock.spent = self._ledger.spent
 
     def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
-        """The rounds, then the best drafts again where there are drafts. Ends by raising the reason."""
-        drafts = self._drafts
-        drafts.book(store, self._ledger, self._clock)
-        self._ledger.reserve(drafts.kept)
+        """The rounds, then the higher rungs where there are drafts. Ends by raising the reason."""
+        ladder = self._ladder
+        ladder.keep(store, self._ledger, self._clock)
+        end: _Stopped | BudgetExceeded
         try:
             for asked in self._rounds(store, steering, stop):
                 self._open = asked
-        except (_Stopped, BudgetExceeded) as end:
-            if self._spec.draft and not (isinstance(end, _Stopped) and end.status == RunStatus.STOPPED):
-                drafts.rank(self._open, store.candidates())  # a round that was cut
-                drafts.release(store, self._ledger, self._clock)
-                again = drafts.again(store, self._ledger, self._groups)
-                self._settle(store, self._answer(store, self._tasks(again), steering, stop))
-            raise
+        except (_Stopped, BudgetExceeded) as over:
+            if not self._spec.rungs or (isinstance(over, _Stopped) and over.status == RunStatus.STOPPED):
+                raise
+            end = over
+        ladder.rank(self._open, store.candidates())  # a round that was cut
+        states = States(store.folder)
+        for rung in ladder.climb(store, self._ledger, self._clock):
+            self._rung = rung
+            if rung == len(self._spec.rungs):
+                steering = with_bank(store, steering)
+            try:
+                while batch := ladder.next(store, self._ledger, self._clock, self._groups, states):
+                    if rung == len(self._spec.rungs):
+                        self._end_if_enough(store)
+                    self._settle(store, self._answer(store, self._tasks(batch), steering, stop))
+            except (_Stopped, BudgetExceeded) as over:
+                if isinstance(over, _Stopped) and over.status == RunStatus.STOPPED:
+                    raise
+                end = over  # the clock ended this rung; those above have their own reserve
+        raise end
 
     def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[IndexedProposal]]:
         """Ask the search, yield what it asked, answer, and tell it the rewards, until the search or the budget ends."""
         search = make_search(self._spec, self._executor.space)
         size = self._spec.group
-        made = set(finals(store).values())
+        made = set(promotions(store).values())
         index = (i for i in count() if i not in made)
         while True:
             n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
-            n -= n % size
+            n = asked_at_once(self._spec, n)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
@@ -182,16 +206,17 @@ class SearchLoop:
                 )
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
-                some = (replace(p, steps=p.steps or self._spec.draft) for p in proposals[first : first + size])
+                usual = self._spec.efforts[0]
+                some = (replace(p, steps=p.steps or usual) for p in proposals[first : first + size])
                 asked += [IndexedProposal(next(index), p, own) for p in some]
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
             outcomes = self._settle(store, outcomes)
             self._end_if_good(outcomes, finished=not self._spec.draft)
-            self._drafts.rank(asked, outcomes)
+            self._ladder.rank(asked, outcomes)
             search.tell(self._ranking.feedback(proposals, outcomes))
 
-    def _end_if_good(self, outcomes: Sequence[Outcome], finished: bool) -> None:
+    def _end_if_good(self, outcomes: Sequence[Outcome | Candidate], finished: bool) -> None:
         """End the run where a stop rule says so. What a person has not rated yet has no reward and decides nothing."""
         reason = self._rules.reached(outcomes if finished else [])
         if not reason and not self._spec.draft:
@@ -199,27 +224,21 @@ class SearchLoop:
         if reason:
             raise _Stopped(RunStatus.FINISHED, reason)
 
+    def _end_if_enough(self, store: Store) -> None:
+        """End the run where the recorded finals satisfy it, or say that no further draft is worth finishing."""
+        self._end_if_good(self._ladder.finals(store), finished=True)
+        if self._spec.stop and (found := self._ladder.prospects(store)) is not None:
+            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._clock.expected)
+            if reason:
+                raise _Stopped(RunStatus.FINISHED, reason)
+
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
         desk = QuestionStore(store.folder, self._person)
         return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
 
     def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
-        """Batches in ask order; a batch has one effort and never cuts a group."""
-        out: list[list[IndexedProposal]] = []
-        for a in asked:
-            last = out[-1][-1] if out else None
-            other = last is not None and last.proposal.steps != a.proposal.steps
-            if last is not None and last.group == a.group:
-                if other:
-                    both = f"{last.proposal.steps or self._spec.steps} and {a.proposal.steps or self._spec.steps}"
-                    raise RuntimeError(
-                        f"{self._spec.search.name} asked for {both} steps in one group: it has one effort"
-                    )
-            elif last is None or other or len(out[-1]) >= self._spec.batch:
-                out.append([])
-            out[-1].append(a)
-        return [self.task(batch) for batch in out]
+        return [self.task(batch) for batch in batches(self._spec, asked)]
 
     def task(self, asked: Sequence[IndexedProposal], *, is_baseline: bool = False) -> Task:
         """A batch with its price as grant."""
@@ -251,8 +270,9 @@ class SearchLoop:
                 answers.update({o.index: o for o in outcomes})
                 self._ranking.add(outcomes)
                 self._clock.spent = self._ledger.spent
-                self._clock.answered(cost)
-                self._clock.seen(outcomes, self._spec.controlled, refined=bool(piece.refines))
+                evaluations = rungs.evaluations(piece.proposals[0].steps, self._spec.steps)
+                self._clock.answered(cost, evaluations, len(piece.indices), piece.is_baseline)
+                self._clock.seen(outcomes, self._spec.controlled, self._rung)
                 if self._ranking.deferred and len(answers) < FEW:
                     self._clock.ranked(self._ranking.totals(), self._spec.controlled)
                 self._clock.say(Phase.SEARCHING)
@@ -275,15 +295,19 @@ class SearchLoop:
     def _compute(self, store: Store, task: Task, steering: Chain, stop: Stop) -> tuple[list[Outcome], Cost]:
         if stop():
             raise _Stopped(RunStatus.STOPPED, StopReason.INTERRUPTED)
-        pace = self._clock.per_nfe()
-        left = self._ledger.left.seconds - self._drafts.seconds(pace)
-        if left <= 0 or (
-            pace * task.grant.nfe > left and not task.refines
-        ):  # full renderings are the last work, so they are tried
+        n = len(task.indices)
+        evaluations = rungs.evaluations(task.proposals[0].steps, self._spec.steps)
+        expected = n * self._clock.pace(evaluations, task.grant.nfe / n)
+        left = self._ledger.left.seconds - self._ladder.seconds(self._clock)
+        if left <= 0 or (expected > left and not task.refines):  # a batch of a higher rung was cut to the time left
             raise _Stopped(RunStatus.FINISHED, StopReason.budget(["seconds"]))
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
+        if rungs.starts_from_a_state(task.proposals[0].steps):
+            states = States(store.folder)
+            task = replace(task, states=tuple(states.get(index) for index in task.refines))
         with self._reserved(store, task.grant):
             _, outcomes, cost = next(iter(self._executor.map([task], steering)))
+        States(store.folder).keep(outcomes)
         store.record(task, outcomes, cost)
         self._ledger.settle(task.grant, cost)
         self._clock.computed(outcomes, cost)
@@ -327,8 +351,9 @@ class SearchLoop:
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder).peek, writes=False))
         steering = self._prepared(store)
         found = {BASELINE: self._baseline()}
-        drafts = {final: draft for draft, final in finals(store).items() if final in wanted}
-        wanted = [drafts.get(i, i) for i in wanted]
+        every = {c.index: c for c in store.candidates()}
+        paths = {index: path_to(every, index) for index in wanted if index in every}
+        wanted = [paths[index][0].index if index in paths else index for index in wanted]
         if set(wanted) <= found.keys():
             return found, steering
         try:
@@ -342,7 +367,9 @@ class SearchLoop:
                     break
         except (_Stopped, Pending):
             pass
-        found.update({final: found[draft].again(final) for final, draft in drafts.items()})
+        add_refined(self._spec, paths.values(), found)
+        if any(path[-1].rung == len(self._spec.rungs) for path in paths.values()):
+            steering = with_bank(store, steering)
         return found, steering
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
@@ -350,6 +377,8 @@ class SearchLoop:
             self._ranking.settle([], store, QuestionStore(store.folder).peek)
         write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
         store.set_status(status, reason)
+        if status == RunStatus.FINISHED:
+            States(store.folder).clear()
         self._clock.say(Phase.DONE)
         if status == RunStatus.FINISHED and not store.candidates():
             raise FairleadError(

@@ -17,7 +17,7 @@ from fairlead.run.spec import Part, Spec
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
     """Every sibling by its key, each loaded once; `given` are those already loaded. Encodes the prompt."""
     named: dict[str, Part] = {}
-    if (drafting := rungs.sibling(spec.draft)) is not None:
+    for drafting in rungs.siblings(spec.draft):
         named[drafting] = _part(drafting, spec)
     for method in steering.parts:
         named |= {model_key(wanted): _part(wanted, spec) for wanted in map(_named, method.siblings)}

@@ -21,6 +21,7 @@ from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
 from fairlead.run.options import RunOptions, Words, called_with
 from fairlead.run.part import Part as Part
+from fairlead.run.rungs import Effort
 
 MAX_PROMPT = 2000
 MOST = {
@@ -38,6 +39,7 @@ MOST = {
 ADDED_LATER: dict[str, Any] = {
     "watch": (),
     "baseline": True,
+    "exact": False,
     "final_judge": None,
     "entrants": 8,
     "looks": 0,
@@ -66,14 +68,15 @@ class Spec:
     group: int = 1
     """Candidates rendered together as one group; methods that couple samples act inside it."""
     batch: int = 16
-    """Rows rendered at once; 0 until it is chosen by the free memory. Part of the run because matrix kernels round
-    differently for other sizes."""
+    """Rows rendered at once; 0 until the free memory decides. Matrix kernels round differently for other sizes."""
     seed: int = 0
     draft: int | str | None = None
-    """How candidates are drafted while searching, a rung of `run/rungs.py`; the best are rendered again at full effort.
-    A number, as older runs recorded it, is that many even steps. None: no drafts."""
+    """How candidates are seen before they are finished: a chain as in `run/rungs.py`, of which the search sees the
+    first rung. A number, as older runs recorded it, is that many even steps. None: no drafts."""
     finals: int = 1
     """How many of the best drafts are rendered again, counted in groups; 0: as many as `run/planner.py` advises."""
+    exact: bool = False
+    """Render finished pictures from the noise, bit-equal to plain ones, even where a draft has left a state."""
     final_judge: Part | None = None
     """Who chooses among the best finished pictures, two at a time; None: the one with the best reward wins."""
     entrants: int = 8
@@ -110,7 +113,17 @@ class Spec:
     @property
     def rungs(self) -> tuple[int | str, ...]:
         """How candidates are seen before they are finished, the cheapest first; empty without drafts."""
-        return () if self.draft is None else (self.draft,)
+        return tuple(effort for effort, _ in rungs.chain(self.draft))
+
+    @property
+    def efforts(self) -> tuple[Effort, ...]:
+        """How a candidate is rendered at every rung, the finished picture last."""
+        return tuple(rungs.efforts(self.draft, self.steps, self.exact))
+
+    @property
+    def advancing(self) -> tuple[int | None, ...]:
+        """How many groups advance from every rung; None: as many as the planner advises."""
+        return tuple(rungs.advancing(self.draft, self.finals))
 
     @property
     def controlled(self) -> bool:
@@ -176,12 +189,13 @@ def _check_types(spec: Spec) -> None:
         whole_number(name, getattr(spec, name), 1, MOST[name])
     whole_number("finals", spec.finals, 0, MOST["finals"])
     whole_number("batch", spec.batch, 0, MOST["batch"])
+    _a(bool, spec.exact)
     whole_number("entrants", spec.entrants, 2, MOST["entrants"])
     whole_number("looks", spec.looks, 0, MOST_LOOKS)
     stop_rules.read_until(_a(str, spec.until))
     stop_rules.read_price(_a(str, spec.stop))
     if isinstance(spec.draft, str):
-        rungs.read(spec.draft)
+        rungs.check_stored(spec.draft)
     else:
         whole_number("draft", spec.draft, 1, MOST["steps"], optional=True)
     for name, value in _a(dict, spec.budget).items():
@@ -256,8 +270,6 @@ def _check_numbers(steps: int, options: RunOptions) -> None:
     whole_number("steps", steps, 1, MOST["steps"])
     whole_number("group", options.group, 1, MOST["group"])
     whole_number("finals", options.finals, 1, MOST["finals"], optional=True)
-    if options.finals is not None and options.draft is None:
-        raise FairleadError(f"finals is {options.finals} but draft is not set: there are no drafts to render again.")
     whole_number("entrants", options.entrants, 2, MOST["entrants"], optional=True)
     whole_number("looks", options.looks, 1, MOST_LOOKS, optional=True)
     for name in ("entrants", "looks"):
@@ -341,7 +353,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
-    draft = rungs.normal(options.draft, steps, defaults.get("draft"), int(defaults.get("draft_steps", 4)))
+    written = rungs.written(options.draft, options.rungs, options.search, options.finals)
+    draft = rungs.normal(written, steps, defaults.get("draft"), defaults.get("draft_steps"))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     chosen = options.settings or {}
     settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
@@ -352,7 +365,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         reward=settings.formula(options.reward),
         watch=tuple(settings.formula(node) for node in watch),
         space=settings.one(options.space, "spaces"),
-        search=settings.one(options.search, "searches"),
+        search=settings.one("best_of" if options.search == rungs.DRAFT_SEARCH else options.search, "searches"),
         steering=settings.many(options.steer, "steerings"),
         interventions=settings.many(options.intervene, "interventions"),
         sampler=registry.check("samplers", sampler),
@@ -362,6 +375,7 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
         seed=options.seed,
         draft=draft,
         finals=options.finals or (1 if draft is None else 0),
+        exact=options.exact,
         final_judge=None if options.final_judge is None else settings.one(options.final_judge, "rewards"),
         entrants=8 if options.entrants is None else options.entrants,
         looks=options.looks or 0,

@@ -185,14 +185,15 @@ class Store:
             self._db.execute("update run set status=?, stopped=?", (RunStatus(status).value, str(stopped)))
             rows.seal(self._db, "run")
 
-    def extend(self, spec: Spec) -> None:
-        """Change the budget of a run, noting what it had by then; anything else would be another run."""
+    def extend(self, spec: Spec, versions: Mapping[str, str] | None = None) -> None:
+        """Change the budget of a run, noting what it had by then, and `versions`; more would be another run."""
         if spec.id() != self.spec.id():
             raise StoreError(f"{self.folder} records run {self.spec.id()[:8]}, not {spec.id()[:8]}: start a new run.")
         with sqlite_errors(self.folder), self._db:
             last = self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0]
             note = json.dumps({"extended_after": last})
-            self._db.execute("update run set spec=?, message=?", (spec.json(), note))
+            facts = json.dumps(dict(versions or self.versions))
+            self._db.execute("update run set spec=?, message=?, versions=?", (spec.json(), note, facts))
             rows.seal(self._db, "run")
 
     @property

@@ -19,8 +19,8 @@ from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Predicts
 from fairlead.core.people import Pending
 from fairlead.core.reward import HumanReward, Reward, reasons
-from fairlead.core.samplers import Sampler, euler
-from fairlead.core.sampling import sample
+from fairlead.core.samplers import PreviousStep, Sampler, euler
+from fairlead.core.sampling import Span, sample
 from fairlead.core.sibling import ModelRef, model_key
 from fairlead.core.steering import Chain, EarlyPredictions, Scene, Steering
 from fairlead.run import machine, memory, png, prepared, rungs
@@ -165,12 +165,15 @@ class Worker:
         effort = task.proposals[0].steps
         steps = rungs.evaluations(effort, self.spec.steps)
         groups = torch.tensor(task.groups) if self.setup.couples or self.setup.interventions else None
-        wants = self.setup.wants_gradient and not task.is_baseline
+        wants = self.setup.wants_gradient and not task.is_baseline and not task.states
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
             latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys)
+            span = self._span(effort, len(levels) - 1, task)
+            if task.states:
+                latents = torch.stack(task.states)[:, 0].to(latents)
             early_predictions = EarlyPredictions(levels, self.setup.early_levels)
             notes = dict[str, Tensor]()
             chosen = Chain() if task.is_baseline else steering
@@ -187,8 +190,10 @@ class Worker:
                 score=self._score,
                 siblings=self.siblings,
                 notes=notes,
+                span=span,
             )
-            images = self._picture(z)
+            judged, states = self._left_behind(z, span, len(levels) - 1, effort)
+            images = self._picture(judged)
             early = {level: self._picture(x0) for level, x0 in early_predictions.found.items()}
             total, terms = self._judge(self.reward, images, cond.prompts, early)
             gradient = None
@@ -204,7 +209,8 @@ class Worker:
             own = {k: v[i] for k, v in values.items()}
             picture = self._png(images[i], index, keys[i], rewards[i], own, steps)
             slope = None if gradient is None else gradient[i].cpu()
-            out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope))
+            state = None if states is None else states[i].detach().cpu()
+            out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope, state))
         return out, cost
 
     def _drafted(
@@ -217,6 +223,8 @@ class Worker:
         rung = None if effort is None else rungs.read(effort)
         if rung is None:
             return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
+        if isinstance(rung, rungs.Peek):
+            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
         if not isinstance(rung, rungs.By):
             return latents, cond, rung.levels(self.model.levels, self.spec.steps), self.model, self.setup.sampler
         sibling = self.siblings[rung.model]
@@ -226,6 +234,30 @@ class Worker:
             latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter)
             levels = [own[-1], *(level for level in levels if level.time < own[-1].time)]
         return latents, sibling.conditioning(len(latents)), levels, sibling, sibling.sampler
+
+    def _span(self, effort: rungs.Effort, steps: int, task: Task) -> Span:
+        """The steps to take: all, or those of a peek, perhaps from a captured state."""
+        rung = None if effort is None else rungs.read(effort)
+        if not isinstance(rung, rungs.Peek):
+            return Span(0, steps)
+        if not task.states:
+            return Span(0, rung.upto)
+        x0 = torch.stack(task.states)[:, 1].to(self.model.device)
+        return Span(rung.start, rung.upto, PreviousStep(x0, self.model.levels(self.spec.steps)[rung.start - 1]))
+
+    def _left_behind(self, z: Tensor, span: Span, steps: int, effort: rungs.Effort) -> tuple[Tensor, Tensor | None]:
+        """What is decoded and judged [B, C, h, w], and what the next rung needs of it: a state [B, 2, C, h, w], or the
+        sample itself [B, 1, C, h, w] where the steering learns from drafts.
+        """
+        judged = z
+        states = None
+        if span.end < steps:
+            assert span.previous is not None
+            judged = span.previous.x0
+            states = None if self.spec.exact else torch.stack([z, judged], 1)
+        if self.setup.steering.learns_from_drafts and effort is not None:
+            states = z[:, None]
+        return judged, states
 
     def _conditioning(self, n: int) -> Conditioning:
         return self.setup.conditioning.take(torch.zeros(n, dtype=torch.int64))
@@ -299,4 +331,5 @@ def _part_of(task: Task, rows: Sequence[int]) -> Task:
         proposals=tuple(task.proposals[i] for i in rows),
         groups=tuple(task.groups[i] for i in rows),
         grant=task.grant * (len(rows) / len(task.indices)),
+        states=tuple(task.states[i] for i in rows) if task.states else (),
     )

@@ -64,8 +64,9 @@ class Lidar(Steering):
         preset (sd15, sdxl, flux or None, default None): published values for what is not set. Kim et al. 2026.
         run (folder or None, default None): an earlier run of the same prompt and model, whose bank is scored again
             and not drawn.
-        bank (also or None, default None): `also` writes the best picture of the bank and its reward beside the
-            run's pictures, as bank.png; it costs one more decode. Ours.
+        bank (also, drafts or None, default None): `also` writes the best picture of the bank and its reward beside
+            the run's pictures, as bank.png; it costs one more decode. `drafts` draws no bank: the drafts of the run
+            are it, the first n where n is set, and guide its finished pictures. Ours.
     """
 
     n: int | None = None
@@ -97,7 +98,10 @@ class Lidar(Steering):
         number_in_range("lidar.tilt", self._usual("tilt"), "[0, inf)")
         number_in_range("lidar.until", self._usual("until"), "(0, 1]")
         if not isinstance(self.bank, Tensor):
-            one_of("lidar.bank", self.bank, ("also",), optional=True)
+            one_of("lidar.bank", self.bank, ("also", "drafts"), optional=True)
+            if self.bank == "drafts" and (self.run or self.model):
+                other = "run" if self.run else "model"
+                raise FairleadError(f"lidar.bank is 'drafts', so lidar.{other} would not be used. Leave one out.")
 
     def _usual(self, name: str) -> Any:
         """The setting as given, or the preset's value, or the usual one."""
@@ -112,12 +116,19 @@ class Lidar(Steering):
         return () if self.model is None else (self.model,)
 
     @property
+    def learns_from_drafts(self) -> bool:
+        """True where the run's drafts are the bank."""
+        return isinstance(self.bank, str) and self.bank == "drafts"
+
+    @property
     def _off(self) -> bool:
         return bool(self._usual("n") < 2 or self._usual("scale") == 0 or self._usual("tilt") == 0)
 
     def prepare(self, scene: Scene) -> Lidar:
         """The bank and its rewards; drawn, decoded and scored in pieces, of which only latents and rewards are kept."""
         n: int = self._usual("n")
+        if self.learns_from_drafts:
+            return self
         if self._off:
             if n < 2:
                 warnings.warn(
@@ -153,6 +164,9 @@ class Lidar(Steering):
 
     def with_bank(self, bank: Tensor, rewards: Tensor) -> Lidar:
         """Ready to guide by bank [n, C, h, w] with rewards [n]. What got no finite number is left out."""
+        if self.learns_from_drafts and self.n is not None:
+            bank = bank[: self.n]
+            rewards = rewards[: self.n]
         good = rewards.isfinite() & bank.flatten(1).isfinite().all(1)
         if int(good.sum()) < 2:
             raise FairleadError(
@@ -174,7 +188,7 @@ class Lidar(Steering):
 
     def __call__(self, step: Step) -> Step:
         """The same step with every clean prediction moved."""
-        if self._off:
+        if self._off or self.learns_from_drafts:
             return step
         assert isinstance(self.bank, Tensor)
         own = f"lidar {id(self)}"
