@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from fairlead.run import registry
 
+os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the defaults of whoever runs the tests change none of them
+os.environ.pop("FAIRLEAD_CONFIG", None)
 settings.register_profile(
     "here",
     deadline=None,  # a busy machine is no mistake of the code

@@ -15,6 +15,7 @@ import fairlead
 PACKAGE = Path(fairlead.__file__).parent
 AXES = {"models", "rewards", "spaces", "searches", "steering", "interventions", "metrics"}
 APP_READS = {
+    "run.config",
     "run.rungs",
     "run.spec",
     "run.store",

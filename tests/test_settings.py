@@ -60,11 +60,19 @@ def described(make: Any) -> dict[str, re.Match[str]]:
 def test_every_setting_is_described(kind: str, name: str) -> None:
     make = registry.resolve(kind, name)
     wanted, found = settings_of(kind, make), described(make)
+    for base in make.__mro__[1:] if isinstance(make, type) else ():
+        inherited = {setting: line for setting, line in described(base).items() if setting in wanted}
+        found = inherited | found
     assert set(found) == set(wanted), f"{name}: described are {sorted(found)}, settings are {sorted(wanted)}"
     for setting, default in wanted.items():
         said = found[setting]["default"]
         expected = "required" if default is inspect.Parameter.empty else f"default {default!r}"
         assert said == expected, f"{name}.{setting}: the docstring says {said!r}, the code {expected!r}"
+
+
+def test_the_judges_describe_their_server_once() -> None:
+    judge, pairwise = (registry.resolve("rewards", name) for name in ("judge", "pairwise_judge"))
+    assert set(described(judge)) & set(described(pairwise)) == {"rubric"}
 
 
 def test_the_test_sees_what_is_missing_and_what_is_wrong() -> None:

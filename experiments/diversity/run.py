@@ -95,8 +95,8 @@ def arms(which: str, guided: bool) -> list[Arm]:
         late = Part("cads", {"scale": scale, "until": 0.9, "start": 1.1})
         out.append(Arm("CADS, window 0.9 to 1", f"s={scale:g}, psi=1", (late,)))
     out += [
-        Arm("particle guidance", f"s={s:g}", steering=(Part("particle_guidance", {"scale": s}),))
-        for s in (30, 150, 500, 1500, 5000, 15000)
+        Arm("particle guidance", f"scale {s:g}", steering=(Part("particle_guidance", {"scale": s}),))
+        for s in (3, 10, 30, 100, 300)
     ]
     if guided:
         out += [
@@ -132,8 +132,13 @@ def arms(which: str, guided: bool) -> list[Arm]:
             for q in (0.1, 0.3)
         ]
         fewer += [
-            Arm("particle guidance", f"s={s}, {n} steps", steering=(Part("particle_guidance", {"scale": s}),), steps=n)
-            for s in (500, 5000)
+            Arm(
+                "particle guidance",
+                f"scale {s}, {n} steps",
+                steering=(Part("particle_guidance", {"scale": s}),),
+                steps=n,
+            )
+            for s in (10, 100)
         ]
     return {"main": out, "ablations": [out[0], *parts], "steps": [out[0], *fewer], "all": [*out, *parts, *fewer]}[which]
 
@@ -403,7 +408,7 @@ def prompts_of(count: int) -> list[str]:
     return [p.text for p in common.world_prompts(count, 45)]
 
 
-QUICK = ("base", "repulsion q=0.3", "selection 8 of 16", "CADS s=0.1, psi=1", "particle guidance s=500")
+QUICK = ("base", "repulsion q=0.3", "selection 8 of 16", "CADS s=0.1, psi=1", "particle guidance scale 100")
 """Arms of a quick run."""
 
 

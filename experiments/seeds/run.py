@@ -103,6 +103,10 @@ def growth(method: str, share: float) -> Measure:
     return measure
 
 
+TEXTS: dict[str, dict[str, str]] = tomllib.loads((HERE / "claims.toml").read_text())
+"""What each paper says, and how to try it at its own scale."""
+
+
 def watched(o: argparse.Namespace) -> str:
     """The reward that nobody optimises."""
     return str(o.watch[0])
@@ -126,28 +130,21 @@ def claims(o: argparse.Namespace) -> list[Claim]:
     return [
         Claim(
             "noise search",
-            "Ma et al. 2025, arXiv 2501.09732",
-            "Searching over noises with a verifier uses evaluations better than more denoising steps, and more "
-            "search gives more.",
-            {
+            plan={
                 **common,
                 "budget": {"nfe": n},
                 "methods": {"random": {"search": "best_of"}, "steps": {"search": "best_of(n=1)", "steps": n}},
             },
-            (
+            parts=(
                 Part("search over steps, optimised reward", difference("random", "steps")),
                 Part(f"search over steps, {watched(o)} (held out)", difference("random", "steps", watched(o))),
                 Part("whole budget over a quarter of it", growth("random", 0.25)),
             ),
-            "`python -m experiments.noise_search run --model black-forest-labs/FLUX.1-dev --prompts FILE --images 128 "
-            "--steps 30`",
-            "noise_search",
+            **TEXTS["noise search"],
         ),
         Claim(
             "embedding search",
-            "Pereira Neto et al. 2025, arXiv 2511.03913",
-            "On the prompt embedding of a few-step model sep-CMA-ES reaches a higher objective than Adam.",
-            {
+            plan={
                 **common,
                 "model": o.few,
                 "steps": few,
@@ -161,35 +158,28 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                     "random": {"search": "best_of"},
                 },
             },
-            (
+            parts=(
                 Part("sep-CMA-ES over Adam at equal evaluations", difference("sep_cma", "adam")),
                 Part("sep-CMA-ES over the unsearched prompt", difference("sep_cma", BASELINE_ROW)),
             ),
-            "`python -m experiments.embedding_search run --model stabilityai/sdxl-turbo ...` as its first lines say",
-            "embedding_search",
+            **TEXTS["embedding search"],
         ),
         Claim(
             "Demon",
-            "Yeh et al. 2025, arXiv 2410.05760",
-            "Choosing noise on the way by scored candidates raises a reward without gradients, and more than best of "
-            "N.",
-            {
+            plan={
                 **common,
                 "budget": {"nfe": n},
                 "methods": {"random": {"search": "best_of"}, "demon": {"steer": [o.demon]}},
             },
-            (
+            parts=(
                 Part("over the plain sample", difference("demon", BASELINE_ROW)),
                 Part("over best of N at equal evaluations", difference("demon", "random")),
             ),
-            "`python -m experiments.demon run --models stable-diffusion-v1-5/stable-diffusion-v1-5 ...`",
-            "demon",
+            **TEXTS["Demon"],
         ),
         Claim(
             "LiDAR",
-            "Kim et al. 2026, arXiv 2602.03211",
-            "A bank of few-step samples guides sampling to higher reward without gradients, at the price of the bank.",
-            {
+            plan={
                 **common,
                 "budget": {"nfe": steps + o.bank * look},
                 "methods": {
@@ -197,13 +187,12 @@ def claims(o: argparse.Namespace) -> list[Claim]:
                     "lidar": {"steer": [f"lidar({bank})"], "search": "best_of(n=1)"},
                 },
             },
-            (
+            parts=(
                 Part("over the plain sample", difference("lidar", BASELINE_ROW)),
                 Part(f"over the plain sample, {watched(o)} (held out)", difference("lidar", BASELINE_ROW, watched(o))),
                 Part("over best of N at equal evaluations", difference("lidar", "random")),
             ),
-            "`fairlead compare` with SDXL, `lidar(preset='sdxl')` and `image_reward`",
-            "lidar",
+            **TEXTS["LiDAR"],
         ),
     ]
 
@@ -256,13 +245,9 @@ def try_repulsion(o: argparse.Namespace) -> list[Finding]:
     """Repulsion's claim, from the rows of its own experiment where they are, else from a few made here."""
     claim = Claim(
         "repulsion",
-        "Dahary et al. 2026, arXiv 2603.28762",
-        "Pushing the prompts of a group apart inside the network makes its pictures more different at no loss of "
-        "quality.",
-        {},
-        (),
-        "`python -m experiments.diversity run --model black-forest-labs/FLUX.1-dev --arms main`",
-        "diversity",
+        plan={},
+        parts=(),
+        **TEXTS["repulsion"],
     )
     strength = 0.1
     try:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fairlead.core.algebra import veto as veto
     from fairlead.core.algebra import zscore as zscore
     from fairlead.core.errors import FairleadError as FairleadError
+    from fairlead.core.reward import Function as Function
     from fairlead.core.reward import Reward as Reward
     from fairlead.rewards.aesthetic import Aesthetic as Aesthetic
     from fairlead.rewards.brightness import Brightness as Brightness
@@ -34,6 +35,7 @@ _WHERE = {
     "resume": "fairlead.api",
     "Result": "fairlead.app.result",
     "FairleadError": "fairlead.core.errors",
+    "Function": "fairlead.core.reward",
     "Reward": "fairlead.core.reward",
     "Aesthetic": "fairlead.rewards.aesthetic",
     "Brightness": "fairlead.rewards.brightness",
@@ -57,6 +59,7 @@ __all__ = [
     "Brightness",
     "ClipScore",
     "FairleadError",
+    "Function",
     "Hps",
     "Human",
     "ImageReward",

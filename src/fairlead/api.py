@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
-from fairlead.run import models
+from fairlead.run import config, models
 from fairlead.run.options import RunOptions, called_with
-from fairlead.run.spec import Part, parse_settings, spec_of
+from fairlead.run.spec import Part, checked_settings, spec_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +50,7 @@ class _Call(RunOptions):
     on_progress: Callable[[Any], None] | None = None
 
 
-@called_with(_Call)
+@called_with(_Call, defaults=config.of_a_run)
 def run(options: _Call) -> Result:
     """Search for a better picture and return what was found, the plain sample beside it.
 
@@ -94,7 +94,7 @@ def run(options: _Call) -> Result:
 def _adapter_settings(options: RunOptions) -> dict[str, Any]:
     """What `options` say about the model, for the adapter of a live pipeline."""
     chosen = options.settings or {}
-    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    settings = checked_settings(chosen)
     tensors = {name: getattr(options, name) for name in TENSORS if getattr(options, name) is not None}
     return {**options.model_settings, **settings.get("model", {}), **tensors}
 
@@ -110,7 +110,7 @@ def _recorded(options: _Call, lent: Mapping[str, Any]) -> Any:
             "Load it with diffusers and pass the object as model."
         )
     chosen = options.settings or {}
-    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    settings = checked_settings(chosen)
     digests = {name: blake2b(_bytes(value), digest_size=8).hexdigest() for name, value in tensors.items()}
     return {**settings, "model": {**settings.get("model", {}), **digests}}
 
@@ -182,7 +182,7 @@ def _all_lent(siblings: Live) -> Iterator[dict[str, Any]]:
 
 def score(
     pictures: str | Path | Sequence[str | Path],
-    reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] = "clip_score",
+    reward: str | Reward | Callable[[Tensor, Sequence[str]], Any] | None = None,
     *,
     prompt: str | None = None,
     prompts: str | Path | None = None,
@@ -190,6 +190,7 @@ def score(
 ) -> Any:
     """Existing pictures (files, folders, folders of runs) -> their scores, terms and ranks, in their order.
 
+    Without `reward`, that of `fairlead.toml` is used, or `clip_score`.
     Prompts are taken from `prompt` for all, from a file (see `fairlead score --help`), from a run's record, or from the
     metadata of the pictures. Returns a pandas DataFrame where pandas is installed, else a list of dicts.
     """
@@ -197,6 +198,8 @@ def score(
     from fairlead.run.formula import parse_reward
     from fairlead.run.rewards import build_reward, reward_leaf
 
+    if reward is None:
+        reward = str(config.in_force()["reward"].value)
     listed = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     found = scoring.collect([Path(p) for p in listed], prompt, None if prompts is None else Path(prompts))
     live = build_reward(parse_reward(reward), reward_leaf) if isinstance(reward, str) else _live(reward)

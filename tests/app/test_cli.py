@@ -332,6 +332,7 @@ def test_dry_run_and_price_write_nothing(
         dollars=0.0,
         judging=None,
         queries=SimpleNamespace(expected=0.0, most=0.0),
+        fits="",
     )
     monkeypatch.setitem(sys.modules, "fairlead.run.price", SimpleNamespace(price=lambda spec: priced))
     assert main([*RUN, *flag]) == 0

@@ -13,11 +13,15 @@ from pathlib import Path
 import pytest
 
 from fairlead import app
+from fairlead.app import funnel
 from fairlead.app.report import GALLERY, write_report
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.svg import element
+from fairlead.app.words import number
 from fairlead.core.errors import StoreError
+from fairlead.run import engine
 from fairlead.run.spec import make_spec
+from fairlead.run.view import View
 
 SECTIONS = ("winner", "charts", "gallery", "terms", "cost", "settings", "versions", "commands")
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -226,3 +230,22 @@ def test_charts_have_axes_ticks_and_labels(make_run: Callable[..., Path]) -> Non
         assert chart.count('class="dot"') == 4
         assert label in chart
         assert "nan" not in chart
+
+
+def test_drafts_and_finished_pictures_have_a_legend(tmp_path: Path) -> None:
+    spec = make_spec("a dog", model="mixture", reward="brightness", steps=4, draft=2, finals=4, budget={"nfe": 60})
+    engine.start(spec, tmp_path / "run").close()
+    view = View.read(tmp_path / "run")
+    drafts = [c for c in view.candidates if c.refines is None]
+    assert view.best is not None
+    assert number(max(c.reward for c in drafts)) != number(view.best.reward), "or the label would prove nothing"
+    raw = write_report(tmp_path / "run").read_text(encoding="utf-8")
+    assert raw.count("</i>best draft so far: 2 evaluations") == raw.count("</i>best finished so far") == 2
+    for chart in re.findall(r"<svg.*?</svg>", raw, flags=re.S):
+        assert chart.count('class="dot draft"') == len(drafts)
+        assert chart.count('class="dot"') == len(view.candidates) - len(drafts)
+        assert set(re.findall(r'class="best"[^>]*stroke:([^"]+)"', chart)) == {funnel.colour(0), "var(--accent)"}
+        assert f">best {number(view.best.reward)}<" in chart
+    plain = tmp_path / "plain"
+    engine.start(make_spec("a dog", model="mixture", reward="brightness", steps=4, budget={"nfe": 60}), plain).close()
+    assert 'class="key"' not in write_report(plain).read_text(encoding="utf-8")

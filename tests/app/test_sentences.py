@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import math
+import re
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from rich.console import Console
 
+import fairlead
 from fairlead.app.cli import main
-from fairlead.app.console import stdout
-from fairlead.app.report import _lines, write_report
-from fairlead.app.summary import summary
-from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, RewardError
-from fairlead.run import models
+from fairlead.app.report import write_report
+from fairlead.app.summary import print_summary
+from fairlead.core.algebra import minimum
+from fairlead.core.errors import FairleadError, RewardError, StoreError
+from fairlead.core.reward import Function
+from fairlead.run import engine, hub, models
+from fairlead.run.formula import parse_part
 from fairlead.run.records import StopReason
 from fairlead.run.spec import make_spec
-from fairlead.run.view import Point, View
+from fairlead.run.store import write_atomically
+from fairlead.run.view import View
+from fairlead.testing.runs import small_spec
+
+GREEN = "\x1b[1;32m"
+"""A gain without a doubt."""
 
 
 def test_unanswered_is_not_failed(make_run: Callable[..., Path]) -> None:
@@ -28,9 +41,11 @@ def test_unanswered_is_not_failed(make_run: Callable[..., Path]) -> None:
     assert "(1 unanswered)" in page
     assert "1 failed" not in page
     assert ">failed<" not in page
+    assert not re.search(r'class="card[^"]*failed', page), "nor does it look like it"
     assert "got no number" not in page
     broken = write_report(make_run([0.5, math.nan])).read_text()
     assert "1 failed" in broken
+    assert re.search(r'class="card[^"]*failed', broken)
     assert "(1 unanswered)" not in broken
 
 
@@ -38,11 +53,16 @@ def test_a_warning_leads(make_run: Callable[..., Path], capsys: pytest.CaptureFi
     run = make_run(baseline=0.1, warnings='["pocket does not know zebra."]')
     page = write_report(run).read_text()
     assert page.index("does not know zebra") < page.index('id="winner"')
-    table = summary(View.read(run), run / "report.html")
-    stdout().print(table)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("warning")
-    assert not any("green" in str(cell.style) for cell in table.columns[1]._cells[1].spans)  # type: ignore[union-attr]
+    assert 'class="gain num none">+0.7000' in page, "the gain is not praised"
+    assert 'class="gain num ">+0.7000' in write_report(make_run(baseline=0.1)).read_text()
+    console = Console(width=120, file=io.StringIO(), force_terminal=True, color_system="standard", highlight=False)
+    print_summary(console, View.read(run), run / "report.html")
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "warning" in said.splitlines()[0]
+    assert GREEN not in said
+    run = make_run(baseline=0.1)
+    print_summary(console, View.read(run), run / "report.html")
+    assert GREEN in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_punctuation_is_no_word() -> None:
@@ -69,7 +89,7 @@ def test_far_names_are_not_suggested() -> None:
     ("words", "said"),
     [
         ({"prompt": ["a dog", "a cat"]}, "prompt must be one text"),
-        ({"prompt": "a dog", "search": object()}, "searches must be named, but <object"),
+        ({"prompt": "a dog", "search": object()}, "search is <object"),
     ],
 )
 def test_objects_of_the_wrong_kind(words: dict[str, Any], said: str) -> None:
@@ -80,21 +100,102 @@ def test_objects_of_the_wrong_kind(words: dict[str, Any], said: str) -> None:
 def test_a_function_in_a_formula() -> None:
     from fairlead.rewards.brightness import Brightness
 
-    with pytest.raises(RewardError, match=r"made of rewards and numbers, but <function.*Function\(f\)"):
-        Brightness() + (lambda images, prompts: images.mean((1, 2, 3)))  # type: ignore[operator]
+    def red(images: Any, prompts: Any) -> Any:
+        return images[:, 0].mean((1, 2))
+
+    made: Any = Brightness() + red
+    assert made.labels() == ["brightness", "red"]
+    total, _ = made(torch.full((2, 3, 4, 4), 0.5), ["", ""])
+    assert total.tolist() == pytest.approx([1.0, 1.0])
+    assert minimum(Brightness(), red).labels() == ["brightness", "red"]
+    with pytest.raises(RewardError, match="'clip_score' is text inside a formula"):
+        Brightness() + "clip_score"  # type: ignore[operator]
+    with pytest.raises(RewardError, match=r"'Brightness' is a class.*Brightness\(\)"):
+        Function(Brightness)  # type: ignore[arg-type]
 
 
-def test_drafts_have_a_line_of_their_own() -> None:
-    """A final picture is no step down of the best draft."""
-    drafts = [Point(at(i), Cost(nfe=i + 1), best) for i, best in enumerate([0.5, 0.9])]
-    finals = [Point(at(2, refines=1), Cost(nfe=10), 0.6)]
-    view: Any = SimpleNamespace(spec=SimpleNamespace(draft=4), spent=Cost(nfe=10))
-    first, second = _lines(view, drafts + finals, "nfe")
-    assert (first.label, first.steps, first.end) == ("best draft so far", [(1, 0.5), (2, 0.9)], 2.0)
-    assert (second.label, second.steps, second.end) == ("best so far", [(10, 0.6)], 10.0)
-    view.spec.draft = None
-    assert [line.label for line in _lines(view, drafts, "nfe")] == ["best so far"]
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"steer": object()}, "steer is <object"),
+        ({"intervene": [3]}, "intervene is 3: must be a name"),
+        ({"budget": 3}, "budget must be text or a mapping, but is 3"),
+        ({"budget": {"nfe": "many"}}, "budget.nfe is 'many'"),
+        ({"settings": {"best_of": 3}}, "settings are {'best_of': 3}"),
+        ({"settings": 3}, "settings are 3"),
+        ({"watch": print}, "a run watches rewards by name"),
+    ],
+)
+def test_options_of_the_wrong_kind(words: dict[str, Any], said: str) -> None:
+    with pytest.raises(FairleadError, match=said):
+        make_spec("a dog", **words)
 
 
-def at(index: int, refines: int | None = None) -> Any:
-    return SimpleNamespace(index=index, refines=refines)
+def test_a_call_without_a_prompt_names_the_function() -> None:
+    with pytest.raises(TypeError, match=r"^run\(\) needs other arguments: missing a required argument: 'prompt'\.$"):
+        fairlead.run(model="pocket")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(("reward", "unit"), [("clip_score", "100 × cosine"), ("clip_score(scale='cosine')", "cosine")])
+def test_the_meaning_of_a_reward_is_declared_once_and_shown_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], reward: str, unit: str
+) -> None:
+    """The reward's own words, for the settings it was run with, in the summary, on the axes, in the tile and table."""
+    out = tmp_path / "run"
+    words = ["run", "a dog", "--model", "pocket-turbo", "--budget", "nfe=8", "--watch", "jpeg_size", "--out", str(out)]
+    assert main([*words, "--reward", reward]) == 0
+    meaning = re.compile(rf"(?<![\w×] ){unit} of picture and prompt, -\d+ to \d+")
+    assert meaning.search(capsys.readouterr().out)
+    page = (out / "report.html").read_text()
+    assert len(meaning.findall(page)) == 5, "two axes, the tile, the term and the total"
+    assert "kB as JPEG" in page, "of the watched reward"
+    assert View.read(out).units[""] == meaning.search(page)[0]  # type: ignore[index]
+
+
+def test_a_full_disk_names_the_run_and_not_its_folder_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tmp_path / "run"
+    (run / "images").mkdir(parents=True)
+    (tmp_path / "pages").mkdir()
+    (run / "run.sqlite").touch()
+    monkeypatch.setattr("os.replace", lambda *names: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no space")))
+    with pytest.raises(StoreError, match=rf"is full. Free some space, then continue with 'fairlead resume {run}'\.$"):
+        write_atomically(run / "images" / "x.png", b"")
+    with pytest.raises(StoreError, match=r"is full. Free some space, then run the command again\.$"):
+        write_atomically(tmp_path / "pages" / "x.html", b"")
+
+
+def test_offline_the_hub_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub alone tries six times, with pauses of 1 to 8 seconds."""
+    from huggingface_hub import get_session
+
+    asked = []
+
+    class ConnectError(Exception):
+        pass
+
+    def send(*request: Any, **words: Any) -> Any:
+        asked.append(request)
+        raise ConnectError("no network")
+
+    monkeypatch.setattr(get_session(), "send", send)
+    hub.fail_fast.cache_clear()
+    began = time.monotonic()
+    with pytest.raises(FairleadError, match="not in the local cache and the hub cannot be reached"):
+        hub.fetch("nobody/no-such-model", "model_index.json")
+    assert sum("no-such-model" in str(request) for request in asked) == 1
+    assert time.monotonic() - began < 1
+    hub.fail_fast.cache_clear()
+
+
+def test_a_budget_that_is_too_small_names_settings_that_fit(tmp_path: Path) -> None:
+    """What is recommended is tried: it fits the budget, and the settings that were chosen stay."""
+    spec = small_spec(steer="demon(beta=0.2)", budget={"nfe": 150})
+    with pytest.raises(FairleadError, match=r'or --steer "(demon\(beta=0.2, .*\))"\.$') as error:
+        engine.start(spec, tmp_path / "run")
+    fitting = parse_part(re.search(r'--steer "(.*)"', str(error.value))[1], "steerings")  # type: ignore[index]
+    engine.start(replace(spec, steering=(fitting,), budget={"nfe": 150}), tmp_path / "fits").close()
+    assert View.read(tmp_path / "fits").candidates
+    with pytest.raises(FairleadError, match="or a cheaper --steer"):
+        engine.start(replace(spec, budget={"nfe": 3}), tmp_path / "run")

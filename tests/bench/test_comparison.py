@@ -7,6 +7,7 @@ import json
 import math
 import multiprocessing
 import os
+import shutil
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -357,3 +358,27 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert {p: p.read_bytes() for p in Path("comparisons/p").rglob("*.sqlite")} == before
     assert main(["compare", "p.tml"]) == 2
     assert "ready-made" not in capsys.readouterr().out
+
+
+def test_while_another_process_works_on_it_nothing_is_final(
+    small: Plan, whole: ComparisonResults, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "half"
+    shutil.copytree(whole.out, out)
+    left = next(cell for cell in small.cells() if cell.method == "zero_order")
+    shutil.rmtree(out / left.folder)
+    (tmp_path / "small.toml").write_text(PLAN)
+    words = ["compare", str(tmp_path / "small.toml"), "--out", str(out), "--report"]
+    with comparison._claimed(out, left):
+        found = ComparisonResults.read(small, out)
+        assert (found.running, found.complete, len(found.done)) == (1, False, 8)
+        assert main(words) == 0
+        told = "Not final: 8 of 9 runs are done and 1 still running. Numbers are over the 2 prompts that every method"
+        assert capsys.readouterr().out.startswith(told)
+        assert told in (out / "comparison.html").read_text()
+        assert main([*words, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["final"] is False
+    assert ComparisonResults.read(small, out).running == 0
+    assert whole.complete
+    assert main([*words[:3], str(whole.out), "--report"]) == 0
+    assert "Not final" not in capsys.readouterr().out

@@ -86,6 +86,15 @@ def test_counting_is_exact_and_strict() -> None:
         assert geneval.by_class([Thing("cat", score=at + 1e-6)], tag)
 
 
+def test_the_sixteen_most_confident_of_a_class_count() -> None:
+    scores = [0.99 - 0.001 * i for i in range(18)]
+    found = [Thing("cat", score=s) for s in reversed(scores)] + [Thing("dog")]
+    for tag in ("counting", "single_object"):
+        seen = geneval.by_class(found, tag)
+        assert [one.score for one in seen["cat"]] == scores[:16], "the published cap"
+        assert len(seen["dog"]) == 1
+
+
 def test_colour_looks_at_the_most_confident_box() -> None:
     red = Prompt("colors", "a photo of a red cat", (Wanted("cat", 1, "red"),))
     assert geneval.correct(red, [Thing("cat", "red", 0.8), Thing("cat", "blue", 0.7)])

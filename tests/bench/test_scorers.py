@@ -221,6 +221,23 @@ def test_numbers() -> None:
     assert compbench.three_in_one("", 0.6, 0.3, 0.3) == pytest.approx(0.4)
 
 
+BIG = (0.0, 0.0, 100.0, 100.0)
+
+
+@pytest.mark.parametrize(
+    ("other", "kept"),
+    [
+        ((-0.95, 40.0, 9.05, 50.0), 1),  # 90.5 % of it lies in the big one
+        ((-1.05, 40.0, 8.95, 50.0), 2),  # 89.5 %
+        ((10.5, 0.0, 110.5, 100.0), 2),  # as large and 89.5 % inside: an overlap of 0.81
+        ((9.5, 0.0, 109.5, 100.0), 1),
+    ],
+)
+def test_boxes_are_merged_from_nine_tenths_on(other: compbench.Box, kept: int) -> None:
+    assert len(compbench.merged([BIG, other])) == kept
+    assert len(compbench.merged([other, BIG])) == kept
+
+
 def test_templates_are_read_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(phrases, "_parser", lambda: None)
     assert phrases.noun_phrases("a green bench and a blue bowl") == ["a green bench", "a blue bowl"]

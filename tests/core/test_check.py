@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairlead.core.check import number_in_range, one_of, whole_number
+from fairlead.core.check import is_text, must_be, number_in_range, one_of, whole_number
 from fairlead.core.errors import FairleadError
 
 
@@ -36,6 +36,17 @@ def test_a_wrong_value_is_one_sentence(call: Any, sentence: str) -> None:
     with pytest.raises(FairleadError) as caught:
         call()
     assert str(caught.value) == sentence
+
+
+def test_the_sentence_for_checks_that_are_used_once() -> None:
+    assert must_be("a.n", 3, "even") == "a.n is 3: must be even."
+    assert must_be("a.n", 3, "even", optional=True) == "a.n is 3: must be even, or leave it out."
+
+
+def test_text() -> None:
+    assert is_text("grün")
+    assert not is_text("half \ud800")
+    assert not is_text("a\0b")
 
 
 def test_right_values_come_back() -> None:

@@ -124,6 +124,43 @@ def test_seconds_run_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert meter.spent == Cost(nfe=1, seconds=2.1)
 
 
+def test_what_is_settled_is_booked_even_beyond_the_grant(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("fairlead.core.cost.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    meter = Meter()
+    with pytest.raises(Unmetered, match=r"0\.5 dollars"):
+        meter.settle(Cost(dollars=0.5))
+    with meter.grant(Cost(dollars=1.0, seconds=10)):
+        meter.settle(Cost(dollars=0.75))
+        now[0] = 50.0
+        meter.settle(Cost(dollars=0.25))
+        with pytest.raises(BudgetExceeded, match=r"0\.5 dollars wanted, 0 left") as told:
+            meter.settle(Cost(dollars=0.5))
+    assert told.value.left.seconds == -40
+    assert meter.spent.dollars == 1.5
+    with meter.grant(Cost(dollars=1.0, seconds=10)):
+        meter.settle(Cost(dollars=0.9))
+        with pytest.raises(BudgetExceeded) as told:
+            meter.settle(Cost(dollars=0.3))
+    assert told.value.wanted.dollars == 0.3
+    assert told.value.left.dollars == pytest.approx(0.1)
+    assert told.value.left.seconds == 10, "since this grant began"
+
+
+def test_a_pause_spends_no_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("fairlead.core.cost.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    meter = Meter()
+    with meter.grant(Cost(nfe=1, seconds=2)):
+        now[0] = 1.0
+        with meter.paused():
+            now[0] = 100.0
+        now[0] = 100.5
+        meter.charge(Cost(nfe=1))
+    assert meter.spent == Cost(nfe=1, seconds=1.5)
+    assert meter.paid_since(Cost(nfe=1, seconds=0.5)) == Cost(seconds=1.0)
+
+
 def test_ledger_reservation_is_given_back() -> None:
     ledger = Ledger(Cost.budget({"nfe": 10}))
     ledger.reserve(Cost(nfe=8))

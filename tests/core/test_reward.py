@@ -154,3 +154,14 @@ def test_nan_stays_with_its_image() -> None:
 def test_constant() -> None:
     assert Constant(2).score(IMAGES, WORDS).tolist() == [2.0] * 4
     assert Constant(2).leaves() == []
+
+
+@pytest.mark.parametrize(("value", "fine"), [(1 + 4e-4, True), (-4e-4, True), (1.01, False), (-0.01, False)])
+def test_pixels_may_miss_the_range_by_rounding(value: float, fine: bool) -> None:
+    images = IMAGES.clone()
+    images[0, 0, 0, 0] = value
+    if fine:
+        Channel(0)(images, WORDS)
+        return
+    with pytest.raises(RewardError, match="Pixels run from"):
+        Channel(0)(images, WORDS)

@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fairlead.core.cost import INFINITE, Meter
+from fairlead.core.cost import INFINITE, Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Model, Rows
-from fairlead.core.samplers import PreviousStep, ancestral, dpmpp_2m, euler, heun
+from fairlead.core.samplers import PreviousStep, ancestral, consistency, dpmpp_2m, euler, heun
 from fairlead.core.sampling import replicas, sample
-from fairlead.core.steering import Chain, Steering, Step
+from fairlead.core.steering import Chain, EarlyPredictions, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 
 TWO = Gaussians(torch.tensor([[1.0, 0.3], [-0.6, 0.8]]), torch.tensor([0.6, 0.4]), 0.5)
@@ -268,6 +268,73 @@ def test_guiding_before_and_after_solving_is_the_same() -> None:
         assert torch.equal(before[0], after[0])
         assert before[1] == after[1] == PLAIN[sampler.__name__][1]  # type: ignore[attr-defined]
         assert not torch.equal(before[0], PLAIN[sampler.__name__][0])  # type: ignore[attr-defined]
+
+
+def test_a_gradient_is_per_row_and_charged_as_often_as_the_network_saw_it() -> None:
+    meter = Meter()
+    found: list[tuple[Tensor, Tensor, float]] = []
+
+    class Asks(Steering):
+        def __call__(self, step: Step) -> Step:
+            def f(x: Tensor) -> Tensor:
+                meter.charge(Cost(forwards=2 * len(x)))
+                return x.flatten(1).square().sum(1)
+
+            before = meter.spent.backwards
+            value, slope = step.gradient(f, step.x)
+            found.append(
+                (value - step.x.flatten(1).square().sum(1), slope - 2 * step.x, meter.spent.backwards - before)
+            )
+            return step
+
+    model = Mixture(size=4)
+    model.meter(meter)
+    keys = tuple(Key.root(0).fold(i) for i in range(3))
+    x = normals(keys, *model.latent)
+    with torch.no_grad(), meter.grant(INFINITE):
+        sample(model, euler, x, model.encode(["x"] * 3), model.levels(4), keys, meter, steering=Asks())
+    assert len(found) == 4
+    for value, slope, backwards in found:
+        assert not value.any()
+        assert not slope.any()
+        assert not value.requires_grad
+        assert backwards == 6
+
+
+def test_early_predictions_are_those_of_the_nearest_step() -> None:
+    levels = [Level(1 - t, t) for t in (1.0, 0.75, 0.5, 0.25, 0.0)]
+    early = EarlyPredictions(levels, (0.9, 0.7, 0.375, 0.1, 0.26))
+    for i, at in enumerate(levels[:-1]):
+        early(_solved(i, at))
+    assert {wanted: float(x0) for wanted, x0 in early.found.items()} == {0.9: 0, 0.7: 1, 0.375: 2, 0.1: 3, 0.26: 3}
+
+
+def _solved(index: int, at: Level) -> Step:
+    """A step whose clean prediction is its index."""
+    x = torch.full((1, 1, 1, 1), float(index))
+    return Step(
+        x=x,
+        at=at,
+        to=Level(1.0, 0.0),
+        index=index,
+        steps=4,
+        keys=(Key.root(0),),
+        groups=torch.zeros(1, dtype=torch.int64),
+        noise=torch.empty(0),
+        memory={},
+        denoise=lambda y, level, rows: y,
+        schedule=lambda steps: [],
+        score=lambda z, rows: torch.zeros(len(z)),
+        sampler=euler,
+    )
+
+
+def test_a_consistency_step_is_the_prediction_with_fresh_noise() -> None:
+    x, x0, noise = Key.root(4).normal(3, 2, 1, 1, 2)
+    out = consistency(lambda y, at: y, x, x0, Level(0.3, 0.7), Level(0.6, 0.4), noise, None)
+    torch.testing.assert_close(out, 0.6 * x0 + 0.4 * noise)
+    assert torch.equal(consistency(lambda y, at: y, x, x0, Level(0.3, 0.7), Level(0.9, 0.0), noise, None), 0.9 * x0)
+    assert consistency.stochastic
 
 
 def test_two_guides_add() -> None:

@@ -116,6 +116,38 @@ def test_what_cannot_be_a_sibling_is_one_sentence(asking: None, model: Any, said
     assert "\n" not in str(error.value)
 
 
+def test_levels_of_a_sibling() -> None:
+    """Its own, untouched, where both models lie on one curve; else those of equal signal-to-noise ratio."""
+    model = Mixture(seed=5)
+    own = model.levels(6)
+    same = Sibling(model, model.encode(["x"]), euler, own)
+    assert list(same.levels(6)) == list(own)
+    preserving = [
+        Level(at.alpha / math.hypot(at.alpha, at.sigma), at.sigma / math.hypot(at.alpha, at.sigma)) for at in own
+    ]
+    other = Sibling(model, model.encode(["x"]), euler, preserving)
+    got = other.levels(6)
+    assert [at.time for at in got] == pytest.approx([at.time for at in own])
+    assert [math.hypot(at.alpha, at.sigma) for at in got] == pytest.approx([1.0] * 7)
+    assert len(same.conditioning(3).prompts) == 3
+
+
+def test_a_sibling_that_is_alike_is_called_as_it_is() -> None:
+    seen: list[tuple[Tensor, Level]] = []
+
+    class Heard(Mixture):
+        def predict(self, x: Tensor, at: Level, cond: Any, rows: Any) -> Tensor:
+            seen.append((x, at))
+            return super().predict(x, at, cond, rows)
+
+    model = Heard(seed=5)
+    x, at = Key.root(0).normal(1, *model.latent), Level(0.3, 0.7)
+    cond = model.encode(["x"])
+    Sibling(model, cond, euler, model.levels(6)).predict(x, at, cond, whole(1, at))
+    assert seen[-1][0] is x
+    assert seen[-1][1] is at
+
+
 def test_latents_that_mean_something_else_are_refused() -> None:
     class Scaled(Mixture):
         @property

@@ -11,7 +11,7 @@ import pytest
 from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import Intervention
 from fairlead.core.reward import EarlyReward, Reward
-from fairlead.core.steering import Steering, Step
+from fairlead.core.steering import CHOICES, Steering, Step
 from fairlead.run import registry
 
 
@@ -61,6 +61,19 @@ def test_defaults_declare_nothing() -> None:
 def test_a_misspelt_capability_is_an_error(name: str, value: Any, message: str) -> None:
     with pytest.raises(FairleadError, match=message):
         type("Mine", (Steering,), {name: value, "__call__": lambda self, step: step})
+
+
+@pytest.mark.parametrize("name", [name for name, values in CHOICES.items() if values == (False, True)])
+def test_a_capability_is_there_or_not(name: str) -> None:
+    for value in (False, True):
+        made = type("Mine", (Steering,), {name: value, "__call__": lambda self, step: step})
+        assert getattr(made, name) is value
+
+
+def test_capabilities_are_these() -> None:
+    assert {name for name, values in CHOICES.items() if values == (False, True)} == set(CHOICES) - {"decides"}
+    assert CHOICES["decides"] == (None, "noise", "rows", "state")
+    assert (Plain.adapts, Plain().beside) == (False, None)
 
 
 def test_a_capability_is_not_a_setting() -> None:

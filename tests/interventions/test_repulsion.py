@@ -395,6 +395,23 @@ def draw(model: Any, who: Any, groups: list[int], steps: int = 4, prompts: list[
         )
 
 
+def test_what_is_noted_of_a_contact() -> None:
+    """The root mean square length of the rows, the step in its units, and what the move did."""
+    seen: list[Contact] = []
+    keys = tuple(Key.root(5).fold(i) for i in range(3))
+    tokens = Tokens(normals(keys, 4, 6), 3 + normals(keys, 5, 6))
+    out = Repulsion(0.2, seen=seen)(JOINT, rows([0, 0, 0], step=1), tokens)
+    (one,) = seen
+    before, after = (t.text.flatten(1).double() for t in (tokens, out))
+    length = before.square().sum(1).mean()
+    assert (one.site, one.step, one.conditional) == ("joint_0", 1, True)
+    assert one.norm == pytest.approx(float(length) ** 0.5)
+    assert one.q == pytest.approx(0.2)
+    assert one.moved == pytest.approx(float(((after - before).square().sum(1).mean() / length).sqrt()), rel=1e-4)
+    cosines = torch.nn.functional.normalize(before, dim=1)
+    assert one.cosine[0] == pytest.approx(float((cosines @ cosines.T).sum() - 3) / 6, rel=1e-6)
+
+
 def test_sd3_sites(sd3: Any) -> None:
     """Text of the blocks that hand it on: not the second attention, not the last block; once a step, in both
     branches.

@@ -74,6 +74,73 @@ def test_ssim() -> None:
         ssim(x[..., :8], x[..., :8])
 
 
+def test_ssim_by_the_formula_in_one_window() -> None:
+    """Equation 13 written out for a picture of 11 pixels, where the window fits once."""
+    x, y = Key.root(7).uniform(2, 3, 11, 11).double()
+    place = torch.arange(-5.0, 6.0, dtype=torch.float64)
+    weight = (-(place[:, None] ** 2 + place**2) / 4.5).exp()
+    weight = weight / weight.sum()
+    a, b = (0.299 * v[0] + 0.587 * v[1] + 0.114 * v[2] for v in (x, y))
+    mean_a, mean_b = float((weight * a).sum()), float((weight * b).sum())
+    var_a = float((weight * (a - mean_a) ** 2).sum())
+    var_b = float((weight * (b - mean_b) ** 2).sum())
+    shared = float((weight * (a - mean_a) * (b - mean_b)).sum())
+    top = (2 * mean_a * mean_b + 1e-4) * (2 * shared + 9e-4)
+    expected = top / ((mean_a**2 + mean_b**2 + 1e-4) * (var_a + var_b + 9e-4))
+    assert float(ssim(x[None], y[None])) == pytest.approx(expected, rel=1e-6)
+
+
+def test_pairs_are_every_two_pictures_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LPIPS sees pictures in [-1, 1], DreamSim in [0, 1] at 224 pixels."""
+    x = torch.stack([torch.full((3, 16, 16), v) for v in (0.0, 0.25, 1.0)])
+    seen: list[torch.Tensor] = []
+
+    def distance(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        seen.extend([a, b])
+        return (a - b).abs().mean((1, 2, 3))
+
+    lpips = MeanLpips.__new__(MeanLpips)
+    lpips._net = distance
+    assert lpips(x, ["a"] * 3) == pytest.approx(2 * (0.25 + 1.0 + 0.75) / 3)
+    assert (float(seen[0].min()), float(seen[1].max())) == (-1.0, 1.0)
+    seen.clear()
+    dreamsim = MeanDreamSim.__new__(MeanDreamSim)
+    dreamsim._net = distance
+    assert dreamsim(x, ["a"] * 3) == pytest.approx((0.25 + 1.0 + 0.75) / 3, abs=1e-5)
+    assert seen[0].shape == (3, 3, 224, 224)
+    with pytest.raises(FairleadError, match="at least 2"):
+        lpips(x[:1], ["a"])
+
+
+def test_pairwise_scores_of_unlike_pairs() -> None:
+    """Cosines 0, 1 and -1: the effective numbers of two pictures are 2, 1 and 1."""
+    k = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0], [1.0, -1.0, 1.0]])
+    assert float(pairwise_vendi(k)) == pytest.approx(4 / 3)
+    half = torch.tensor([[1.0, 0.5], [0.5, 1.0]])
+    expected = math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+    assert float(pairwise_vendi(half)) == pytest.approx(expected)
+    assert pairwise_vendi(torch.stack([half, torch.eye(2)])).tolist() == pytest.approx([expected, 2.0])
+    assert float(pairwise_vendi(torch.tensor([[1.0, 1.3], [1.3, 1.0]]))) == pytest.approx(1), "rounding is clamped"
+    assert float(mean_cosine(k)) == 0
+
+
+def test_metrics_are_their_functions_of_the_features() -> None:
+    x = Key.root(8).normal(5, 12)
+    k = kernel(x)
+    pictures, prompts = torch.zeros(5, 3, 8, 8), ["a"] * 5
+    assert VendiScore(lambda images: x)(pictures, prompts) == pytest.approx(float(vendi(k)))
+    assert VendiScore(lambda images: x, q=2)(pictures, prompts) == pytest.approx(float(vendi(k, 2)))
+    assert VendiScore(lambda images: x, pairwise=True)(pictures, prompts) == pytest.approx(float(pairwise_vendi(k)))
+    assert MeanCosine(lambda images: x)(pictures, prompts) == pytest.approx(float(mean_cosine(k)))
+
+
+def test_pixels_are_small_and_without_their_mean() -> None:
+    x = Key.root(9).uniform(2, 3, 8, 12).float()
+    small = x.view(2, 3, 4, 2, 4, 3).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(Pixels(4)(x), small - small.mean(1, keepdim=True))
+    assert Pixels()(x).shape == (2, 3 * 16**2)
+
+
 @pytest.mark.parametrize("make", [MeanLpips, MeanDreamSim])
 def test_extras_say_what_they_need(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairlead.metrics.pairs.find_spec", lambda name: None)
@@ -96,7 +163,9 @@ def test_features() -> None:
     assert 1.5 < VendiScore(Pixels())(x, ["a"] * 4) <= 4
     assert VendiScore(Pixels(), pairwise=True)(x, ["a"] * 4) <= 2
     assert MeanCosine(Pixels())(x, ["a"] * 4) < 0.5
-    with pytest.raises(FairleadError, match="No image encoder"):
+    with pytest.raises(
+        FairleadError, match=r"No image encoder could be loaded from '/nowhere/at/all' \([^\n]+\)\. Use"
+    ):
         Encoder("/nowhere/at/all")
 
 

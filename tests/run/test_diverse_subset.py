@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_between_the_best_and_the_most_different(run: Path) -> None:
+    keep(run, 4, floor="none")
     ranked = [s["candidate"] for s in sorted(_rows(run), key=lambda s: -s["reward"])]
     assert set(keep(run, 4, weight=1e6)) == set(ranked[:4])
     for k in (1, 4):
-        chosen = keep(run, k)
+        chosen = keep(run, k, floor="none")
         assert len(set(chosen)) == k
         found = json.loads((run / "kept.json").read_text())
         assert found["kept"] == chosen
@@ -36,7 +38,24 @@ def test_between_the_best_and_the_most_different(run: Path) -> None:
     ends = found["front"][0], found["front"][-1]
     assert ends[0]["vendi"] >= ends[1]["vendi"]
     assert ends[0]["reward"] <= ends[1]["reward"] <= found["best"]["reward"] + 1e-9
-    assert keep(run, 4) == chosen, "the same twice"
+    assert keep(run, 4, floor="none") == chosen, "the same twice"
+
+
+@pytest.mark.parametrize("floor", ["median", "none", 0.45, 1e6, -1e6])
+@pytest.mark.parametrize("k", [1, 3, 8, 12, 16])
+def test_nothing_below_the_floor_is_kept_while_enough_are_above(run: Path, floor: float | str, k: int) -> None:
+    """Whatever is chosen for being different, the floor comes first."""
+    rewards = {row["candidate"]: row["reward"] for row in _rows(run)}
+    chosen = keep(run, k, weight=0.0, floor=floor, likeness="pixels")
+    ordered = sorted(rewards.values())
+    least = {"median": ordered[(len(ordered) - 1) // 2], "none": -math.inf}.get(str(floor), floor)
+    above = [i for i, reward in rewards.items() if reward >= float(least)]
+    if len(above) >= k:
+        assert set(chosen) <= set(above)
+    else:
+        assert {rewards[i] for i in chosen} == set(ordered[-k:]), "the best, where too few are above"
+    found = json.loads((run / "kept.json").read_text())
+    assert found["below"] == max(0, k - len(above))
 
 
 def _rows(run: Path) -> list[dict[str, Any]]:
@@ -98,6 +117,8 @@ def test_wrong_words(run: Path) -> None:
         keep(run, 2, likeness=str(run))
     with pytest.raises(FairleadError, match="keep from 1 to"):
         keep(run, 10_000)
+    with pytest.raises(FairleadError, match="floor is 'middle'"):
+        keep(run, 2, floor="middle")
     with pytest.raises(FairleadError, match="finite number"):
         keep(run, 2, weight=-1)
 

@@ -309,7 +309,9 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: py
         full() if calls[0] > 4 else original(source, target)
 
     monkeypatch.setattr(os, "replace", moved)
-    with pytest.raises(StoreError, match=r"The disk of .* is full. Free some space, then 'fairlead resume"):
+    with pytest.raises(
+        StoreError, match=r"The disk of .* is full. Free some space, then continue with 'fairlead resume"
+    ):
         engine.start(small_spec(), folder)
     monkeypatch.setattr(os, "replace", original)
     found = Store.open(folder)

@@ -12,7 +12,7 @@ import torch
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key, normals
 from fairlead.core.search import Feedback
-from fairlead.searches.bayes_opt import LONGEST, SHORTEST, BayesOpt, angular_chart, mix, normal_scores
+from fairlead.searches.bayes_opt import LONGEST, SHORTEST, BayesOpt, _promise, angular_chart, mix, normal_scores
 from fairlead.searches.best_of import BestOf
 from fairlead.testing.searches import Plain
 
@@ -128,3 +128,33 @@ def test_a_smallest_improvement_counts() -> None:
     search.tell([Feedback(p, float(i), {}) for i, p in enumerate(search.ask(99))])
     search.tell([Feedback(p, 5.0 + 1e-6, {}) for p in search.ask(99)])
     assert (search._wins, search._losses) == (1, 0)
+
+
+@needs_botorch
+def test_the_shortlist_is_by_posterior_mean_plus_deviation() -> None:
+    """By hand as by BoTorch, and the noise may be as small as BoTorch lets it be."""
+    from botorch.models.utils.gpytorch_modules import MIN_INFERRED_NOISE_LEVEL
+
+    search = BayesOpt(Plain(20), ROOT, seeds=4)
+    w = torch.stack([search._random(ROOT.fold("w", i)) for i in range(12)])
+    choices = torch.stack([search._random(ROOT.fold("c", i)) for i in range(7)])
+    y = normal_scores(w @ torch.tensor([1.0, -2.0, 0.5, 0.0], dtype=torch.float64))
+    model, lengths = search._fit(w, y)
+    assert lengths.shape == (4,)
+    posterior = model.posterior(choices)
+    expected = (posterior.mean + posterior.variance.sqrt())[:, 0]
+    torch.testing.assert_close(_promise(model, w, y, choices), expected.detach(), rtol=1e-4, atol=1e-4)
+    assert float(model.likelihood.noise_covar.raw_noise_constraint.lower_bound) == pytest.approx(
+        MIN_INFERRED_NOISE_LEVEL
+    )
+
+
+@needs_botorch
+def test_equal_rewards_say_nothing_and_the_batch_is_random() -> None:
+    search = BayesOpt(Plain(20), ROOT, seeds=3, batch=2)
+    search.tell([Feedback(p, 1.0, {}) for p in search.ask(99)])
+    asked = search.ask(99)
+    key = ROOT.fold("round", 1)
+    for i, proposal in enumerate(asked):
+        assert torch.equal(proposal.x, mix(search._random(key.fold(i)), search._seeds))
+    assert len(asked) == 2

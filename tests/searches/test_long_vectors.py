@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cma
 import pytest
 import torch
 from torch import Tensor
@@ -67,6 +68,14 @@ def ellipsoid(x: Tensor) -> float:
     return float((10 ** (6 * torch.arange(len(x)) / (len(x) - 1)) * x.square()).sum())
 
 
+@pytest.mark.parametrize("make", [SepCma, Snes, Adam, Reno])
+def test_candidate_0_is_the_plain_sample(make: Any) -> None:
+    space = Plain(6)
+    (proposal,) = make(space, ROOT).ask(1)
+    assert proposal.key == ROOT.fold("candidate", 0)
+    assert torch.equal(proposal.x, space.draw(ROOT.fold("candidate", 0)))
+
+
 # the evolution strategy
 
 
@@ -102,7 +111,6 @@ def test_published_constants() -> None:
 @pytest.mark.parametrize("active", [True, False])
 def test_the_same_samples_and_ranks_give_the_state_of_the_cma_package(dim: int, step: str, active: bool) -> None:
     """An independent implementation, fed to ours generation by generation."""
-    cma = pytest.importorskip("cma")
     rule = {"tpa": cma.sigma_adaptation.CMAAdaptSigmaTPA, "csa": cma.sigma_adaptation.CMAAdaptSigmaCSA}[step]
     options = {"popsize": 12, "CMA_diagonal": True, "CMA_active": active, "AdaptSigma": rule, "seed": 3, "verbose": -9}
     theirs = cma.CMAEvolutionStrategy(dim * [0.3], 0.5, options)
@@ -117,6 +125,18 @@ def test_the_same_samples_and_ranks_give_the_state_of_the_cma_package(dim: int, 
         assert torch.allclose(ours._m, torch.tensor(theirs.mean), rtol=0, atol=1e-10)
         assert ours._sigma == pytest.approx(theirs.sigma, rel=1e-10)
         assert torch.allclose(ours._d, torch.tensor(theirs.sigma_vec.scaling), rtol=1e-9, atol=0)
+
+
+def test_a_path_that_is_far_too_long_stops_the_path_of_the_scales() -> None:
+    """h_sigma of equation 45 in Hansen's tutorial (arXiv 1604.00772), on samples that all move one way."""
+    search = SepCma(At(torch.zeros(50)), ROOT, population=12, step="csa")
+    points = [torch.full((50,), 3.0 - 0.1 * k, dtype=torch.float64) for k in range(12)]
+    search.update(points, [-float(k) for k in range(12)])
+    assert float(search._p_sigma.norm()) > 0
+    assert not search._p_c.any()
+    few = SepCma(At(torch.zeros(50)), ROOT, population=12, step="csa")
+    few.update(few.sample(ROOT), [-float(k) for k in range(12)])
+    assert few._p_c.all()
 
 
 @pytest.mark.parametrize("step", ["csa", "tpa"])

@@ -92,7 +92,7 @@ def test_the_map_from_noise_to_picture_is_fixed(make: Any, settings: dict[str, A
     assert len(keys) == 1 or settings.get("stall") == "restart"
 
 
-@pytest.mark.parametrize(("make", "settings"), MOVERS)
+@pytest.mark.parametrize(("make", "settings"), [(BestOf, {}), *MOVERS])
 def test_pieces_of_a_generation_change_nothing(make: Any, settings: dict[str, Any]) -> None:
     """Asked in twos or all at once: the same questions."""
 
@@ -231,6 +231,25 @@ def test_evolution_keeps_elites_and_renders_only_children() -> None:
     assert sum(ranks.index(r) for r in parents) / 7 < 4.5, "tournaments prefer the better half"
 
 
+def test_children_of_evolution_have_the_variance_of_noise() -> None:
+    """sqrt(1 - mutation^2) of a parent and `mutation` of fresh noise."""
+    told = drive(Evolution, first, 10 + 7, dim=4096, mutation=0.5)
+    old, young = told[:10], told[10:]
+    for child in young:
+        x = child.proposal.x
+        assert float(x.square().mean()) == pytest.approx(1, abs=0.1)
+        closest = max(float(x @ f.proposal.x / f.proposal.x.square().sum()) for f in old)
+        assert closest == pytest.approx(math.sqrt(0.75), abs=0.05)
+
+
+def test_smallest_settings_are_accepted() -> None:
+    for settings in ({"population": 2, "elites": 1, "tournament": 1, "mutation": 1.0}, {"population": 5, "elites": 4}):
+        assert len(drive(Evolution, first, 9, **settings)) == 9
+    assert len(drive(TrustRegion, first, 9, warmup=1, batch=1, regions=1, patience=1)) == 9
+    assert len(drive(ZeroOrder, first, 9, neighbours=1, cosine=0.0)) == 9
+    assert len(BestOf(Plain(6), ROOT, n=1).ask(9)) == 1
+
+
 def test_evolution_elites_outlive_worse_children() -> None:
     search = Evolution(Plain(6), ROOT, population=6, elites=2)
     told = [Feedback(p, float(i), {}) for i, p in enumerate(search.ask(99))]
@@ -345,5 +364,18 @@ def test_no_angles_around_zero_or_on_a_line() -> None:
         with pytest.raises(FairleadError, match="zero"):
             make(Zero(6), ROOT)
     ZeroOrder(Zero(6), ROOT, neighbourhood="ball")
+
+    class SecondZero(Plain):
+        def draw(self, key: Key) -> Tensor:
+            return super().draw(key) * (key != ROOT.fold("candidate", 1))
+
+    class OneZero(Plain):
+        def draw(self, key: Key) -> Tensor:
+            return super().draw(key) * torch.tensor([0.0, 1, 1, 1, 1, 1])
+
+    FirstOrder(OneZero(6), ROOT)
+    FirstOrder(SecondZero(6), ROOT, chains=1)
+    with pytest.raises(FairleadError, match="zero"):
+        FirstOrder(SecondZero(6), ROOT, chains=2)
     with pytest.raises(FairleadError, match="one dimension"):
         ZeroOrder(Plain(1), ROOT)

@@ -32,7 +32,7 @@ from fairlead.run.prepared import recorded
 from fairlead.run.records import BANK
 from fairlead.run.view import View
 from fairlead.steering._displacement import DOSE, HIGHEST_DOSE, displacement, doses
-from fairlead.steering._presets import PRESETS, SD_UNTIL
+from fairlead.steering._presets import PRESETS, SD_UNTIL, USUAL
 from fairlead.steering.lidar import Lidar, scale_at
 from fairlead.testing import resume_laws
 from fairlead.testing.runs import small_spec
@@ -482,7 +482,49 @@ def test_rewards_of_another_scale_guide_alike() -> None:
     assert not torch.allclose(raw[0], raw[1], atol=1e-2)
 
 
+def test_standardised_rewards_have_the_tilt_for_a_standard_deviation() -> None:
+    r = ROOT.fold("skewed").normal(9).square()
+    tilted = Lidar(tilt=3.0).with_bank(ROOT.normal(9, 1, 1, 6), r).tilting()
+    assert float(tilted.std()) == pytest.approx(3.0)
+    assert float(tilted.max()) == 0.0
+    torch.testing.assert_close(tilted, 3.0 * (r - r.max()) / r.std())
+    plain = Lidar(tilt=3.0, standardise=False).with_bank(ROOT.normal(9, 1, 1, 6), r).tilting()
+    torch.testing.assert_close(plain, 3.0 * (r - r.max()))
+
+
+@pytest.mark.filterwarnings("ignore:lidar.scale")
+@pytest.mark.parametrize(("preset", "power"), [("sd15", 0), ("sdxl", 0), ("flux", 1)])
+def test_a_preset_moves_predictions_by_its_scale(preset: str, power: int) -> None:
+    """scale * G, and scale * alpha/sigma * G where the scale is a factor in the velocity: -sigma * 40 G / sigma^2."""
+    model, r = Mixture(size=6), 1e-4 * torch.arange(4.0)
+    lidar = Lidar(preset=preset, until=0.5).with_bank(ROOT.normal(4, 1, 1, 6), r)
+    bank = lidar.bank
+    assert isinstance(bank, Tensor)
+    seen = []
+
+    def watch(step: Step) -> Step:
+        out, plain = lidar(step), step
+        if step.at.time > 0.5 and step.at.alpha > 0:
+            x = step.x.float().flatten(1)
+            moved = out.denoise(step.x, step.at, step.rows) - plain.denoise(step.x, step.at, step.rows)
+            g = shift(x, step.at, bank.flatten(1), r, PRESETS[preset]["tilt"])
+            expected = PRESETS[preset]["scale"] * (step.at.alpha / step.at.sigma) ** power * g
+            torch.testing.assert_close(moved.flatten(1), expected, rtol=1e-3, atol=1e-4)
+            seen.append(float(g.norm()))
+        return out
+
+    guided(Watching(watch), model, n=2, steps=8)
+    assert max(seen) > 0.1
+
+
 def test_presets_are_the_published_values() -> None:
+    assert [p["steps"] for p in PRESETS.values()] == [5, 8, 8]
+    assert [p["per"] for p in PRESETS.values()] == ["clean", "clean", "velocity"]
+    assert not any(p["standardise"] for p in PRESETS.values())
+    assert [p["until"] for p in PRESETS.values()] == [0.364, 0.364, 0.95]
+    usual = {"n": 16, "steps": 4, "scale": None, "tilt": 5000.0, "until": 0.364, "standardise": True, "per": "clean"}
+    assert usual == USUAL
+    assert PRESETS["sd15"]["until"] == PRESETS["sdxl"]["until"] == SD_UNTIL == 0.364
     assert [(p["scale"], p["tilt"], p["n"]) for p in PRESETS.values()] == [
         (12.5, 5000, 50),
         (8.0, 5000, 50),

@@ -91,6 +91,13 @@ def test_it_stays_finite_where_nothing_but_noise_is_left() -> None:
     torch.testing.assert_close(shift, 30.0 * 14.6**2 * force(ready.x, [[0]] * 4))
 
 
+def test_what_it_declares() -> None:
+    """The engine never cuts a group, and a group of one is a warning."""
+    assert ParticleGuidance.couples
+    assert ParticleGuidance.needs_company
+    assert (ParticleGuidance().scale, ParticleGuidance().until) == (30.0, 0.5)
+
+
 def test_wrong_settings() -> None:
     with pytest.raises(FairleadError, match="must be a finite number"):
         ParticleGuidance(-1.0)

@@ -54,6 +54,7 @@ def run(
 
 def test_default_levels() -> None:
     assert levels(0.11, 0.78, 0.81) == [0.89, 0.08, 0.86, 0.05, 0.83, 0.02, 0.80, 0.0]
+    assert levels(0.5, 0.78, 0.81)[0] == 1.0, "no further up than pure noise"
 
 
 def test_levels_end_after_the_number_of_rounds_they_should() -> None:

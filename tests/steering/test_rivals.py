@@ -18,7 +18,7 @@ from fairlead.core.key import Key
 from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler
 from fairlead.core.sampling import sample
-from fairlead.core.steering import Steering
+from fairlead.core.steering import Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
 from fairlead.run import dry_run, engine, memory
 from fairlead.run.dry_run import CountingModel
@@ -167,6 +167,33 @@ def test_embeddings_stay_in_their_ball_and_samples_apart() -> None:
     assert torch.allclose(out[:2], alone, atol=1e-5)
 
 
+def test_an_embedding_moves_by_a_fiftieth_of_its_length() -> None:
+    moved: list[Tensor] = []
+
+    def look(step: Step) -> Step:
+        assert step.prompt_conditioning is not None
+        original = step.prompt_conditioning.tokens.flatten(1)
+        moved.append((step.conditioning.tokens.flatten(1) - original).norm(dim=1) / original.norm(dim=1))
+        return step
+
+    def longer(step: Step) -> Step:
+        assert step.prompt_conditioning is not None
+        tokens = 3 + 10 * step.prompt_conditioning.tokens
+        return replace(step, prompt_conditioning=step.prompt_conditioning.with_tokens(tokens))
+
+    run(Looking(longer), AdaptiveEmbedding(every=1), Looking(look), n=3, steps=4)
+    assert torch.stack(moved).flatten().tolist() == pytest.approx([0.02] * 12, rel=1e-4)
+
+
+def test_a_prediction_that_is_there_is_not_paid_again() -> None:
+    """Without the network in the gradient, the clean prediction is all that is needed."""
+    solved = Looking(lambda step: step.solved())
+    out, cost = run(solved, RewardGradient(jacobian=False), n=4, steps=6)
+    plain, same = run(RewardGradient(jacobian=False), n=4, steps=6)
+    assert (cost.nfe, cost.backwards, same.nfe) == (24, 0, 24)
+    assert torch.equal(out, plain)
+
+
 @pytest.mark.parametrize("potential", POTENTIALS)
 def test_particles_reach_the_tilted_distribution(potential: str) -> None:
     """Weighed at the finished picture too, every potential aims at exp(tilt*r): the exact tilt of the mixture, by
@@ -227,6 +254,54 @@ def test_particles_of_other_groups_do_not_matter_and_failed_ones_die() -> None:
     for value in (math.nan, 0.0, math.inf):
         lost, _ = run(FeynmanKac(), n=8, group=8, score=lambda z, v=value: torch.full((len(z),), v))  # type: ignore[misc]
         assert bool(lost.isfinite().all())
+
+
+@pytest.mark.parametrize("potential", POTENTIALS)
+def test_what_belongs_to_a_particle_moves_with_it(potential: str) -> None:
+    """Log-weights after three steps with a resampling before each, from the rewards of a particle's own ancestors."""
+    at = (0.25, 0.5, 1.0)
+    always = FeynmanKac(1.0, potential, at, threshold=1.0)
+    never = FeynmanKac(1.0, potential, at, threshold=1e-9)
+    memory: dict[str, Any] = {}
+
+    def weighed(steering: FeynmanKac, index: int, rewards: Tensor) -> Tensor:
+        """The ancestor of every particle."""
+        x = torch.arange(4.0).view(4, 1, 1, 1)
+        step = Step(
+            x=x,
+            at=Level(0.6, 0.8),
+            to=Level(1.0, 0.0),
+            index=index,
+            steps=4,
+            keys=tuple(Key.root(index).fold(i) for i in range(4)),
+            groups=torch.zeros(4, dtype=torch.int64),
+            noise=torch.zeros_like(x),
+            memory=memory,
+            denoise=lambda y, level, rows: y,
+            schedule=lambda steps: [],
+            score=lambda z, rows: rewards,
+            sampler=euler,
+        )
+        return steering(step).run().flatten().long()
+
+    first = torch.tensor([0.0, 0.3, 2.0, 1.8])
+    second = torch.tensor([0.5, 2.2, 1.0, 1.2])
+    last = torch.tensor([1.0, 0.0, 0.4, 0.7])
+    one = weighed(always, 0, first)
+    assert one.tolist() != [0, 1, 2, 3]
+    assert len(one.unique()) > 1
+    two = weighed(always, 1, second)
+    assert two.tolist() != [0, 1, 2, 3]
+    assert len(one[two].unique()) > 1
+    assert weighed(never, 3, last).tolist() == [0, 1, 2, 3]
+    early, late = first[one[two]], second[two]
+    paid = {
+        "difference": late,
+        "max": early + torch.maximum(early, late),
+        "add": early + (early + late),
+        "current": early + late,
+    }[potential]
+    torch.testing.assert_close(memory["feynman_kac"]["log"], (last - paid).double())
 
 
 @pytest.mark.parametrize("block", [1, 4, 20])

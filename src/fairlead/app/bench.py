@@ -36,7 +36,7 @@ ENDLESS = {"nfe": 1e15}
 STAGES = ("all", "generate", "score")
 
 
-@with_run_options([name for name in ALL_OPTIONS if name not in ("prompt", "watch")])
+@with_run_options([name for name in ALL_OPTIONS if name not in ("prompt", "watch")], {"budget": None})
 def bench(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="geneval, t2i_compbench, drawbench, partiprompts, or prompts.")

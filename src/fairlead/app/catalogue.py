@@ -24,6 +24,8 @@ class Item:
     package: str
     about: str = ""
     """The docstrings of its file and of itself."""
+    unit: str = ""
+    """What a point means, of a reward."""
 
 
 METHODS = {"searches", "steerings", "interventions"}
@@ -46,10 +48,21 @@ def _item(name: str, entry: str, method: bool, given: bool) -> Item:
         return Item(name, "", (), module.partition(".")[0])
     doc = ast.get_docstring(found) or ""
     file = ast.get_docstring(tree) or ""
-    sentence = file.partition("\n")[0] if method and file else doc.partition("\n\n")[0].replace("\n", " ").strip()
+    first = (file if method and file else doc).partition("\n\n")[0]
+    sentence = " ".join(first.split())
     about = f"{file}\n\n{doc}" if method else doc
     settings = [*(_required(found) if given else ()), *_settings(found, _constants(tree))]
-    return Item(name, sentence, tuple(settings), module.partition(".")[0], about.strip())
+    return Item(name, sentence, tuple(settings), module.partition(".")[0], about.strip(), _unit(found))
+
+
+def _unit(node: ast.ClassDef | ast.FunctionDef) -> str:
+    """The text that a class body gives to `unit`."""
+    assigned = [n for n in node.body if isinstance(n, ast.Assign | ast.AnnAssign) and isinstance(n.value, ast.Constant)]
+    for n in assigned:
+        target = n.target if isinstance(n, ast.AnnAssign) else n.targets[0]
+        if isinstance(target, ast.Name) and target.id == "unit":
+            return str(n.value.value)  # type: ignore[union-attr]
+    return ""
 
 
 def _tree(module: str) -> ast.Module | None:

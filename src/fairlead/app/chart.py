@@ -12,7 +12,7 @@ from fairlead.app.svg import element, title
 from fairlead.app.words import number
 
 WIDTH, HEIGHT = 560, 320
-LEFT, RIGHT, TOP, BOTTOM = 62, 18, 22, 46
+LEFT, RIGHT, TOP, BOTTOM = 78, 18, 22, 46
 FLOOR = HEIGHT - BOTTOM
 """Where the x axis is."""
 
@@ -37,14 +37,23 @@ class Chart:
     x_label: str
     y_label: str
     lines: Sequence[Line]
+    y_unit: str = ""
+    """What a point on the y axis means; written beside `y_label`."""
     dots: Sequence[tuple[float, float, str]] = ()
     """x, y and what the pointer reads there."""
+    faint: Sequence[tuple[float, float, str]] = ()
+    """Dots in the colour of a line that is not the last: drafts."""
     failed: Sequence[tuple[float, str]] = ()
     baseline: float = math.nan
     limit: float = math.inf
     """Where the budget ends on the x axis."""
     labelled: bool = field(default=True)
-    """One run: write baseline and best into the plot and shade what was gained."""
+    """One run: write baseline and best into the plot and shade what was gained, both for the last line."""
+
+
+def axis_label(axis: str) -> str:
+    """What is written below a chart of the best so far."""
+    return "NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing"
 
 
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
@@ -110,10 +119,8 @@ def svg(chart: Chart) -> Markup:
             for line in chart.lines[-1:]
             if chart.labelled and math.isfinite(chart.baseline)
         ),
-        *(
-            element("circle", title(words), class_="dot", cx=plane.x(x), cy=plane.y(y), r=2.6)
-            for x, y, words in chart.dots
-        ),
+        *(_dot("dot draft", *dot, plane) for dot in chart.faint),
+        *(_dot("dot", *dot, plane) for dot in chart.dots),
         *(_failed(x, words, plane) for x, words in chart.failed),
         *_baseline(chart, plane),
         *(_band(line, plane) for line in chart.lines),
@@ -124,13 +131,18 @@ def svg(chart: Chart) -> Markup:
     return element("svg", *parts, class_="chart", viewBox=view, role="img", aria_label=chart.title)
 
 
+def _dot(css: str, x: float, y: float, words: str, plane: Plane) -> Markup:
+    return element("circle", title(words), class_=css, cx=plane.x(x), cy=plane.y(y), r=2.6)
+
+
 def _plane(chart: Chart) -> Plane:
-    heights = [chart.baseline, *(y for _, y, _ in chart.dots)]
+    dots = [*chart.dots, *chart.faint]
+    heights = [chart.baseline, *(y for _, y, _ in dots)]
     for line in chart.lines:
         heights += [y for _, y in line.steps]
         heights += [end for _, *ends in line.band for end in ends]
     low, high = _range(heights)
-    most = max([0.0, *(x for x, *_ in chart.dots), *(x for x, _ in chart.failed), *(line.end for line in chart.lines)])
+    most = max([0.0, *(x for x, *_ in dots), *(x for x, _ in chart.failed), *(line.end for line in chart.lines)])
     right = 1.0
     if most > 0:
         right = chart.limit if chart.limit <= most * 1.6 else most
@@ -152,8 +164,9 @@ def _axes(chart: Chart, plane: Plane) -> Iterator[Markup]:
     centre = round(LEFT + (WIDTH - LEFT - RIGHT) / 2)
     yield element("text", chart.x_label, class_="label", x=centre, y=HEIGHT - 8, text_anchor="middle")
     middle = round(TOP + (FLOOR - TOP) / 2)
-    turned = f"translate(13 {middle}) rotate(-90)"
-    yield element("text", chart.y_label, class_="label", transform=turned, text_anchor="middle")
+    for x, css, words in ((11, "label", chart.y_label), (26, "unit", chart.y_unit)):
+        turned = f"translate({x} {middle}) rotate(-90)"
+        yield element("text", words, class_=css, transform=turned, text_anchor="middle")
 
 
 def _limit(chart: Chart, plane: Plane) -> Iterator[Markup]:

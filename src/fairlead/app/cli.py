@@ -14,9 +14,19 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fairlead.app import answering, bench, calibrate, calibrate_repulsion, catalogue, checking, compare, scoring
+from fairlead.app import (
+    answering,
+    bench,
+    calibrate,
+    calibrate_repulsion,
+    catalogue,
+    checking,
+    compare,
+    configuring,
+    scoring,
+)
 from fairlead.app import keep as keeping
-from fairlead.app.console import one_line_warnings, pairs, print_json, quiet, say, stdout
+from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.options import (
     AsJson,
@@ -37,6 +47,7 @@ from fairlead.app.studio.command import studio
 from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
+from fairlead.run import config
 from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
@@ -79,7 +90,7 @@ def run_command(
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
-    folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC))
+    folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
@@ -153,7 +164,7 @@ def replay(
             }
         )
     else:
-        rows = [
+        rows: list[tuple[str, str | Text | Path]] = [
             ("candidate", str(again.index) if again.index != BASELINE else "baseline"),
             ("recorded reward", repr(again.recorded.reward)),
             ("replayed reward", repr(again.reward)),
@@ -165,7 +176,7 @@ def replay(
             ),
             ("rendered with", f"{again.companions} in one batch"),
         ]
-        stdout().print(pairs(rows if out is None else [*rows, ("picture", shown(out))]))
+        print_pairs(stdout(), rows if out is None else [*rows, ("picture", out)])
         print(again.message)
     return 0 if again.identical else 1
 
@@ -217,7 +228,7 @@ def list_command(
     for i, k in enumerate(kinds):
         if len(kinds) > 1:
             console.print(Text(f"{chr(10) if i else ''}{k}", style="bold"))
-        console.print(model_table() if k == "models" else item_table(k))
+        print_table(console, model_table() if k == "models" else item_table(k))
     return 0
 
 
@@ -237,6 +248,7 @@ app.command(short_help="Choose good and different pictures of a run.")(keeping.k
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
+app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from fairlead.app.comparison_page import NAME, interval, label, sentences, write_comparison_page
-from fairlead.app.console import plain_table, print_json, say, stderr, stdout
+from fairlead.app.comparison_page import NAME, interval, label, sentences, unfinished, write_comparison_page
+from fairlead.app.console import plain_table, print_json, print_table, say, stderr, stdout
 from fairlead.app.options import AsJson
 from fairlead.app.progress import Interrupt
 from fairlead.app.words import command, count, duration, number, shown
@@ -69,6 +69,8 @@ def compare(
                 "refused": standing.refused,
                 "done": len(standing.done),
                 "cells": standing.total,
+                "running": standing.running,
+                "final": standing.complete,
             }
         )
     else:
@@ -155,7 +157,10 @@ def _show(s: ComparisonResults, files: list[str]) -> None:
             "" if line.method == BASELINE_ROW else count(getattr(line.cost, s.plan.resource)),
         )
     console = stdout()
-    console.print(view)
+    if not s.complete:
+        console.print(unfinished(s), style="yellow", highlight=False, soft_wrap=True)
+    print_table(console, view)
     for sentence in sentences(s):
         console.print(sentence, style="dim", highlight=False, soft_wrap=True)
-    console.print(", ".join(files), highlight=False, soft_wrap=True)
+    for file in files:
+        console.print(file, highlight=False, soft_wrap=True)

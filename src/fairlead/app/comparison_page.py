@@ -11,7 +11,7 @@ from fairlead.app import intervals
 from fairlead.app.chart import Chart, svg
 from fairlead.app.chart import Line as Curve
 from fairlead.app.page import is_ours, page, picture
-from fairlead.app.words import command, count, duration, number, shown
+from fairlead.app.words import command, count, duration, number, shorter, shown
 from fairlead.core.cost import UNITS
 from fairlead.core.errors import StoreError
 from fairlead.run.records import BASELINE_ROW, REWARD
@@ -94,15 +94,18 @@ def _values(s: ComparisonResults, source: str) -> dict[str, Any]:
 
 def _progress(s: ComparisonResults) -> dict[str, Any] | None:
     """How many runs are done, while some are not."""
-    refused = len(s.refused) * len(s.plan.prompts) * len(s.plan.seeds)
-    wanted = s.total - refused
-    if len(s.done) >= wanted:
+    if s.complete:
         return None
-    words = (
-        f"{len(s.done)} of {wanted} runs are done; numbers are over the {len(s.prompts)} prompts that every method "
-        "has finished."
+    return {"words": unfinished(s), "share": len(s.done) / max(1, s.wanted)}
+
+
+def unfinished(s: ComparisonResults) -> str:
+    """The sentence that stands before results which may still change."""
+    running = f" and {s.running} still running" if s.running else ""
+    return (
+        f"Not final: {len(s.done)} of {s.wanted} runs are done{running}. Numbers are over the {len(s.prompts)} "
+        f"prompt{'' if len(s.prompts) == 1 else 's'} that every method has finished."
     )
-    return {"words": words, "share": len(s.done) / max(1, wanted)}
 
 
 def unit(resource: str) -> str:
@@ -113,6 +116,12 @@ def unit(resource: str) -> str:
 def label(s: ComparisonResults, metric: str) -> str:
     """A metric as people call it."""
     return s.plan.reward if metric == REWARD else metric
+
+
+def point(s: ComparisonResults, metric: str) -> str:
+    """What a point of a metric means; empty if no run has recorded it."""
+    units = next(iter(s.done.values())).view.units if s.done else {}
+    return units.get("" if metric == REWARD else metric, "")
 
 
 def _colour(s: ComparisonResults, method: str) -> str:
@@ -175,6 +184,7 @@ def _forests(s: ComparisonResults) -> list[dict[str, Any]]:
         title = f"{name} over {s.plan.reference}, paired over {len(s.prompts)} prompts"
         chart = intervals.svg(title, f"difference to {s.plan.reference}, 95 % interval over prompts", rows)
         more = ", optimised" if metric == REWARD else ", not optimised"
+        more += f"; {point(s, metric)}" if point(s, metric) else ""
         figures.append({"title": name, "more": more, "chart": chart})
     return figures
 
@@ -209,7 +219,8 @@ def _curve(s: ComparisonResults, axis: str, metric: str) -> dict[str, Any] | Non
         key.append({"name": BASELINE_ROW, "colour": None, "highlights": False})
     name = label(s, metric)
     title = f"{name} of the best so far against {axis}"
-    chart = Chart(title, unit(axis), name, lines, baseline=baseline, labelled=False)
+    words = shorter(point(s, metric))
+    chart = Chart(title, unit(axis), shorter(name), lines, y_unit=words, baseline=baseline, labelled=False)
     leader = " of the leader by reward" if metric != REWARD else ""
     return {"title": name, "more": f"{leader}, against {unit(axis)}", "chart": svg(chart), "key": key}
 

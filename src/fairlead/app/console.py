@@ -8,13 +8,16 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from fairlead.app.words import count, duration
+from fairlead.app.words import count, duration, shown
 from fairlead.core.cost import Cost
 from fairlead.run.store import as_json as to_json
 
@@ -60,22 +63,43 @@ def print_json(value: Any) -> None:
     print(to_json(value), flush=True)
 
 
-def pairs(rows: Sequence[tuple[str, str | Text]]) -> Table:
-    """Names and values in two columns."""
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
+def print_pairs(console: Console, rows: Sequence[tuple[str, str | Text | Path]]) -> None:
+    """Names and values in two columns. A path is never broken: one that does not fit has a line of its own."""
+    indent = max(cell_len(name) for name, _ in rows) + 2
     for name, value in rows:
-        table.add_row(Text(name), value if isinstance(value, Text) else Text(value))
-    return table
+        first = Text.assemble((name.ljust(indent), "dim"))
+        if isinstance(value, Path):
+            path = Text(shown(value))
+            if indent + path.cell_len > console.width:
+                first.append("\n" + " " * max(0, min(2, console.width - path.cell_len)))
+            lines = [path]
+        else:
+            text = value if isinstance(value, Text) else Text(value)
+            lines = list(text.wrap(console, max(20, console.width - indent)))
+        for i, line in enumerate(lines):
+            line.rstrip()
+            console.print((first if i == 0 else Text(" " * indent)) + line, soft_wrap=True)
 
 
-def plain_table(*columns: str) -> Table:
-    """A table without lines."""
+def plain_table(*columns: str, whole: Sequence[str] = ()) -> Table:
+    """A table without lines; the columns of `whole` are not wrapped."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column in whole)
     return table
+
+
+def print_table(console: Console, table: Table) -> None:
+    """A table; where the console is narrower than the longest words, lines run over instead of words being cut."""
+    for column in table.columns:
+        if column.no_wrap:
+            cells = [cell.plain if isinstance(cell, Text) else str(cell) for cell in column.cells]
+            column.min_width = max(map(cell_len, cells), default=0)
+    least = Measurement.get(console, console.options.update(width=10_000), table).minimum
+    width = console.width
+    console.width = max(width, least)
+    console.print(table)
+    console.width = width
 
 
 def cost_text(spent: Cost, limit: Cost) -> str:

@@ -48,9 +48,11 @@ def section(view: View) -> dict[str, Any] | None:
     points += [(f"weight {point['weight']:g}", point) for point in found["front"]]
     mine = f"weight {found['weight']:g}"
     k = found["k"]
+    floor = found.get("floor")
     return {
-        "small": f"{k} kept by a determinant of likeness ({found['likeness']}) and reward; "
-        f"Vendi counts different pictures, 1 to {k}",
+        "small": f"{k} kept by a determinant of likeness ({found['likeness']}) and reward"
+        + ("" if floor is None else f", none below {number(floor)} while {k} are above")
+        + f"; Vendi counts different pictures, 1 to {k}",
         "stale": stale(view, found),
         "cards": [_card(view, by_index[i]) for i in found["kept"] if i in by_index],
         "chart": _front(found),

@@ -28,6 +28,12 @@ def keep(
     weight: Annotated[
         float, typer.Option(metavar="W", help="Of the reward, in its deviations: 0 keeps the most different.")
     ] = 0.5,
+    floor: Annotated[
+        str,
+        typer.Option(
+            metavar="LEVEL", help="Keep nothing below it while K are above: a reward, median (of the run) or none."
+        ),
+    ] = "median",
     likeness: Annotated[
         str | None, typer.Option(metavar="NAME", help="clip, pixels, or an image encoder's folder or hub name.")
     ] = None,
@@ -36,11 +42,20 @@ def keep(
     """Choose K pictures of a run that are good and different. Nothing is rendered."""
     from fairlead.run.diverse_subset import keep as choose
 
-    chosen = choose(run, k, weight=weight, likeness=likeness, among=_starred(run) if starred else None)
+    among = _starred(run) if starred else None
+    chosen = choose(run, k, weight=weight, floor=_level(floor), likeness=likeness, among=among)
     print(" ".join(map(str, chosen)))
     say_what_was_kept(run)
     say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
     return 0
+
+
+def _level(floor: str) -> float | str:
+    """A number where one was typed; other words are checked where the floor is used."""
+    try:
+        return float(floor)
+    except ValueError:
+        return floor
 
 
 def _starred(run: Path) -> list[int]:
@@ -59,6 +74,8 @@ def say_what_was_kept(folder: Path) -> None:
             return
         a = found["chosen"]
         b = found["best"]
+        if found.get("below"):
+            say(f"{found['below']} of them are below the floor of {number(found['floor'])}: too few are above it.")
         say(
             f"Kept {found['k']}: mean reward {number(mean_reward(a))} and Vendi {a['vendi']:.2f}; "
             f"the {found['k']} best have {number(mean_reward(b))} and {b['vendi']:.2f}."

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from fairlead.app import catalogue
-from fairlead.app.console import pairs, plain_table, print_json, say, stdout
+from fairlead.app.console import plain_table, print_json, print_pairs, say, stdout
 from fairlead.app.run_object import run_object
 from fairlead.app.words import count, number, reason, shown
 from fairlead.core.errors import FairleadError
-from fairlead.run import marks, registry
+from fairlead.run import config, marks, registry
+from fairlead.run.spec import reward_text
 from fairlead.run.view import View
 
 
@@ -27,6 +29,8 @@ def item_object(kind: str, item: catalogue.Item) -> dict[str, Any]:
     }
     if kind == "models":
         out.update(model_facts(item.name))
+    if kind == "rewards":
+        out["unit"] = item.unit
     return out
 
 
@@ -42,7 +46,8 @@ def model_facts(name: str) -> dict[str, Any]:
 
 def model_table() -> Table:
     """The models with family, size, steps."""
-    table = plain_table("name", "family", "size", "steps", "picture", "guidance", "can")
+    whole = ("name", "family", "size", "steps", "pixels", "guidance")
+    table = plain_table(*whole, "can", whole=whole)
     for item in catalogue.items("models"):
         facts = model_facts(item.name)
         if "error" in facts:
@@ -65,11 +70,14 @@ def model_table() -> Table:
 
 def item_table(kind: str) -> Table:
     """The items of one kind with what they are and their settings."""
-    table = plain_table("name", "what it is", "settings")
+    table = plain_table("name", "what it is", "settings", whole=("name",))
     for item in catalogue.items(kind):
         what = item.what if item.package == "fairlead" else f"{item.what} [{item.package}]".strip()
+        what = f"{what} [{item.unit}]" if item.unit else what
         settings = ", ".join(_setting(*one) for one in item.settings)
         table.add_row(Text(item.name, style="bold cyan"), Text(what), Text(settings, style="dim"))
+    longest = [len(word) for item in catalogue.items(kind) for one in item.settings for word in _setting(*one).split()]
+    table.columns[2].min_width = max(longest, default=0) + 1
     if not table.rows:
         table.add_row(Text("none yet", style="dim"))
     return table
@@ -87,6 +95,8 @@ def describe(kind: str, name: str, as_json: bool) -> int:
     settings = [_setting(*one) for one in item.settings]
     for i, part in enumerate((item.about or item.what or f"{name} has no description.").split("\n\n")):
         console.print(Text("\n" * bool(i) + " ".join(part.split())))
+    if item.unit:
+        console.print(Text(f"\nA point of the reward: {item.unit}."))
     if settings:
         console.print(Text("\n" + ", ".join(settings), style="dim"))
     if kind == "models":
@@ -117,50 +127,58 @@ def _model_facts(name: str) -> None:
         "family": facts["family"],
         "size": f"{megabytes:.0f} MB" if megabytes else "",
         "steps": facts["steps"],
-        "picture": facts["size"],
+        "pixels": facts["size"],
         "guidance": facts.get("guidance"),
         "can": facts.get("able"),
-        "model card": facts.get("card"),
     }
+    lines: list[tuple[str, str | Text | Path]] = [(what, str(value)) for what, value in rows.items() if value]
+    if card := facts.get("card"):
+        lines.append(("model card", Path(card)))
     print()
-    console.print(pairs([(what, str(value)) for what, value in rows.items() if value]))
+    print_pairs(console, lines)
     if words:
         console.print(Text(f"\nIt knows these {len(words)} words and no others: {', '.join(words)}."))
 
 
 def list_runs(as_json: bool, starred: bool = False) -> int:
-    """The runs in ./runs, or those of them that have a starred picture."""
-    root = Path("runs")
+    """The runs in the folder of runs, or those of them that have a starred picture."""
+    root = config.runs_folder()
+    console = stdout()
     objects: list[dict[str, Any]] = []
-    table = plain_table("run", "prompt", "candidates", "baseline", "best", "gain", "NFE", "stopped")
-    table.columns[0].no_wrap = True
+    lines = list[list[Text]]()
     for folder in catalogue.runs(root):
         try:
             view = View.read(folder)
         except FairleadError as error:
             objects.append({"run": shown(folder), "error": str(error)})
-            table.add_row(Text(shown(folder)), Text(str(error), style="yellow"))
+            lines.append([Text(shown(folder)), Text(str(error), style="yellow")])
             continue
         stars = marks.starred(folder)
         if starred and not stars:
             continue
         objects.append({**run_object(view), "prompt": view.spec.prompt, "starred": stars})
-        table.add_row(
-            Text(shown(folder), style="bold cyan"),
-            Text(view.spec.prompt),
-            str(len(view.candidates)),
-            number(view.baseline.reward if view.baseline else None),
-            number(view.best.reward if view.best else None),
-            number(view.gain, sign=True),
-            count(view.spent.nfe),
-            Text(reason(view.stopped) or view.status),
-        )
+        lines.append([Text(shown(folder), style="bold cyan"), Text(view.spec.prompt), Text(_result(view), style="dim")])
     if as_json:
         print_json({"runs": objects})
-    elif objects:
-        stdout().print(table)
-    elif starred:
-        say("No run in ./runs has a starred picture. Star some in 'fairlead studio'.")
-    else:
-        say("There is no run in ./runs yet: 'fairlead run \"a photo of a dog\"' makes one.")
+        return 0
+    if not lines and starred:
+        say(f"No run in {shown(root)} has a starred picture. Star some in 'fairlead studio'.")
+    elif not lines:
+        say(f"There is no run in {shown(root)} yet: 'fairlead run \"a photo of a dog\"' makes one.")
+    for folder_line, *rest in lines:
+        console.print(folder_line, soft_wrap=True)
+        for line in rest:
+            console.print(Padding(line, (0, 0, 0, 2), expand=False))
     return 0
+
+
+def _result(view: View) -> str:
+    """What a run found and cost, on one line."""
+    rewards = [number(shot.reward if shot else None) for shot in (view.baseline, view.best)]
+    facts = [
+        f"{reward_text(view.spec.reward)} {' → '.join(rewards)} ({number(view.gain, sign=True)})",
+        f"{len(view.candidates)} candidates",
+        f"{count(view.spent.nfe)} NFE",
+        reason(view.stopped) or view.status,
+    ]
+    return " · ".join(facts)

@@ -12,7 +12,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from fairlead.run import registry
+from fairlead.app.console import say
+from fairlead.run import config, registry
 from fairlead.run.options import Option, RunOptions, described
 
 Out = Annotated[
@@ -65,14 +66,22 @@ def with_run_options(
     """
     usual = {**DEFAULTS, **(defaults or {})}
 
+    def from_files(names: Collection[str]) -> dict[str, Any]:
+        """What `fairlead.toml` says of these options; a command with a default of its own keeps it."""
+        wanted = {name for name in config.OF_A_RUN if name in names and name not in (defaults or {})}
+        return {name: value for name, value in config.chosen().items() if name in wanted}
+
     def decorate(command: Callable[..., int]) -> Callable[..., int]:
         @wraps(command)
         def wrapper(**words: Any) -> int:
             if token := words.pop("token", None):
                 os.environ["HF_TOKEN"] = token
-            chosen = {name: words.pop(name) for name in names}
-            chosen = {name: usual.get(name) if value is None else value for name, value in chosen.items()}
-            return command(options=RunOptions(**{"prompt": "", **usual, **chosen}), **words)
+            typed = {name: value for name in names if (value := words.pop(name)) is not None}
+            configured = {name: value for name, value in from_files(names).items() if name not in typed}
+            if configured:
+                said = ", ".join(f"{name} = {value!r}" for name, value in configured.items())
+                say(f"From {config.NAME}: {said}. See 'fairlead config'.")
+            return command(options=RunOptions(**{"prompt": "", **usual, **configured, **typed}), **words)
 
         described_here = {name: option for name, option in described().items() if name in names}
         of_run = [_flag(name, option, usual) for name, option in described_here.items() if option.section != "model"]
@@ -100,18 +109,20 @@ def _flag(name: str, option: Option, defaults: Mapping[str, Any]) -> inspect.Par
     if name == "prompt":
         argument = typer.Argument(metavar=option.metavar, help=option.help)
         return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument])
+    usual = defaults[name]
+    many = option.read_as == list[str]
+    switch = option.read_as is bool
     flag = option.flag or f"--{name.replace('_', '-')}"
     declared = typer.Option(
         *([flag, option.short] if option.short else [flag]),
         metavar=option.metavar,
-        help=option.sentence if defaults[name] is None else option.help,
+        help=option.sentence if defaults[name] is None or many or switch else f"{option.help}  [default: {usual}]",
         autocompletion=_completion(option.kind),
         rich_help_panel="Model" if option.section == "model" else None,
     )
-    many = option.read_as == list[str]
-    default = None if many else defaults[name]
-    read_as = option.read_as | None if default is None else option.read_as
-    return inspect.Parameter(name, _KEYWORD, annotation=Annotated[read_as, declared], default=default)
+    if switch:
+        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[bool, declared], default=False)
+    return inspect.Parameter(name, _KEYWORD, annotation=Annotated[option.read_as | None, declared], default=None)
 
 
 def _completion(kind: str | None) -> Callable[[str], list[str]] | None:

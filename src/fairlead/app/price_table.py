@@ -56,7 +56,8 @@ def show_price(spec: Spec, as_json: bool) -> int:
     need = found.setup_cost + found.baseline + found.cost_per_candidate * spec.group + found.finals
     if not found.candidates and (lacking := need.over(spec.limit)):
         wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
-        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.", style="yellow"))
+        fitting = f" {found.fits} would fit." if found.fits else ""
+        console.print(Text(f"The budget covers no picture: the first one takes {wanted}.{fitting}", style="yellow"))
     return 0
 
 
@@ -73,6 +74,7 @@ def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:
             "seconds": found.seconds,
             "memory_bytes": found.memory,
             "batch": found.batch,
+            "fits": found.fits,
             "rungs": [{**asdict(rung), "candidates": n} for rung, n in _funnel(found)],
             "gain": found.plan.gain,
             "warning": found.warning,

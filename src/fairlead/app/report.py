@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.app import choice, diverse_subset, funnel, held_out
-from fairlead.app.chart import Chart, Line, svg
+from fairlead.app.chart import Chart, Line, axis_label, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
     budget_text,
@@ -23,6 +23,7 @@ from fairlead.app.words import (
     reason,
     run_command,
     rung_words,
+    shorter,
     shown,
 )
 from fairlead.core.cost import UNITS, Cost
@@ -62,6 +63,7 @@ def _values(view: View) -> dict[str, Any]:
         "gain": _gain(view),
         "chosen": choice.sentence(view),
         "reward": reward_text(spec.reward),
+        "unit": view.unit,
         "budget": [_budget_line(view, name, limit) for name, limit in spec.limit.limits().items()],
         "time": "" if limited else duration(view.spent.seconds),
         "state": state(view),
@@ -123,7 +125,8 @@ def _gain(view: View) -> dict[str, str]:
         return {"css": "down", "value": number(gain, sign=True), "words": "every candidate is below the baseline"}
     beaten = sum(1 for c in view.candidates if view.baseline and c.reward > view.baseline.reward)
     words = f"{beaten} of {len(view.candidates)} candidates beat the baseline"
-    return {"css": "", "value": number(gain, sign=True), "words": words}
+    css = "none" if view.warnings else ""  # no praise for a picture that may not be what was asked for
+    return {"css": css, "value": number(gain, sign=True), "words": words}
 
 
 def _budget_line(view: View, name: str, limit: float) -> tuple[str, str, str, float]:
@@ -190,31 +193,30 @@ def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
 
 
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
-    dots = []
+    dots: dict[bool, list[tuple[float, float, str]]] = {True: [], False: []}
     failed = []
     for point in trace:
         candidate = point.candidate
         at = getattr(point.spent, axis)
         if math.isfinite(candidate.reward):
-            dots.append((at, candidate.reward, f"candidate {candidate.index}: {number(candidate.reward)}"))
+            is_draft = candidate.rung < len(view.spec.rungs)
+            what = "draft" if is_draft else "candidate"
+            dots[is_draft].append((at, candidate.reward, f"{what} {candidate.index}: {number(candidate.reward)}"))
         elif math.isnan(candidate.reward):
             failed.append((at, f"candidate {candidate.index} {_no_number(view)}"))
     chart = Chart(
         title=f"Best reward so far against {axis}",
         x_label=axis_label(axis),
-        y_label="reward",
+        y_label=shorter(reward_text(view.spec.reward)),
+        y_unit=shorter(view.unit),
         lines=_lines(view, trace, axis),
-        dots=dots,
+        dots=dots[False],
+        faint=dots[True],
         failed=failed,
         baseline=view.baseline.reward if view.baseline else math.nan,
         limit=limit,
     )
     return svg(chart)
-
-
-def axis_label(axis: str) -> str:
-    """What is written below a chart of the best so far."""
-    return "NFE (denoiser evaluations of all candidates)" if axis == "nfe" else "seconds of computing"
 
 
 def staircase(trace: list[Point], axis: str) -> list[tuple[float, float]]:
@@ -255,7 +257,7 @@ def _card(view: View, candidate: Candidate, rank: int) -> dict[str, Any]:
         tags.append(("baseline", "base"))
         if not wins:
             css.append("base")
-    if failed:
+    if failed and view.stopped != StopReason.WAITING:  # what waits for an answer is there to be looked at
         css.append("failed")
     words = "no reward" if failed else f"reward {number(candidate.reward)}, rank {rank} of {len(view.candidates)}"
     return {
@@ -287,6 +289,7 @@ def _term(view: View, name: str | None, label: str) -> dict[str, Any]:
     every = [v for v in (_value(c, name) for c in view.candidates) if math.isfinite(v)] or [math.nan]
     return {
         "label": label,
+        "unit": view.units.get(name or "", ""),
         "total": name is None,
         "before": _value(view.baseline, name),
         "after": _value(view.best, name),

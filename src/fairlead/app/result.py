@@ -94,15 +94,18 @@ class Result:
             return table
         return pandas.DataFrame(table)
 
-    def keep(self, k: int, *, weight: float = 0.5, likeness: str | None = None) -> list[Shot]:
+    def keep(
+        self, k: int, *, weight: float = 0.5, floor: float | str = "median", likeness: str | None = None
+    ) -> list[Shot]:
         """k candidates that are good and different, the best choice first; the report shows them from now on.
 
         `weight` counts standard deviations of the reward: 0 keeps the most different, a large one the best. `likeness`
-        is clip, pixels, or an image encoder's folder or hub name.
+        is clip, pixels, or an image encoder's folder or hub name. `floor` is a reward, 'median' (of the run) or
+        'none': nothing below it is kept while k candidates are not below it.
         """
         from fairlead.run.diverse_subset import keep
 
-        chosen = keep(self.folder, k, weight=weight, likeness=likeness)
+        chosen = keep(self.folder, k, weight=weight, floor=floor, likeness=likeness)
         view = self._view()
         by_index = {c.index: c for c in view.candidates}
         return [self._shot(view, by_index[i]) for i in chosen]

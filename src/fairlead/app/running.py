@@ -12,7 +12,7 @@ from fairlead.app.keep import say_what_was_kept
 from fairlead.app.progress import Interrupt, Watch
 from fairlead.app.report import write_report
 from fairlead.app.run_object import run_object
-from fairlead.app.summary import summary
+from fairlead.app.summary import print_summary
 from fairlead.app.words import command, shown
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run.records import RunStatus, StopReason
@@ -72,14 +72,16 @@ def finish(folder: Path, as_json: bool) -> int:
     page = write_report(folder)
     view = View.read(folder)
     console = stderr() if as_json else stdout()
-    console.print(summary(view, page))
+    print_summary(console, view, page)
     say_what_was_kept(folder)
     if as_json:
         print_json(run_object(view))
     if sentence := held_out.warning(view):
         say(f"warning: {sentence}")
     if view.status == RunStatus.STOPPED:
-        word = "answer" if view.stopped == StopReason.WAITING else "resume"
-        say(f"Stopped early. Continue with: {command(word, shown(folder))}")
+        if view.stopped == StopReason.WAITING:
+            say(f"The run waits for your answer: {command('answer', shown(folder))}")
+        else:
+            say(f"Stopped early. Continue with: {command('resume', shown(folder))}")
         return INTERRUPTED
     return 0

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.chart import Chart, Line, svg
+from fairlead.app.chart import Chart, Line, axis_label, svg
 from fairlead.app.page import is_ours, page, picture
-from fairlead.app.report import LARGE, axis_label, staircase, state
-from fairlead.app.words import command, number, part_text, shown
+from fairlead.app.report import LARGE, staircase, state
+from fairlead.app.words import command, number, part_text, shorter, shown
 from fairlead.core.errors import StoreError
 from fairlead.run.spec import reward_text
 from fairlead.run.store import write_atomically
@@ -110,7 +110,8 @@ def _chart(chosen: Sequence[tuple[int, View]], labels: Sequence[str], axis: str)
     chart = Chart(
         title=f"Best reward so far against {axis}, {len(chosen)} runs",
         x_label=axis_label(axis),
-        y_label="reward",
+        y_label=shorter(reward_text(chosen[0][1].spec.reward)),
+        y_unit=shorter(chosen[0][1].unit),
         lines=lines,
         baseline=_baseline(chosen),
         labelled=False,

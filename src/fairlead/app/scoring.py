@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fairlead.app.console import plain_table, print_json, quiet, say, stdout
+from fairlead.app.console import plain_table, print_json, print_table, quiet, say, stdout
 from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import number
 from fairlead.core.check import whole_number
@@ -78,15 +78,15 @@ def _show(ordered: list[dict[str, object]], formula: str) -> None:
     terms = [k for k in ordered[0] if k not in ("file", "rank", "reward", "prompt", "reason")]
     terms = [] if terms == [formula] else terms
     reasons = any(row["reason"] for row in ordered)
-    view = plain_table("rank", formula, *terms, "file", *(["note"] if reasons else []))
+    view = plain_table("rank", formula, *terms, *(["note"] if reasons else []), "file", whole=("file",))
     for row in ordered[:SHOWN]:
         numbers = [number(float(str(row[k]))) for k in ("reward", *terms)]
         note = [Text(str(row["reason"]), style="yellow")] if reasons else []
-        view.add_row(str(row["rank"] or "–"), *numbers, Text(str(row["file"])), *note)
+        view.add_row(str(row["rank"] or "–"), *numbers, *note, Text(str(row["file"])))
     if len(ordered) > SHOWN:
         view.caption = Text(f"and {len(ordered) - SHOWN} more; --out FILE writes all")
         view.caption_justify = "left"
-    stdout().print(view)
+    print_table(stdout(), view)
 
 
 def _add_statistics(path: Path, formula: str, found: dict[str, float]) -> None:

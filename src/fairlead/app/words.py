@@ -179,3 +179,8 @@ def run_command(spec: Spec) -> str | None:
 def command(*words: Any) -> str:
     """A `fairlead` command line, quoted for a shell."""
     return shlex.join(["fairlead", *map(str, words)])
+
+
+def shorter(words: str, most: int = 48) -> str:
+    """Words as far as they fit beside an axis."""
+    return words if len(words) <= most else f"{words[: most - 1].rstrip()}…"

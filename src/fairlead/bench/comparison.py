@@ -149,10 +149,26 @@ def finished(out: Path, cell: Cell) -> bool:
         store.close()
 
 
+def _claim(out: Path, cell: Cell) -> Path:
+    return out / ".claims" / cell.folder.removeprefix("runs/").replace("/", "--")
+
+
+def is_claimed(out: Path, cell: Cell) -> bool:
+    """True while some process works on it."""
+    try:
+        with _claim(out, cell).open("rb") as handle:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def _claimed(out: Path, cell: Cell) -> Iterator[bool]:
     """True for the one process that may work on it. The claim ends with the process, however it ends."""
-    path = out / ".claims" / cell.folder.removeprefix("runs/").replace("/", "--")
+    path = _claim(out, cell)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:

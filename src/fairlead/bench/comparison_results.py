@@ -89,6 +89,18 @@ class ComparisonResults:
     refused: dict[str, str] = field(default_factory=dict)
     """Method -> why it takes no part: one of its runs was refused, or ended before its first picture."""
     total: int = 0
+    running: int = 0
+    """Unfinished runs that some process works on."""
+
+    @property
+    def wanted(self) -> int:
+        """How many runs the plan asks for, without those of methods that take no part."""
+        return self.total - len(self.refused) * len(self.plan.prompts) * len(self.plan.seeds)
+
+    @property
+    def complete(self) -> bool:
+        """True if nothing is left to be run."""
+        return len(self.done) >= self.wanted
 
     @staticmethod
     def read(plan: Plan, out: Path) -> ComparisonResults:
@@ -118,6 +130,8 @@ class ComparisonResults:
             more = "" if len(sentences) == every else f"{len(sentences)} of {every} runs failed, the first: "
             found.refused[method] = more + sentences[0]
         found.done = {k: d for k, d in found.done.items() if k[0] not in found.refused}
+        left = [c for c in cells if c.method not in found.refused and (c.method, c.prompt, c.seed) not in found.done]
+        found.running = sum(comparison.is_claimed(out, cell) for cell in left)
         return found
 
     @cached_property

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Reward, as_float, checked, without_infinity
+from fairlead.core.pictures import as_float, without_infinity
+from fairlead.core.reward import Reward, Scorer, as_reward, checked
 
 
 class Constant(Reward):
@@ -104,6 +105,7 @@ class Minimum(Sum):
     def __init__(self, parts: tuple[Reward, ...]) -> None:
         super().__init__(parts)
         self.name = f"min({', '.join(p.name for p in parts)})"
+        self.unit = parts[0].unit if len({p.unit for p in parts}) == 1 else ""
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """Elementwise minimum [B]; NaN where a part is NaN."""
@@ -127,6 +129,7 @@ class ZScore(Sum):
         self.mean = mean.value
         self.std = std.value
         self.name = f"zscore({parts[0].name})"
+        self.unit = "standard deviations above the baseline's mean"
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """Standard deviations above the baseline's mean, [B]."""
@@ -151,6 +154,7 @@ class Condition(Sum):
         self._holds = COMPARISONS[comparison]
         self._bound = parts[1].value
         self.name = f"({parts[0].name} {comparison} {parts[1].name})"
+        self.unit = "1 where it holds, else 0"
         self.differentiable = False
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
@@ -168,6 +172,7 @@ class Veto(Sum):
         self._otherwise = otherwise.value
         self.name = f"veto({', '.join(p.name for p in parts)})"
         self.differentiable = parts[0].differentiable
+        self.unit = parts[0].unit
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """[B]"""
@@ -199,6 +204,7 @@ class RankMean(Sum):
         super().__init__(parts)
         self.name = f"rank_mean({', '.join(p.name for p in parts)})"
         self.differentiable, self.relative = False, True
+        self.unit = "share of the other candidates beaten, 0 to 1"
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """[B] in [0, 1], relative to this batch."""
@@ -221,6 +227,7 @@ class Watched(Sum):
         self.target = target
         self.watched = dict(watched)
         self.name = target.name
+        self.unit = target.unit
         self.differentiable = target.differentiable
         self.relative = target.relative
 
@@ -232,6 +239,10 @@ class Watched(Sum):
     def labels(self) -> list[str]:
         """The target's, then one per watched formula."""
         return self.target.labels() + list(self.watched)
+
+    def units(self) -> dict[str, str]:
+        """The target's, then one per watched formula."""
+        return self.target.units() | {label: reward.unit for label, reward in self.watched.items()}
 
     def combine(self, values: dict[int, Tensor]) -> Tensor:
         """The target's value: watchers cannot move it."""
@@ -255,24 +266,24 @@ class Watched(Sum):
         return without_infinity(self.combine(values)), terms
 
 
-def minimum(*parts: Reward) -> Reward:
+def minimum(*parts: Reward | Scorer) -> Reward:
     """A picture is as good as its worst part."""
-    return Minimum(parts)
+    return Minimum(tuple(map(as_reward, parts)))
 
 
-def rank_mean(*parts: Reward) -> Reward:
+def rank_mean(*parts: Reward | Scorer) -> Reward:
     """Mean rank under several rewards, among the candidates of a run or the pictures of a call."""
-    return RankMean(parts)
+    return RankMean(tuple(map(as_reward, parts)))
 
 
-def zscore(part: Reward, mean: float, std: float) -> Reward:
+def zscore(part: Reward | Scorer, mean: float, std: float) -> Reward:
     """(part - mean) / std of a recorded baseline."""
-    return ZScore((part, Constant(mean), Constant(std)))
+    return ZScore((as_reward(part), Constant(mean), Constant(std)))
 
 
-def veto(part: Reward, condition: Reward, otherwise: float = math.nan) -> Reward:
+def veto(part: Reward | Scorer, condition: Reward, otherwise: float = math.nan) -> Reward:
     """The part where the condition holds, for example `veto(aesthetic, clip_score > 25)`; else a number, or none."""
-    return Veto((part, condition, Constant(otherwise)))
+    return Veto((as_reward(part), as_reward(condition), Constant(otherwise)))
 
 
 def make(op: str, parts: tuple[Reward, ...]) -> Reward:

@@ -18,6 +18,10 @@ from fairlead.core.cost import Cost, Meter
 from fairlead.core.declared import check_declarations, public_names
 from fairlead.core.errors import RewardError
 from fairlead.core.people import Ask
+from fairlead.core.pictures import as_float, check_images, without_infinity
+
+Scorer = Callable[[Tensor, Sequence[str]], Any]
+"""A function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers."""
 
 
 class Reward(ABC):
@@ -27,8 +31,10 @@ class Reward(ABC):
     """
 
     name: str = "reward"
-    unit: ClassVar[str] = ""
-    """What one point means, with its usual range."""
+    unit: str = ""
+    """What one point means, with its range: the words beside the number on axes and tables. A reward whose settings
+    change its scale sets it again in `__init__`.
+    """
     licence: ClassVar[str] = ""
     """Terms of the weights or of the formula."""
     source: ClassVar[str] = ""
@@ -68,6 +74,11 @@ class Reward(ABC):
             n = times[leaf.name] = times.get(leaf.name, 0) + 1
             out.append(leaf.name if n == 1 else f"{leaf.name}_{n}")
         return out
+
+    def units(self) -> dict[str, str]:
+        """What a point of the total means, under the key "", and of every recorded term, under its label."""
+        leaves = {label: leaf.unit for label, leaf in zip(self.labels(), self.leaves(), strict=True)}
+        return {"": self.unit, **leaves}
 
     def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
         """Recorded terms of n pictures -> totals [n], without looking at the pictures again."""
@@ -120,16 +131,16 @@ class Reward(ABC):
         known = [name for base in cls.__mro__[1:] if issubclass(base, Reward) for name in public_names(base)]
         check_declarations(cls, list(dict.fromkeys(known)), {}, as_settings=known, own_names=True)
 
-    def __add__(self, other: Reward | float) -> Reward:
+    def __add__(self, other: Operand) -> Reward:
         return _node("+", self, other)
 
-    def __radd__(self, other: float) -> Reward:
+    def __radd__(self, other: Scorer | float) -> Reward:
         return _node("+", other, self)
 
-    def __mul__(self, other: Reward | float) -> Reward:
+    def __mul__(self, other: Operand) -> Reward:
         return _node("*", self, other)
 
-    def __rmul__(self, other: float) -> Reward:
+    def __rmul__(self, other: Scorer | float) -> Reward:
         return _node("*", other, self)
 
     def __truediv__(self, other: float) -> Reward:
@@ -150,12 +161,15 @@ class Reward(ABC):
     def __neg__(self) -> Reward:
         return _node("*", -1.0, self)
 
-    def __sub__(self, other: Reward | float) -> Reward:
+    def __sub__(self, other: Operand) -> Reward:
         return _node("+", self, _node("*", -1.0, other))
 
-    def __rsub__(self, other: float) -> Reward:
+    def __rsub__(self, other: Scorer | float) -> Reward:
         return _node("+", other, _node("*", -1.0, self))
 
+
+Operand = Reward | Scorer | float
+"""What may stand in a formula beside a reward."""
 
 MIXIN_OF = {
     "level": "EarlyReward",
@@ -269,17 +283,16 @@ def reasons(leaf: Reward) -> tuple[str, ...]:
     return leaf.reasons if isinstance(leaf, PaidReward) else ()
 
 
-def _node(op: str, *parts: Reward | float) -> Reward:
+def _node(op: str, *parts: Operand) -> Reward:
     """A formula of `core.algebra`, which builds on this module and is therefore imported late."""
     from fairlead.core.algebra import make, value
 
-    for part in parts:
-        if not isinstance(part, Reward | int | float):
-            raise RewardError(
-                f"A formula is made of rewards and numbers, but {part!r} is neither. Make a function a reward with "
-                "fairlead.core.reward.Function(f)."
-            )
-    return make(op, tuple(part if isinstance(part, Reward) else value(part) for part in parts))
+    return make(op, tuple(value(part) if isinstance(part, int | float) else as_reward(part) for part in parts))
+
+
+def as_reward(thing: Reward | Scorer) -> Reward:
+    """A reward as it is, a function as a `Function`; anything else is refused."""
+    return thing if isinstance(thing, Reward) else Function(thing)
 
 
 def _scoring_methods(leaf: Reward) -> list[str]:
@@ -308,43 +321,6 @@ def _questioned(
         return prefer(first, second, prompt)
 
     return charged
-
-
-TOLERANCE = 1e-3
-"""How far a pixel may leave [0, 1]: rounding, not another range."""
-
-
-def as_float(images: Tensor) -> Tensor:
-    """Half and double precision pictures as float32, once for all leaves; anything else as it is."""
-    return images.float() if isinstance(images, Tensor) and images.is_floating_point() else images
-
-
-def check_images(images: Tensor, prompts: Sequence[str]) -> None:
-    """Refuse what no reward can read. The range is never guessed from the values: a dark picture in [-1, 1] looks
-    fine.
-    """
-    if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-        what = f"{tuple(images.shape)} {images.dtype}" if isinstance(images, Tensor) else type(images).__name__
-        raise RewardError(
-            f"Images are {what}, rewards read float [B, 3, H, W] in [0, 1]: repeat a grey channel three times, blend "
-            "transparency over a background, divide 8-bit values by 255."
-        )
-    if len(prompts) != len(images):
-        raise RewardError(f"There are {len(prompts)} prompts for {len(images)} images: must be as many.")
-    if images.numel():
-        low, high = (float(v) for v in images.detach().aminmax())
-        if low < -TOLERANCE or high > 1 + TOLERANCE:
-            raise RewardError(
-                f"Pixels run from {low:.3g} to {high:.3g}, rewards read [0, 1]: map a decoder's [-1, 1] by x/2 + 0.5, "
-                "divide 8-bit values by 255."
-            )
-
-
-def without_infinity(values: Tensor) -> Tensor:
-    """Values [B] with NaN for +inf: a number that nothing can beat is a division by zero or an overflow, not a
-    merit.
-    """
-    return values.masked_fill(values == math.inf, math.nan)
 
 
 def checked(
@@ -380,12 +356,21 @@ def checked(
 class Function(Reward):
     """Any function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers, as a reward."""
 
-    def __init__(self, function: Callable[[Tensor, Sequence[str]], Any], differentiable: bool = False) -> None:
+    def __init__(self, function: Scorer, differentiable: bool = False) -> None:
+        if isinstance(function, type):
+            name = function.__name__
+            raise RewardError(f"Reward {name!r} is a class: pass an object of it, such as {name}().")
+        if isinstance(function, str):
+            raise RewardError(
+                f"{function!r} is text inside a formula of objects: write the whole formula as one text, or pass the "
+                "reward's class, such as fairlead.ClipScore()."
+            )
         if not callable(function):
             raise RewardError(
                 f"Reward {function!r} is not callable: pass a name, a Reward, or a function of (images, prompts)."
             )
         self._function, self.differentiable = function, differentiable
+        self.unit = getattr(function, "unit", "")
         self.name = getattr(function, "__name__", type(function).__name__)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

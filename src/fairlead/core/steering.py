@@ -254,6 +254,9 @@ class Steering(ABC):
     noticeable: ClassVar[Mapping[str, Any]] = {}
     """Settings with which it acts on small differences of a reward, for the laws, where its defaults do not."""
 
+    cheaper: ClassVar[Sequence[Mapping[str, Any]]] = ()
+    """Settings that cost less, the dearest first: what is recommended to whom the budget covers no picture."""
+
     adapts: ClassVar[bool] = False
     """True if it changes the conditioning between steps. A part that decides the "state" then uses predictions made
     before the change, so the two are refused together. A part that moves "rows" moves their conditioning too."""

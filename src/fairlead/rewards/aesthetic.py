@@ -50,7 +50,7 @@ class Aesthetic(Reward):
     """
 
     name = "aesthetic"
-    unit: ClassVar[str] = "rating, nominal 1 to 10"
+    unit = "rating of beauty, nominally 1 to 10"
     licence: ClassVar[str] = "LAION heads MIT/Apache-2.0; the embedded one Apache-2.0"
     source: ClassVar[str] = "LAION aesthetic-predictor (V1) and improved-aesthetic-predictor (V2), on CLIP ViT-L/14"
     needs_prompt: ClassVar[bool] = False

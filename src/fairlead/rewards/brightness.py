@@ -16,7 +16,7 @@ class Brightness(Reward):
     """Rec. 709 weighted mean of the pixels, without gamma correction: 0 is black, 1 is white."""
 
     name = "brightness"
-    unit: ClassVar[str] = "mean luma, 0 to 1"
+    unit = "mean luma, 0 to 1"
     licence: ClassVar[str] = "formula, free"
     needs_prompt: ClassVar[bool] = False
     differentiable = True

@@ -12,6 +12,12 @@ from fairlead.core.reward import Reward
 from fairlead.rewards._clip import clip
 
 SCALES = ("percent", "cosine", "hessel", "logit")
+UNITS = {
+    "cosine": "cosine of picture and prompt, -1 to 1",
+    "hessel": "2.5 × cosine of picture and prompt, 0 to 2.5",
+    "logit": "cosine of picture and prompt × the checkpoint's temperature",
+}
+"""What a point means on the scales other than the default."""
 
 
 class ClipScore(Reward):
@@ -33,7 +39,7 @@ class ClipScore(Reward):
     """
 
     name = "clip_score"
-    unit: ClassVar[str] = "100 cos, -100 to 100 (percent scale)"
+    unit = "100 × cosine of picture and prompt, -100 to 100"
     licence: ClassVar[str] = "the checkpoint's own; the embedded one Apache-2.0"
     source: ClassVar[str] = "Hessel et al. 2021, arXiv 2104.08718, eq. 1 (hessel scale); CLIP: arXiv 2103.00020"
     differentiable = True
@@ -47,6 +53,7 @@ class ClipScore(Reward):
         device: str = "cpu",
     ) -> None:
         self._scale = one_of("clip_score.scale", scale, SCALES)
+        self.unit = UNITS.get(scale, self.unit)
         self._clip = clip(checkpoint, device, tokenizer, activation)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

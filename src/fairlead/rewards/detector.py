@@ -25,7 +25,7 @@ class DetectorScore(Reward):
     """
 
     name = "detector"
-    unit: ClassVar[str] = "share of the prompt's conditions met, 0 to 1 (oracle: do not report it after optimising it)"
+    unit = "share of the prompt's conditions met, 0 to 1"
     licence: ClassVar[str] = "Apache-2.0"
     differentiable = False
 

@@ -27,7 +27,7 @@ class FileReward(EarlyReward):
     """
 
     name = "file"
-    unit: ClassVar[str] = "the function's own"
+    unit = "the function's own scale"
     licence: ClassVar[str] = "the file's own"
     source: ClassVar[str] = "the file"
 
@@ -59,6 +59,7 @@ class FileReward(EarlyReward):
             )
         self._inner = _reward(getattr(module, name), source)
         self.name = self._inner.name
+        self.unit = self._inner.unit or type(self).unit
         self.differentiable = self._inner.differentiable
         self.level = early_level(self._inner)
 

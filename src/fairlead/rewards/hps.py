@@ -43,7 +43,7 @@ class Hps(Reward):
     """
 
     name = "hps"
-    unit: ClassVar[str] = "100 cos; v2 23 to 29, v2.1 13 to 34"
+    unit = "100 × cosine, 13 to 34 for generated pictures"
     licence: ClassVar[str] = "Apache-2.0"
     source: ClassVar[str] = "Wu et al. 2023, arXiv 2306.09341, section 4; weights xswu/HPSv2"
     differentiable = True

@@ -46,7 +46,7 @@ class HttpReward(Reward):
     """
 
     name = "http"
-    unit: ClassVar[str] = "the server's own"
+    unit = "the server's own scale"
     licence: ClassVar[str] = "the server's own"
     source: ClassVar[str] = "the server"
 

@@ -13,7 +13,8 @@ from fairlead.core.check import one_of, whole_number
 from fairlead.core.people import Ask, Question, chunks
 from fairlead.core.reward import FinalJudge, HumanReward
 
-MODES = ("pick", "pairwise")
+MODES = {"pick": "1 if you chose it, else 0", "pairwise": "how many champions it beat"}
+"""How a person is asked, and what a point of the answer means."""
 
 
 class Human(HumanReward, FinalJudge):
@@ -32,7 +33,7 @@ class Human(HumanReward, FinalJudge):
     """
 
     name = "human"
-    unit: ClassVar[str] = "pick: 0 or 1; pairwise: champions beaten"
+    unit = "1 if you chose it, else 0; pairwise: how many champions it beat"
     licence: ClassVar[str] = "yours"
     source: ClassVar[str] = "you"
     looks = 1
@@ -40,6 +41,7 @@ class Human(HumanReward, FinalJudge):
 
     def __init__(self, mode: str = "pick", k: int = 4) -> None:
         self._mode = one_of("human.mode", mode, MODES)
+        self.unit = MODES[mode]
         self._k = whole_number("human.k", k, least=2, most=36)
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

@@ -146,7 +146,7 @@ class ImageReward(Reward):
     """
 
     name = "image_reward"
-    unit: ClassVar[str] = "standard deviations, about -2 to 2"
+    unit = "standard deviations of human preference, about -2 to 2"
     licence: ClassVar[str] = "Apache-2.0"
     source: ClassVar[str] = "Xu et al. 2023, arXiv 2304.05977, section 2.3; weights THUDM/ImageReward"
     differentiable = True

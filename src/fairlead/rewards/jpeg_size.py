@@ -22,7 +22,7 @@ class JpegSize(Reward):
     """
 
     name = "jpeg_size"
-    unit: ClassVar[str] = "kB at the given quality; 64 px: 1 to 3, 512 px: 30 to 200"
+    unit = "kB as JPEG, about 2 at 64 px and 100 at 512 px"
     licence: ClassVar[str] = "formula, free"
     needs_prompt: ClassVar[bool] = False
     differentiable = False

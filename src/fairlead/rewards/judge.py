@@ -34,7 +34,12 @@ RUBRICS: dict[str, dict[str, str]] = {
     "quality": {"quality": FIVE["visual_quality"]},
 }
 """Name -> what is rated, each from 0 to 100. `five_aspects` has the aspects of Ma et al. 2025; the wording is ours."""
-MODES = ("rubric", "yes_no", "pairwise")
+MODES = {
+    "rubric": "rating by the judge, 0 to 100",
+    "yes_no": "probability of yes, 0 to 1",
+    "pairwise": "1 if better than the reference, 0 if worse",
+}
+"""What the judge can be asked, and what a point of the answer means."""
 WINNER = re.compile(
     r"(?:the )?(?:winner|answer|better(?: one)?)?(?: is)?\s*:?\s*"
     r"(?:the )?(?:image|picture|photo|option)?\s*[\"'(*]*"
@@ -76,7 +81,7 @@ class Judge(PaidReward):
     """
 
     name = "judge"
-    unit: ClassVar[str] = "rubric 0 to 100; yes_no and pairwise 0 to 1"
+    unit = "rating by the judge, 0 to 100; 0 to 1 for yes_no and pairwise"
     licence: ClassVar[str] = "the model's own"
     source: ClassVar[str] = "rubric: Ma et al. 2025, arXiv 2501.09732; yes_no: Lin et al. 2024, arXiv 2404.01291"
 
@@ -107,6 +112,7 @@ class Judge(PaidReward):
                 f"judge.reference is {reference!r}: must be a picture in mode 'pairwise', for example RUN/baseline.png."
             )
         self._mode, self._aspects, self._question = mode, RUBRICS[rubric], question
+        self.unit = MODES[mode]
         self._reference = _url(Path(str(reference)).expanduser().read_bytes()) if mode == "pairwise" else ""
         self.name = f"judge_{mode}" if mode != "rubric" else f"judge_{rubric}"
         self._reasons: tuple[str, ...] = ()

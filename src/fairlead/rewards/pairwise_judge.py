@@ -30,8 +30,6 @@ class PairwiseJudge(Judge, PairwiseReward, FinalJudge):
     knockout.
 
     Settings:
-        model (name, required): the model, as the server calls it.
-        base_url (address or None, default None): the server; None is OpenAI's, with the key in OPENAI_API_KEY.
         scheme (partition, sort, pairs or round_robin, default 'partition'): `partition` is Demon's, 1 for the
             better half of K and 0 for the rest: 15 or 23 to 29 questions with K=16 (use demon(tau=0), so that each
             weight is +1 or -1). `sort` gives ranks and expects 2(K+1)H_K - 4K questions, `pairs` asks K/2,
@@ -42,22 +40,12 @@ class PairwiseJudge(Judge, PairwiseReward, FinalJudge):
         scenario (text, default ''): who wants the picture, and for what.
         rubric (name, default 'five_aspects'): what a finished picture is rated by.
         seed (whole number, default 0): seed of `drawn` sides and of the order of comparisons.
-        concurrency (whole number >= 1, default 8): questions that are open at once.
-        retries (whole number >= 0, default 4): further attempts after a failed request.
-        timeout (number > 0, default 60.0): seconds to wait for an answer.
-        pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
-        price_in (number >= 0, default 0.0): US dollars per million tokens sent; spending is charged to the run's
-            budget entry `dollars`.
-        price_out (number >= 0, default 0.0): US dollars per million tokens received.
-        picture_tokens (whole number >= 1, default 2000): tokens that a picture is taken for until a reply has shown
-            more. With a price, the first question is asked alone to see it; requests that time out are not seen.
-        cap (number > 0 or None, default None): most that this reward alone may spend, in US dollars.
-        cache (file, false or None, default None): where replies are kept by picture, question and model; None is
-            the usual place, false keeps none.
+
+    How the server is asked and paid is set as for `judge`: `model`, `base_url`, and `concurrency` to `cache`.
     """
 
     name = "pairwise_judge"
-    unit: ClassVar[str] = "competing: 0 to 1; finished: rubric 0 to 100"
+    unit = "rating by the judge, 0 to 100"
     licence: ClassVar[str] = "the model's own"
     source: ClassVar[str] = (
         "Yeh et al. 2025, arXiv 2410.05760; ties, sides and schemes beside `partition` and `pairs` ours"

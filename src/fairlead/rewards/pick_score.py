@@ -27,7 +27,7 @@ class PickScore(Reward):
     """
 
     name = "pick_score"
-    unit: ClassVar[str] = "logit, 17 to 24 for generated pictures"
+    unit = "logit of human preference, 17 to 24 for generated pictures"
     licence: ClassVar[str] = "code MIT; weights: see the checkpoint's card"
     source: ClassVar[str] = "Kirstain et al. 2023, arXiv 2305.01569, section 4"
     differentiable = True

@@ -34,7 +34,7 @@ class SelfVerifier(EarlyReward):
     """
 
     name = "self_verifier"
-    unit: ClassVar[str] = "cosine, -1 to 1"
+    unit = "cosine to the early prediction, -1 to 1"
     licence: ClassVar[str] = "formula, free; the features have their own"
     source: ClassVar[str] = "Ma et al. 2025, arXiv 2501.09732, section 4.1 (self-supervised verifier)"
     needs_prompt: ClassVar[bool] = False

@@ -72,7 +72,7 @@ class VqaScore(Reward):
     """
 
     name = "vqa_score"
-    unit: ClassVar[str] = "probability, 0 to 1"
+    unit = "probability of yes, 0 to 1"
     licence: ClassVar[str] = "the checkpoint's own; Qwen2-VL-2B-Instruct Apache-2.0"
     source: ClassVar[str] = "Lin et al. 2024, arXiv 2404.01291, eq. 1"
     differentiable = False

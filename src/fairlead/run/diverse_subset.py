@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fairlead.core.check import number_in_range
+from fairlead.core.check import must_be, number_in_range
 from fairlead.core.diverse import kernel, pick, standard, vendi
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import models, registry, scoring
@@ -28,6 +28,8 @@ from fairlead.run.store import Store, write_atomically
 KEPT = "kept.json"
 FOLDER = "kept"
 WEIGHT = 0.5
+FLOOR = "median"
+FLOORS = ("median", "none")
 POOL = 800
 """Pictures compared with each other at most, unless many are kept."""
 FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -39,6 +41,7 @@ def keep(
     k: int,
     *,
     weight: float = WEIGHT,
+    floor: float | str = FLOOR,
     likeness: str | None = None,
     among: Collection[int] | None = None,
 ) -> list[int]:
@@ -47,8 +50,16 @@ def keep(
     `weight` counts deviations of the reward from its mean: 0 keeps the most different, a large one the best. Likeness
     is by `clip`, `pixels`, or a folder or hub name of an image encoder; left out, the package's CLIP for models that
     speak its words, pixels for the others. `among`: choose only from these candidates.
+
+    `floor` is a reward, `median` (of the pictures to choose from) or `none`. No picture below it is kept while k
+    pictures are not below it; if there are fewer, the best of the others are kept too. Without it, a picture that lacks
+    what the prompt asks for is kept because it differs from all others.
     """
     number_in_range("weight", weight, "[0, inf)")
+    if isinstance(floor, str) and floor not in FLOORS:
+        raise FairleadError(must_be("floor", floor, "a reward, 'median' or 'none'"))
+    if not isinstance(floor, str):
+        number_in_range("floor", floor, "(-inf, inf)")
     store = Store.open(folder)
     try:
         every = store.candidates()
@@ -68,13 +79,17 @@ def keep(
         raise unknown("likeness", likeness, known)
     rewards = torch.tensor([c.reward for c in full], dtype=torch.float64)
     likes = kernel(_features(folder, full, likeness))
-    chosen = pick(likes, weight * standard(rewards), k)
-    front = [_point(w, pick(likes, w * standard(rewards), k), rewards, likes) for w in sorted({*FRONT, weight})]
+    least = _least(rewards, floor)
+    quality = _above(least, rewards, k)
+    chosen = pick(likes, weight * quality, k)
+    front = [_point(w, pick(likes, w * quality, k), rewards, likes) for w in sorted({*FRONT, weight})]
     best = sorted(range(len(full)), key=lambda i: -float(rewards[i].nan_to_num(-torch.inf)))[:k]
     found = {
         "k": k,
         "of": len(every),
         "weight": weight,
+        "floor": least if math.isfinite(least) else None,
+        "below": int((rewards[chosen] < least).sum()),
         "likeness": likeness,
         "kept": [full[i].index for i in chosen],
         "front": front,
@@ -88,6 +103,26 @@ def keep(
         shutil.copyfile(folder / full[i].image, folder / FOLDER / f"{place:02d}-candidate-{full[i].index}.png")
     write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
     return [full[i].index for i in chosen]
+
+
+def _least(rewards: Tensor, floor: float | str) -> float:
+    """The floor as a reward; minus infinity without one."""
+    if floor == "none" or not bool(rewards.isfinite().any()):
+        return -math.inf
+    return float(rewards.nanmedian()) if floor == "median" else float(floor)
+
+
+def _above(least: float, rewards: Tensor, k: int) -> Tensor:
+    """Rewards [N] -> their deviations in units of their spread, NaN for those that may not be kept.
+
+    If fewer than k are not below the floor, the best k may be kept.
+    """
+    allowed = rewards >= least
+    if int(allowed.sum()) < k:
+        order = rewards.nan_to_num(-torch.inf).argsort(descending=True, stable=True)
+        allowed = torch.zeros_like(allowed)
+        allowed[order[:k]] = True
+    return torch.where(allowed, standard(rewards), torch.nan)
 
 
 def _pool(full: Sequence[Candidate], k: int) -> list[Candidate]:

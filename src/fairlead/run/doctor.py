@@ -61,7 +61,7 @@ def _torch() -> Iterator[Check]:
     from fairlead.run import machine
 
     where = machine.device()
-    name = torch.cuda.get_device_name() if where == "cuda" else f"{torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if where.startswith("cuda") else f"{torch.get_num_threads()} threads"
     yield Check("device", True, f"{where} ({name}), number format {machine.dtype(where)}")
 
 

@@ -15,6 +15,7 @@ from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
 from fairlead.run import fingerprint, machine, models
+from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
 from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
@@ -75,7 +76,7 @@ def start(
     if isinstance(executor.final_judge, PaidReward):
         executor.final_judge.ready()
     executor.check_budget()
-    loop.check_affordable()
+    loop.check_affordable(lambda: settings_that_fit(executor.setup))
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
@@ -84,6 +85,7 @@ def start(
     sentences += [] if left_out is None else [left_out[1]]
     if sentences:
         versions["warnings"] = as_json(sentences)
+    versions["units"] = as_json(executor.setup.reward.units())
     if loop.plan.rungs:
         versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))

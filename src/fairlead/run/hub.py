@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from fairlead.core.errors import FairleadError
 
@@ -49,11 +51,44 @@ def detect(path: Path) -> str:
     )
 
 
+CANNOT_CONNECT = ("ConnectError", "ConnectTimeout", "ConnectionError")
+"""Errors of the clients that huggingface_hub has used, by name."""
+
+
+@cache
+def fail_fast() -> None:
+    """If the first request of this process cannot connect, the hub counts as offline: the cache is read at once.
+
+    huggingface_hub would wait for about 20 seconds and try five times more, for every file. Once a request has
+    connected, later ones are tried again as usual.
+    """
+    from huggingface_hub import get_session
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    session = get_session()
+    send = session.send
+    connected = False
+
+    def first_send(*request: Any, **words: Any) -> Any:
+        nonlocal connected
+        try:
+            answer = send(*request, **words)
+        except Exception as error:
+            if not connected and type(error).__name__ in CANNOT_CONNECT:
+                raise OfflineModeIsEnabled(f"The hub cannot be reached ({error}).") from error
+            raise
+        connected = True
+        return answer
+
+    session.send = first_send  # type: ignore[method-assign]
+
+
 def fetch(name: str, file: str, revision: str | None = None) -> Path | None:
     """A small file of a hub repository, None if the repository has none of that name."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    fail_fast()
     try:
         return Path(hf_hub_download(name, file, revision=revision))
     except EntryNotFoundError as error:

@@ -10,20 +10,37 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from fairlead.core.errors import FairleadError
+from fairlead.run import config
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def device() -> str:
-    """The accelerator if there is one, else the CPU."""
+    """The one that `fairlead.toml` names; else the accelerator if there is one, else the CPU."""
+    if (named := config.value("device")) is not None:
+        return _available(named)
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
+def _available(name: str) -> str:
+    """The device that a file names, if it is here."""
+    try:
+        torch.zeros(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        source = config.in_force()["device"].source
+        raise FairleadError(
+            f"{source} sets device to {name!r}, which is not available here. Use 'cpu', or remove the line."
+        ) from error
+    return name
+
+
 def dtype(on: str) -> str:
     """bfloat16 where the hardware multiplies it, float32 elsewhere: emulated bfloat16 is many times slower."""
-    if on == "cuda":
+    if on.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     if on == "cpu" and _has_bf16_instructions():
         return "bfloat16"
@@ -37,7 +54,7 @@ def _has_bf16_instructions() -> bool:
 
 def synchronise(on: str) -> None:
     """Wait for the device, so that a clock read next to it means something."""
-    if on == "cuda":
+    if on.startswith("cuda"):
         torch.cuda.synchronize()
 
 

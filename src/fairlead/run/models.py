@@ -22,7 +22,7 @@ from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
-from fairlead.run.spec import Part, Spec, parse_settings
+from fairlead.run.spec import Part, Spec, checked_settings
 from fairlead.run.spec import spec_of as make_spec_of
 
 LIVE = "python"
@@ -72,7 +72,7 @@ def defaults(name: str, revision: str | None = None) -> dict[str, Any]:
 def defaults_of(options: RunOptions) -> dict[str, Any]:
     """The own defaults of the model that the options name."""
     chosen = options.settings or {}
-    settings = chosen if isinstance(chosen, Mapping) else parse_settings(chosen)
+    settings = checked_settings(chosen)
     revision = settings.get("model", {}).get("revision", options.revision)
     if isinstance(options.model, Part):
         own = defaults(options.model.name, options.model.settings.get("revision", revision))

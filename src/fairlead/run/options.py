@@ -306,8 +306,13 @@ IN_A_PIPELINE = {
 """What a pipeline's call takes and a run does not, with what to do."""
 
 
-def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P, R]]:
-    """Make a function of one options object callable with the options as arguments; its help lists them."""
+def called_with(
+    kind: Callable[P, T], defaults: Callable[[], Mapping[str, Any]] = dict
+) -> Callable[[Callable[[T], R]], Callable[P, R]]:
+    """Make a function of one options object callable with the options as arguments; its help lists them.
+
+    `defaults` are those that hold where an argument is left out, read at every call.
+    """
 
     def decorate(function: Callable[[T], R]) -> Callable[P, R]:
         signature = inspect.signature(kind)
@@ -321,7 +326,12 @@ def called_with(kind: Callable[P, T]) -> Callable[[Callable[[T], R]], Callable[P
                     near = nearest(word, signature.parameters)
                     hint = "" if near is None else f" Did you mean {near!r}?"
                     raise TypeError(f"{function.__name__}() has no argument {word!r}.{hint}")
-            return function(kind(*args, **words))
+            try:
+                signature.bind(*args, **words)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() needs other arguments: {error}.") from None
+            configured = {name: value for name, value in defaults().items() if name not in words}
+            return function(kind(*args, **{**words, **configured}))
 
         shown = signature.replace(return_annotation=function.__annotations__["return"])
         call.__signature__ = shown  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from fairlead.core.cost import Cost, Ledger
 from fairlead.core.reward import PaidReward
 from fairlead.core.search import Feedback
 from fairlead.run import models
+from fairlead.run.affordable import settings_that_fit
 from fairlead.run.batches import asked_at_once
 from fairlead.run.dry_run import NO_QUERIES, QueryCost, dry_run, footprint
 from fairlead.run.executor import Local, rung_costs
@@ -43,6 +44,8 @@ class Price:
     batch: int = 1
     queries: QueryCost = NO_QUERIES
     """Of servers that judge pictures, in all. What is spent is charged as it happens."""
+    fits: str = ""
+    """Options that the budget does cover, where it covers no picture."""
     judging: JudgingPrice | None = None
     """What the final judge is asked, if the run has one."""
     seconds: float | None = None
@@ -110,6 +113,7 @@ def price(spec: Spec) -> Price:
         memory=None if need is None else need.at(min(spec.batch, max(candidates, 1))),
         batch=spec.batch,
         queries=_queries(executor, entered),
+        fits="" if candidates else settings_that_fit(setup),
         judging=judging,
         plan=plan,
         entered=tuple(entered),

@@ -9,7 +9,7 @@ from typing import Any
 from fairlead.core import algebra
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import FinalJudge, HumanReward, Reward, early_level
-from fairlead.run import machine, models, registry
+from fairlead.run import hub, machine, models, registry
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
 
@@ -33,6 +33,7 @@ def reward_leaf(part: Part) -> Reward:
     if "device" in inspect.signature(make).parameters and "device" not in part.settings:
         part = part.with_settings({"device": machine.device()})
     models.quiet()
+    hub.fail_fast()
     reward: Reward = registry.call(make, part.name, part.settings)
     return reward
 

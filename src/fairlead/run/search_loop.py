@@ -81,15 +81,15 @@ class SearchLoop:
         self._open: list[IndexedProposal] = []
         """The round that was asked last: the clock may end it before all of it is answered."""
 
-    def check_affordable(self) -> None:
-        """Refuse a budget that does not cover the first group, and say how much would."""
+    def check_affordable(self, fitting: Callable[[], str] = str) -> None:
+        """Refuse a budget that does not cover the first group; say how much would, and which options would fit."""
         need = self._setup_cost + self._baseline_cost + self._cost_per_candidate * self._spec.group + self._ladder.kept
         if lacking := need.over(self._spec.limit):
             wanted = ", ".join(f"{name}={getattr(need, name):g}" for name in lacking)
             given = ", ".join(f"{k}={v:g}" for k, v in self._spec.budget.items())
             what = "one image" if self._spec.group == 1 else f"one group of {self._spec.group} images"
             what = f"{what} and rendering the best again" if self._spec.draft else what
-            less = "a cheaper --steer" if self._spec.steering else "fewer --steps"
+            less = fitting() or ("a cheaper --steer" if self._spec.steering else "fewer --steps")
             raise FairleadError(f"The budget {given} does not cover {what}. Use at least {wanted}, or {less}.")
         self._clock.expected = self._expected(Ledger(self._spec.limit))
         if self._spec.stop == "flat" and self._clock.expected is None:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
 from fairlead.core.check import number_in_range, whole_number
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError, unknown
+from fairlead.core.errors import FairleadError
 from fairlead.run import registry, rungs, stop_rules
-from fairlead.run.formula import UNREADABLE, from_data, parse_part, plain_value
+from fairlead.run.formula import from_data
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
-from fairlead.run.options import RunOptions, Words, called_with
+from fairlead.run.options import RunOptions, called_with
 from fairlead.run.part import Part as Part
+from fairlead.run.part_settings import PartSettings
+from fairlead.run.part_settings import checked_settings as checked_settings
+from fairlead.run.part_settings import parse_settings as parse_settings
 from fairlead.run.rungs import Effort
 
 MAX_PROMPT = 2000
@@ -225,26 +227,14 @@ def parse_budget(text: str) -> dict[str, float]:
     return out
 
 
-def parse_settings(items: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`lidar.scale=8` -> {"lidar": {"scale": 8}}; values are Python literals, else text."""
-    out: dict[str, dict[str, Any]] = {}
-    for item in items:
-        path, equals, value = item.partition("=")
-        owner, dot, setting = path.strip().rpartition(".")
-        if not (equals and dot and owner and setting):
-            raise FairleadError(f"Setting {item!r} is not part.setting=value. Write for example best_of.n=16.")
-        try:
-            parsed = ast.literal_eval(value.strip())
-        except UNREADABLE:
-            parsed = value.strip()
-        plain_value(path.strip(), parsed)
-        out.setdefault(owner, {})[setting] = parsed
-    return out
-
-
 def _checked_prompt(prompt: Any) -> str:
+    if isinstance(prompt, list | tuple):
+        raise FairleadError(
+            f"prompt must be one text, but is a list of {len(prompt)}. Start a run for each: "
+            "[fairlead.run(prompt) for prompt in prompts]."
+        )
     if not isinstance(prompt, str):
-        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Start a run for every prompt.")
+        raise FairleadError(f"prompt must be one text, but is {prompt!r}. Write what the picture should show.")
     if not prompt.strip():
         raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
     if len(prompt) > MAX_PROMPT:
@@ -258,6 +248,11 @@ def _limits(budget: str | Mapping[str, float] | None) -> dict[str, float]:
         chosen: Mapping[str, float] = {"nfe": 640.0}
     else:
         chosen = parse_budget(budget) if isinstance(budget, str) else budget
+    if not isinstance(chosen, Mapping):
+        raise FairleadError(f'budget must be text or a mapping, but is {chosen!r}. Write for example {{"nfe": 640}}.')
+    for name, value in chosen.items():
+        if not isinstance(value, int | float):
+            raise FairleadError(f"budget.{name} is {value!r}: must be a number.")
     limits = {k: float(v) for k, v in chosen.items()}
     if not all(map(math.isfinite, limits.values())):
         raise FairleadError(f"Budget {limits} is not finite. Leave out what has no limit.")
@@ -289,59 +284,6 @@ def _chosen_batch(options: RunOptions, defaults: Mapping[str, Any]) -> int:
     return max(options.group, batch - batch % options.group)
 
 
-class _Settings:
-    """The settings of parts by name; remembers which of them found their part."""
-
-    def __init__(self, settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any]) -> None:
-        self._settings = settings
-        self._defaults = defaults
-        self._used: set[str] = set()
-
-    def applied(self, part: Part) -> Part:
-        """The part with the settings that were chosen for its name."""
-        self._used.add(part.name)
-        return part.with_settings(self._settings.get(part.name, {}))
-
-    def model(self, model: str | Part, options: Mapping[str, Any]) -> Part:
-        """The model, which `settings` may also call `model`."""
-        part = self.applied(model if isinstance(model, Part) else Part(model))
-        self._used.add("model")
-        return part.with_settings({**options, **self._settings.get("model", {})})
-
-    def one(self, word: str | Part, kind: str) -> Part:
-        """A part of a kind of which a run has one."""
-        if not isinstance(word, str | Part):
-            raise FairleadError(f"{kind} must be named, but {word!r} is an object. Register it and use its name.")
-        return self.applied(word if isinstance(word, Part) else parse_part(word, kind))
-
-    def many(self, words: Words, kind: str) -> tuple[Part, ...]:
-        """Parts of a kind of which a run may have several, over the model's own settings of them."""
-        out = []
-        own = self._defaults.get(kind, {})
-        for word in [words] if isinstance(words, str | Part) else words:
-            part = word if isinstance(word, Part) else parse_part(word, kind)
-            out.append(self.applied(Part(part.name, {**own.get(part.name, {}), **part.settings})))
-        return tuple(out)
-
-    def formula(self, node: Any) -> Any:
-        """A reward as text, as a tree, or a number."""
-        if isinstance(node, str):
-            return self.formula(parse_reward(node))
-        if isinstance(node, Part):
-            return self.applied(node)
-        if isinstance(node, Mapping):
-            made = {}
-            for operation, parts in node.items():
-                made[operation] = [self.formula(part) for part in parts]
-            return made
-        return node
-
-    def check_all_used(self) -> None:
-        """Refuse settings of a part that this run does not have."""
-        if unused := set(self._settings) - self._used:
-            raise unknown("part", sorted(unused)[0], self._used, of="this run")
-
-
 def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> Spec:
     """The options of a run -> a checked Spec.
 
@@ -356,9 +298,8 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     written = rungs.written(options.draft, options.rungs, options.search, options.finals)
     draft = rungs.normal(written, steps, defaults.get("draft"), defaults.get("draft_steps"))
     sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
-    chosen = options.settings or {}
-    settings = _Settings(chosen if isinstance(chosen, Mapping) else parse_settings(chosen), defaults)
-    watch = [options.watch] if isinstance(options.watch, str | Part | Mapping) else options.watch
+    settings = PartSettings(checked_settings(options.settings or {}), defaults)
+    watch = options.watch if isinstance(options.watch, list | tuple) else [options.watch]
     spec = Spec(
         prompt=prompt,
         model=settings.model(options.model, options.model_settings),

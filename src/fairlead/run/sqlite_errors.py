@@ -12,10 +12,12 @@ from fairlead.core.errors import StoreError
 
 
 def file_error(folder: Path, error: OSError) -> StoreError:
-    """An error of a file in a run's folder."""
+    """An error of a file, with what to do: continue the run in whose folder it is, if it is in one."""
+    run = next((path for path in (folder, *folder.parents[:2]) if (path / "run.sqlite").is_file()), None)
+    again = "run the command again" if run is None else f"continue with 'fairlead resume {run}'"
     if error.errno == errno.ENOSPC:
-        return StoreError(f"The disk of {folder} is full. Free some space, then 'fairlead resume {folder}'.")
-    return StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions, then resume the run.")
+        return StoreError(f"The disk of {folder} is full. Free some space, then {again}.")
+    return StoreError(f"{folder} cannot be written ({error.strerror}). Check its permissions, then {again}.")
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def sqlite_errors(folder: Path) -> Iterator[None]:
         text = str(error)
         if "full" in text:
             raise StoreError(
-                f"The disk of {folder} is full. Free some space, then 'fairlead resume {folder}'."
+                f"The disk of {folder} is full. Free some space, then continue with 'fairlead resume {folder}'."
             ) from error
         if "locked" in text:
             raise StoreError(f"{folder} is being written by another process. Wait for it, or stop it first.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,15 @@ def _warnings(text: str) -> tuple[str, ...]:
     return tuple(str(w) for w in found) if isinstance(found, list) else (str(found),)
 
 
+def _units(text: str) -> dict[str, str]:
+    """The units of a record; none of an older one, or of one that is damaged."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = {}
+    return {name: str(unit) for name, unit in found.items()} if isinstance(found, dict) else {}
+
+
 @dataclass(frozen=True)
 class View:
     """A run folder as plain values; the database is closed again."""
@@ -50,6 +59,8 @@ class View:
     spec: Spec
     versions: dict[str, str]
     warnings: tuple[str, ...]
+    units: Mapping[str, str]
+    """What a point of every term means, and of the whole reward under the key ""."""
     created: str
     status: RunStatus
     stopped: str
@@ -71,6 +82,7 @@ class View:
         try:
             versions = store.versions
             warnings = _warnings(versions.pop("warnings", "[]"))
+            units = _units(versions.pop("units", "{}"))
             plan = read_plan(versions.pop(PLAN, None))
             baseline = store.baseline()
             judging = read_judging(store)
@@ -79,6 +91,7 @@ class View:
                 spec=store.spec,
                 versions=versions,
                 warnings=warnings,
+                units=units,
                 created=store.created,
                 status=store.status,
                 stopped=store.stopped,
@@ -97,6 +110,11 @@ class View:
     def gain(self) -> float:
         """Best minus baseline; NaN where one of them is missing or failed."""
         return self.best.reward - self.baseline.reward if self.best and self.baseline else float("nan")
+
+    @property
+    def unit(self) -> str:
+        """What a point of the reward means, as the reward declares it; else only which way is better."""
+        return self.units.get("") or "higher is better"
 
     @property
     def rungs(self) -> list[RungSummary]:

@@ -92,6 +92,15 @@ class Demon(Steering):
     failed: str = "mean"
 
     switched_off = {"k": 0}
+    cheaper = (
+        {"estimate": "few"},
+        {"k": 8, "estimate": "few"},
+        {"k": 8, "estimate": "few", "look": 2},
+        {"k": 8, "estimate": "clean"},
+        {"k": 4, "estimate": "clean"},
+        {"k": 4, "estimate": "clean", "every": 2},
+        {"k": 2, "estimate": "clean", "every": 4},
+    )
     compares = True
     asks = True  # a person may stop the questions about a sample; the plain ODE then leads to the preview shown
     decides = "noise"

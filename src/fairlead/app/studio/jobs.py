@@ -91,14 +91,18 @@ class Jobs:
         return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget))
 
     def move(self, job: Job, state: State, sentence: str = "") -> Job | None:
-        """The job in its new state; None if another process was faster."""
+        """The job in its new state; None if another process was faster.
+
+        A sentence is written before the state changes, so that nobody reads a failure without its reason. Only the
+        process that holds the worker's lock may pass one.
+        """
         moved = replace(job, state=state, sentence=sentence)
+        if sentence and self._path(job).is_file():
+            self._write(replace(job, sentence=sentence))
         try:
             self._path(job).rename(self._path(moved))
         except FileNotFoundError:
             return None
-        if sentence:
-            self._write(moved)
         return moved
 
     def remove(self, job: Job) -> bool:

@@ -19,7 +19,8 @@ from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
 from fairlead.run.records import Candidate
 from fairlead.run.spec import reward_text
-from fairlead.run.store import DATABASE, Store
+from fairlead.run.store import DATABASE
+from fairlead.run.view import View
 
 TRASH = ".trash"
 
@@ -140,32 +141,26 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
     """A run in the list; one that cannot be read is shown with the reason."""
     start = {"id": run_id(folder.name), "name": folder.name, "folder": shown(folder)}
     try:
-        store = Store.open(folder, verify=False)
-    except FairleadError as error:
-        return {**start, "error": str(error)}
-    try:
-        spec = store.spec
+        view = View.read(folder)
         own = marks.present(marks.of(folder))
-        return {
-            **start,
-            "prompt": spec.prompt,
-            "model": spec.model.name,
-            "reward": reward_text(spec.reward),
-            "search": spec.search.name,
-            "created": store.created,
-            "status": store.status.value,
-            "stopped": store.stopped,
-            "candidates": len(store.candidates()),
-            "best": _picture(store.best()),
-            "baseline": _picture(store.baseline()),
-            "spent": store.spent().as_dict(),
-            "limit": spec.limit.limits(),
-            "stars": sum("star" in kinds for kinds in own.values()),
-        }
     except FairleadError as error:
         return {**start, "error": str(error)}
-    finally:
-        store.close()
+    return {
+        **start,
+        "prompt": view.spec.prompt,
+        "model": view.spec.model.name,
+        "reward": reward_text(view.spec.reward),
+        "search": view.spec.search.name,
+        "created": view.created,
+        "status": view.status.value,
+        "stopped": view.stopped,
+        "candidates": len(view.candidates),
+        "best": _picture(view.best),
+        "baseline": _picture(view.baseline),
+        "spent": view.spent.as_dict(),
+        "limit": view.spec.limit.limits(),
+        "stars": sum("star" in kinds for kinds in own.values()),
+    }
 
 
 def _waiting_row(job: Job) -> dict[str, Any]:

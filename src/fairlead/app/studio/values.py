@@ -44,6 +44,8 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "spent": view.spent.as_dict(),
         "limit": view.spec.limit.limits(),
         "draft": view.spec.draft is not None,
+        "winner": None if view.judging is None or view.best is None else view.best.index,
+        "judging": {} if view.judging is None else view.judging.cost.as_dict(),
         "baseline": BASELINE if view.spec.controlled else 0,
         "watched": [reward_text(tree) for tree in view.spec.watch],
         "candidates": [candidate_json(c) for c in every],

@@ -28,9 +28,8 @@ function tickText(value, all) {
 
 export function Chart({ record, axis, onPick }) {
   const trace = record.trace(axis);
-  const drafts = record.data.draft ? trace.filter((p) => record.rows.get(p.index).refines === null) : [];
-  const full = trace.slice(drafts.length);
-  const lines = [drafts, full.length || !drafts.length ? full : []].filter((t) => t.length).map(staircase);
+  const top = Math.max(0, ...trace.map((p) => p.rung));
+  const lines = Array.from({ length: top + 1 }, (_, rung) => staircase(trace.filter((p) => p.rung === rung)));
   const baseline = record.baseline?.reward ?? NaN;
   const heights = [baseline, ...trace.map((p) => p.reward)].filter(Number.isFinite);
   if (!heights.length) return null;

@@ -1,5 +1,5 @@
 // A gallery of any length: only the rows near the window are in the document.
-import { html, useEffect, useLayoutEffect, useRef, useState } from "./view.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
 import { picture } from "./api.js";
 import { number } from "./words.js";
 
@@ -43,7 +43,7 @@ export function Gallery({ record, order, selected, onSelect, onOpen, columnsRef 
 
   const shown = width ? order.slice(range[0] * columns, range[1] * columns) : [];
   const best = record.best;
-  const ranks = new Map(record.ranked.map((c, i) => [c.index, i + 1]));
+  const ranks = useMemo(() => new Map(record.ranked.map((c, i) => [c.index, i + 1])), [record.ranked]);
   return html`<div class="wall" ref=${box} role="list" aria-label="Candidates" style=${{ height: `${rows * height}px` }}>
     ${shown.map((c, i) => {
       const place = range[0] * columns + i;

@@ -8,6 +8,8 @@ const ALL = [
   ["s", "star"],
   ["x", "reject"],
   ["n", "write a note"],
+  ["c", "compare with the pinned picture, else with the best"],
+  ["p", "pin the picture for comparing"],
   ["u", "take the last star, reject or note back"],
   ["Esc", "close"],
   ["?", "this list"],

@@ -20,10 +20,12 @@ export class Record {
       const reward = c.reward === null ? NaN : Number(c.reward);
       this.rows.set(c.index, { ...c, reward });
     }
-    this._sorted = null;
+    this._sorted = this._ranked = this._best = undefined;
+    this.version = (this.version ?? 0) + 1;
   }
 
   mark({ candidate, kind, value }) {
+    this.version += 1;
     const own = { ...(this.marks.get(candidate) ?? {}) };
     delete own[kind];
     if (value) own[kind] = value;
@@ -44,9 +46,19 @@ export class Record {
   }
 
   get best() {
-    const known = this.candidates.filter((c) => !Number.isNaN(c.reward));
-    const full = known.filter((c) => c.refines !== null);
-    return (full.length ? full : known).reduce((best, c) => (best && best.reward >= c.reward ? best : c), null);
+    if (this._best === undefined) this._best = this._highest();
+    return this._best;
+  }
+
+  // What a final judge chose, else the highest reward of the highest rung.
+  _highest() {
+    const chosen = this.rows.get(this.data.winner ?? NaN);
+    return chosen ?? this.ranked.find((c) => !Number.isNaN(c.reward)) ?? null;
+  }
+
+  // How often a candidate's prompt was rendered before at less effort: its place in the chain of drafts.
+  rung(c) {
+    return c.refines === null || !this.rows.has(c.refines) ? 0 : 1 + this.rung(this.rows.get(c.refines));
   }
 
   get gain() {
@@ -54,10 +66,15 @@ export class Record {
   }
 
   get ranked() {
+    this._ranked ??= this._rank();
+    return this._ranked;
+  }
+
+  _rank() {
     const worth = (c) => (Number.isNaN(c.reward) ? -Infinity : c.reward);
     return [...this.candidates].sort(
       (a, b) =>
-        (a.refines === null) - (b.refines === null) ||
+        this.rung(b) - this.rung(a) ||
         Number.isNaN(a.reward) - Number.isNaN(b.reward) ||
         (worth(a) === worth(b) ? 0 : worth(b) - worth(a)) ||
         a.index - b.index,
@@ -70,7 +87,7 @@ export class Record {
 
   // What was spent before the first candidate: preparation, and a baseline of its own.
   once(axis) {
-    return this.candidates.reduce((left, c) => left - c.cost[axis], this.data.spent?.[axis] ?? 0);
+    return this.candidates.reduce((left, c) => left - c.cost[axis], (this.data.spent?.[axis] ?? 0) - (this.data.judging?.[axis] ?? 0));
   }
 
   // [{x, reward, best, index}] in the order of rendering; seconds are those at the end of a batch.
@@ -81,16 +98,17 @@ export class Record {
     for (const c of order) ends.set(c.task, (total += c.cost[axis]));
     let spent = this.once(axis);
     let best = NaN;
-    let drafts = true;
+    let rung = 0;
     return order.map((c) => {
       spent += c.cost[axis];
-      if (drafts && c.refines !== null) {
+      const own = this.rung(c);
+      if (own > rung) {
         best = NaN;
-        drafts = false;
+        rung = own;
       }
-      const counts = !Number.isNaN(c.reward) && (drafts || c.refines !== null);
+      const counts = !Number.isNaN(c.reward) && own === rung;
       if (counts && !(c.reward <= best)) best = c.reward;
-      return { x: axis === "seconds" ? ends.get(c.task) : spent, reward: c.reward, best, index: c.index };
+      return { x: axis === "seconds" ? ends.get(c.task) : spent, reward: c.reward, best, index: c.index, rung: own };
     });
   }
 }

@@ -2,6 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "./view.js";
 import { get, picture, post, stream } from "./api.js";
 import { Chart } from "./chart.js";
+import { Compare } from "./compare.js";
 import { Gallery } from "./gallery.js";
 import { Record } from "./record.js";
 import { Slider } from "./slider.js";
@@ -17,6 +18,10 @@ export function Run({ id, say, fail }) {
   const [missing, setMissing] = useState("");
   const [selected, select] = useState(null);
   const [open, setOpen] = useState(null);
+  const [compared, compare] = useState(null);
+  const [pinned, setPinned] = useState(null);
+  const [left, setLeft] = useState(null);
+  const [writing, write] = useState(false);
   const [order, setOrder] = useState("reward");
   const [only, setOnly] = useState("all");
   const done = useRef([]);
@@ -75,7 +80,7 @@ export function Run({ id, say, fail }) {
     };
   }, [id]);
 
-  const version = record ? `${record.rows.size} ${[...record.rows.values()].map((c) => c.reward).join()} ${JSON.stringify([...record.marks])}` : "";
+  const version = record?.version;
   const ordered = useMemo(() => {
     if (!record) return [];
     const every = order === "reward" ? record.ranked : record.candidates;
@@ -95,8 +100,25 @@ export function Run({ id, say, fail }) {
   }
   const flip = (index, kind) => mark(index, kind, record.has(index, kind) ? "" : "1");
   function note(index) {
-    const text = prompt(`Note on candidate ${index}`, record.marks.get(index)?.note ?? "");
-    if (text !== null) mark(index, "note", text.trim());
+    select(index);
+    setOpen(index);
+    write(true);
+  }
+  // A is the pinned picture, else the best; of the best itself, the baseline.
+  function against(index) {
+    const others = [pinned, record.best?.index, record.baseline?.index, record.candidates[1]?.index];
+    return others.find((one) => one !== null && one !== undefined && one !== index);
+  }
+  function pin(index) {
+    setPinned(index);
+    setLeft(index);
+  }
+  function pair(index) {
+    if (against(index) === undefined) return say("There is only one picture.");
+    setOpen(null);
+    select(index);
+    setLeft(against(index));
+    compare(index);
   }
   function undo() {
     const last = done.current.pop();
@@ -105,22 +127,29 @@ export function Run({ id, say, fail }) {
   }
   function walk(by) {
     if (!ordered.length) return;
-    const place = ordered.findIndex((c) => c.index === (open ?? selected));
+    const on = compared ?? open ?? selected;
+    const place = ordered.findIndex((c) => c.index === on);
     const next = ordered[Math.max(0, Math.min(ordered.length - 1, place < 0 ? 0 : place + by))];
     select(next.index);
     if (open !== null) setOpen(next.index);
+    if (compared !== null) compare(next.index);
   }
   useEffect(() => {
     const typed = (event) => {
       if (event.target.closest?.("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || !record) return;
-      const on = open ?? selected;
+      const on = compared ?? open ?? selected;
       const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns.current, ArrowDown: columns.current };
       const inDialog = event.target.closest?.("dialog");
-      if (inDialog && open === null) return;
+      if (inDialog && open === null && compared === null) return;
       if (event.key in steps && ordered.length && (on !== null || event.target.closest?.(".wall"))) walk(steps[event.key]);
       else if (event.key === "s" && on !== null) flip(on, "star");
       else if (event.key === "x" && on !== null) flip(on, "reject");
-      else if (event.key === "n" && on !== null) note(on);
+      else if (event.key === "n" && on !== null && compared === null) note(on);
+      else if (event.key === "c" && on !== null && compared === null) pair(on);
+      else if (event.key === "p" && on !== null) {
+        pin(on);
+        if (compared === null) say(`Candidate ${on} is pinned: c compares others with it.`);
+      }
       else if (event.key === "u") undo();
       else return;
       event.preventDefault();
@@ -161,7 +190,9 @@ export function Run({ id, say, fail }) {
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
       ${[data.settings, Object.entries(data.versions)].map((rows) => html`<div class="card scroll"><table class="pairs"><tbody>
         ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`)}</div></details>`}
-    <${Viewer} record=${record} index=${open} onClose=${() => setOpen(null)} walk=${walk} flip=${flip} note=${note} />`;
+    <${Viewer} record=${record} index=${open} walk=${walk} flip=${flip} pair=${pair}
+      onClose=${() => { setOpen(null); write(false); }} writing=${writing} write=${write} onNote=${(index, text) => mark(index, "note", text)} />
+    <${Compare} record=${record} a=${left} b=${compared} walk=${walk} pin=${pin} onClose=${() => compare(null)} />`;
 }
 
 function Pair({ record, onOpen }) {
