@@ -242,8 +242,8 @@ def aura_flow(scheduler: Any) -> Any:
     return AuraFlowPipeline(tokenizer=tokenizer(), text_encoder=text, vae=vae(), transformer=net, scheduler=scheduler)
 
 
-def sana(scheduler: Any) -> Any:
-    from diffusers import AutoencoderDC, SanaPipeline, SanaTransformer2DModel
+def sana(scheduler: Any, sprint: bool = False, **more: Any) -> Any:
+    from diffusers import AutoencoderDC, SanaPipeline, SanaSprintPipeline, SanaTransformer2DModel
     from transformers import Gemma2Config, Gemma2Model
 
     net = SanaTransformer2DModel(
@@ -258,6 +258,7 @@ def sana(scheduler: Any) -> Any:
         cross_attention_dim=8,
         caption_channels=8,
         sample_size=32,
+        **more,
     )
     dc = AutoencoderDC(
         in_channels=3,
@@ -290,7 +291,8 @@ def sana(scheduler: Any) -> Any:
             attn_implementation="eager",
         )
     )
-    return SanaPipeline(tokenizer=long_tokenizer(), text_encoder=text, vae=dc, transformer=net, scheduler=scheduler)
+    kind = SanaSprintPipeline if sprint else SanaPipeline
+    return kind(tokenizer=long_tokenizer(), text_encoder=text, vae=dc, transformer=net, scheduler=scheduler)
 
 
 def qwen_image(scheduler: Any) -> Any:
@@ -465,3 +467,124 @@ def flux2(scheduler: Any) -> Any:
         "{% for m in messages %}{% for c in m['content'] %}{{ c['text'] }} and {% endfor %}{% endfor %}"
     )
     return Flux2Pipeline(scheduler=scheduler, vae=kl, text_encoder=text, tokenizer=words, transformer=net)
+
+
+def chroma(scheduler: Any) -> Any:
+    from diffusers import ChromaPipeline, ChromaTransformer2DModel
+
+    net = ChromaTransformer2DModel(
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        approximator_num_channels=64,
+        approximator_hidden_dim=32,
+        approximator_layers=1,
+    )
+    return ChromaPipeline(
+        tokenizer=tokenizer(), text_encoder=t5(), vae=vae(shift_factor=0.1), transformer=net, scheduler=scheduler
+    )
+
+
+def lumina2(scheduler: Any) -> Any:
+    from diffusers import Lumina2Pipeline, Lumina2Transformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    net = Lumina2Transformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=2,
+        num_refiner_layers=1,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=16,
+        axes_dim_rope=(4, 2, 2),
+        axes_lens=(256, 32, 32),
+        cap_feat_dim=8,
+    )
+    text = Gemma2Model(
+        Gemma2Config(
+            head_dim=16,
+            hidden_size=8,
+            intermediate_size=64,
+            max_position_embeddings=8192,
+            num_attention_heads=2,
+            num_hidden_layers=2,
+            num_key_value_heads=2,
+            vocab_size=len(tokenizer()),
+            attn_implementation="eager",
+        )
+    )
+    words = long_tokenizer()
+    return Lumina2Pipeline(
+        transformer=net, scheduler=scheduler, vae=vae(shift_factor=0.1), text_encoder=text, tokenizer=words
+    )
+
+
+def krea2(scheduler: Any, distilled: bool = False) -> Any:
+    from diffusers import AutoencoderKLQwenImage, Krea2Pipeline, Krea2Transformer2DModel
+    from transformers import Qwen3VLConfig, Qwen3VLModel
+
+    net = Krea2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        timestep_embed_dim=16,
+        text_hidden_dim=16,
+        num_text_layers=2,
+        text_num_attention_heads=2,
+        text_num_key_value_heads=2,
+        text_intermediate_size=32,
+        num_layerwise_text_blocks=1,
+        num_refiner_text_blocks=1,
+        axes_dims_rope=(4, 6, 6),
+    )
+    kl = AutoencoderKLQwenImage(
+        base_dim=8,
+        z_dim=4,
+        dim_mult=[1, 2],
+        num_res_blocks=1,
+        temperal_downsample=[False],
+        latents_mean=[0.1, 0.0, -0.2, 0.3],
+        latents_std=[1.0, 1.5, 2.0, 0.5],
+    )
+    text = Qwen3VLModel(
+        Qwen3VLConfig(
+            text_config={
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 8,
+                "rope_parameters": {"mrope_section": [2, 1, 1], "rope_type": "default", "rope_theta": 1000000.0},
+                "vocab_size": 128,
+            },
+            vision_config={
+                "depth": 1,
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+                "deepstack_visual_indexes": [],
+            },
+        )
+    )
+    return Krea2Pipeline(
+        scheduler=scheduler,
+        vae=kl,
+        text_encoder=text,
+        tokenizer=long_tokenizer(),
+        transformer=net,
+        text_encoder_select_layers=(1, 2),
+        is_distilled=distilled,
+    )

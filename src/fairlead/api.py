@@ -29,6 +29,10 @@ TENSORS = (
     "negative_prompt_embeds",
     "pooled_prompt_embeds",
     "negative_pooled_prompt_embeds",
+    "prompt_attention_mask",
+    "negative_prompt_attention_mask",
+    "prompt_embeds_mask",
+    "negative_prompt_embeds_mask",
     "latents",
 )
 """Arguments of a pipeline's call that are tensors."""
@@ -45,6 +49,10 @@ class _Call(RunOptions):
     negative_prompt_embeds: Tensor | None = None
     pooled_prompt_embeds: Tensor | None = None
     negative_pooled_prompt_embeds: Tensor | None = None
+    prompt_attention_mask: Tensor | None = None
+    negative_prompt_attention_mask: Tensor | None = None
+    prompt_embeds_mask: Tensor | None = None
+    negative_prompt_embeds_mask: Tensor | None = None
     latents: Tensor | None = None
     out: str | Path | None = None
     on_progress: Callable[[Any], None] | None = None
@@ -59,8 +67,10 @@ def run(options: _Call) -> Result:
     `settings` is a mapping: `settings={"best_of": {"n": 16}}`; the key "model" stands for the model.
     `budget` may also be a mapping: `budget={"nfe": 640}`.
     `prompt_embeds`, `negative_prompt_embeds`, `pooled_prompt_embeds` and `negative_pooled_prompt_embeds` are tensors
-    [1, ...] that a live pipeline uses in place of encoded text; rewards still read the prompt. `latents` [1, C, h, w]
-    is the noise of the first candidate. The record keeps their digests: `resume` needs them in `settings["model"]`.
+    [1, ...] that a live pipeline uses in place of encoded text; rewards still read the prompt. A family that masks
+    its text takes the masks under the names of its pipeline: `prompt_attention_mask` or `prompt_embeds_mask`, and
+    both with `negative_`. `latents` [1, C, h, w] is the noise of the first candidate. The record keeps their digests:
+    `resume` needs them in `settings["model"]`.
     `siblings` are live pipelines, or pairs of one and its adapter's settings, by the names a steering uses for them.
     Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
@@ -96,7 +106,13 @@ def _adapter_settings(options: RunOptions) -> dict[str, Any]:
     chosen = options.settings or {}
     settings = checked_settings(chosen)
     tensors = {name: getattr(options, name) for name in TENSORS if getattr(options, name) is not None}
+    tensors = {name: _alone(value) for name, value in tensors.items()}
     return {**options.model_settings, **settings.get("model", {}), **tensors}
+
+
+def _alone(value: Any) -> Any:
+    """A list of one tensor [T, D], as Z-Image's call takes it, as a tensor [1, T, D]."""
+    return value[0][None] if isinstance(value, list) and len(value) == 1 else value
 
 
 def _recorded(options: _Call, lent: Mapping[str, Any]) -> Any:

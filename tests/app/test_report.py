@@ -11,9 +11,12 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fairlead import app
 from fairlead.app import funnel
+from fairlead.app.chart import Chart, Line, svg
 from fairlead.app.report import GALLERY, write_report
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.svg import element
@@ -230,6 +233,19 @@ def test_charts_have_axes_ticks_and_labels(make_run: Callable[..., Path]) -> Non
         assert chart.count('class="dot"') == 4
         assert label in chart
         assert "nan" not in chart
+
+
+HARD = [0.0, 5e-324, 1e-300, 1e-18, 1.1e-16, 1e-12, 1.0, 1.0 + 2.3e-16, 1e17, 1e300, 1.7e308]
+numbers = st.sampled_from([*HARD, *(-value for value in HARD)])
+
+
+@given(st.lists(st.tuples(numbers, numbers), min_size=1, max_size=3), numbers, numbers)
+def test_a_chart_is_drawn_from_any_finite_numbers(points: list[tuple[float, float]], end: float, limit: float) -> None:
+    """A record without costs puts its candidates at 1e-16 seconds or so: axes were as short as rounding errors."""
+    dots = [(x, y, "words") for x, y in points]
+    drawn = svg(Chart("title", "x", "y", [Line("line", points, end)], dots=dots, baseline=end, limit=abs(limit)))
+    assert "nan" not in drawn
+    assert drawn.count('class="dot"') == len(points)
 
 
 def test_drafts_and_finished_pictures_have_a_legend(tmp_path: Path) -> None:

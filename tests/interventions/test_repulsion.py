@@ -268,6 +268,29 @@ def test_a_window_that_is_everything_or_nothing_is_a_warning() -> None:
         assert not Repulsion(sigma_min=0.9).wants(JOINT, replace(rows([0, 0], 0, 4), level=Level(0.5, 0.5)))
 
 
+@pytest.mark.parametrize("joint", ["text", "image", "both"])
+def test_joint_says_which_stream_moves(joint: str) -> None:
+    """`both` is an option beside the published `text`, which stays the default."""
+    before = tokens(4)
+    after = Repulsion(joint=joint)(JOINT, rows([0] * 4), before)
+    assert torch.equal(after.text, before.text) == (joint == "image")
+    assert torch.equal(after.image, before.image) == (joint == "text")
+    plain = Repulsion()(JOINT, rows([0] * 4), before)
+    assert (joint == "text") == (torch.equal(plain.text, after.text) and torch.equal(plain.image, after.image))
+
+
+def test_the_default_moves_a_group_by_a_tenth() -> None:
+    """Strength 0.1 of what makes a group orthogonal, twice that of before."""
+    x = batch(0)
+    found: list[Contact] = []
+    plain = Repulsion(seen=found)
+    text = x[0].view(4, 6, 10).float()
+    plain(JOINT, rows([0] * 4), Tokens(text, text))
+    expected = pushed(x, 0.1)
+    assert found[0].vendi[1] == pytest.approx(float(vendi(gram(expected))[0]), rel=1e-3)
+    assert found[0].vendi[1] > float(vendi(gram(pushed(x, 0.05)))[0]) * 1.01
+
+
 def test_blocks() -> None:
     sites = [Site(f"joint_{i}", "joint", i, depth=(i + 0.5) / 9) for i in range(9)]
     middle = [s.index for s in sites if Repulsion(blocks="middle_third").wants(s, rows([0, 0]))]

@@ -179,6 +179,14 @@ def test_a_safety_checker_that_is_not_run_is_named(folder: str) -> None:
     assert "safety checker of this StableDiffusionPipeline is not run" in sentences(result)
 
 
+def test_a_watermark_that_is_left_out_is_named(folder: str) -> None:
+    pipe = pipeline(folder)
+    pipe.watermark = object()
+    with pytest.warns(UserWarning, match="watermark"):
+        result = fairlead.run("a dog", model=pipe, **RUN)
+    assert "watermark of this StableDiffusionPipeline is left out" in sentences(result)
+
+
 def test_subclasses_are_accepted(folder: str) -> None:
     class Mine(diffusers.StableDiffusionPipeline):  # type: ignore[misc]
         pass

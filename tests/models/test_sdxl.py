@@ -53,7 +53,7 @@ def test_is_the_pipeline(zeros: bool, call: dict[str, Any], folder: Any, monkeyp
 
 
 def test_micro_conditioning(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, pipe = pair(folder(), guidance_scale=1.0, original_size=(8, 8), crop=(2, 4), clip_skip=1)
+    model, pipe = pair(folder(), guidance_scale=1.0, original_size=(8, 8), crops_coords_top_left=(2, 4), clip_skip=1)
     call = {"original_size": (8, 8), "crops_coords_top_left": (2, 4), "clip_skip": 1, "guidance_scale": 1.0}
     same_as_pipeline(model, pipe, euler, 2, PROMPTS, monkeypatch, **call)
 

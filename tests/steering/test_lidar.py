@@ -412,7 +412,7 @@ def test_the_best_of_the_bank_stands_beside(tmp_path: Path) -> None:
     (tmp_path / "b" / BANK).unlink()
     engine.resume(tmp_path / "b", budget={"nfe": 80.0})
     assert (tmp_path / "b" / BANK).is_file(), "kept with the bank"
-    with pytest.raises(FairleadError, match=r"lidar.bank is 'best': must be 'also', or leave it out"):
+    with pytest.raises(FairleadError, match=r"lidar.bank is 'best': must be 'also' or 'drafts', or leave it out"):
         Lidar(bank="best")
 
 

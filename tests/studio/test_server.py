@@ -16,7 +16,8 @@ import pytest
 from fairlead.app.cli import main
 from fairlead.core.errors import FairleadError
 from fairlead.run import marks
-from fairlead.run.store import Store, picture_name
+from fairlead.run.rows import picture_name
+from fairlead.run.store import Store
 from fairlead.run.view import View
 
 FAST = {"prompt": "a photo of a dog", "model": "mixture", "reward": "brightness", "steps": 4, "budget": "nfe=80"}

@@ -15,6 +15,10 @@ WIDTH, HEIGHT = 560, 320
 LEFT, RIGHT, TOP, BOTTOM = 78, 18, 22, 46
 FLOOR = HEIGHT - BOTTOM
 """Where the x axis is."""
+DRAWN = 1e300
+"""Values beyond it lie outside the drawing: the range of an axis must be a finite number."""
+RESOLVED = 1e-12
+"""An axis whose length is a smaller share of its ends has one tick: neighbours would be the same number."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,15 @@ def axis_label(axis: str) -> str:
 def ticks(low: float, high: float, wanted: int = 6) -> list[float]:
     """Round numbers (1, 2, 2.5, 5 times a power of ten) between low and high."""
     span = high - low
-    if not span > 0 or not math.isfinite(span):
+    if not math.isfinite(span) or span <= RESOLVED * max(abs(low), abs(high), 1e-290):
         return [low]
     rough = span / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    return [round(i * step, 12) for i in range(first, last + 1)]
+    decimals = 1 - math.floor(math.log10(step))
+    return [round(i * step, decimals) for i in range(first, last + 1)]
 
 
 def tick_text(value: float, all_ticks: Sequence[float]) -> str:
@@ -82,7 +87,7 @@ def tick_text(value: float, all_ticks: Sequence[float]) -> str:
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
-    finite = [v for v in values if math.isfinite(v)]
+    finite = [max(-DRAWN, min(DRAWN, v)) for v in values if math.isfinite(v)]
     if not finite:
         return 0.0, 1.0
     low = min(finite)
@@ -101,11 +106,11 @@ class Plane:
 
     def x(self, value: float) -> float:
         """Pixels from the left edge."""
-        return LEFT + (WIDTH - LEFT - RIGHT) * value / self.right
+        return LEFT + (WIDTH - LEFT - RIGHT) * (value / self.right)
 
     def y(self, value: float) -> float:
         """Pixels from the top edge."""
-        return TOP + (FLOOR - TOP) * (self.high - value) / (self.high - self.low)
+        return TOP + (FLOOR - TOP) * ((self.high - value) / (self.high - self.low))
 
 
 def svg(chart: Chart) -> Markup:

@@ -317,16 +317,27 @@ def _main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is not None and error.strerror:
+            name = f"{error.filename!s:.200}"
+            return _fail(
+                f"{name} cannot be used ({error.strerror}). Choose another, or check its permissions.", 3, error
+            )
+        return _bug(error)
     except Exception as error:
         if isinstance(error, usage_error):
             where = getattr(getattr(error, "ctx", None), "command_path", "fairlead")
             return _fail(f"{error.format_message()} See '{where} --help'.", 2, error)  # type: ignore[attr-defined]
-        cause = " ".join(str(error).split()) or type(error).__name__
-        return _fail(
-            f"{type(error).__name__}: {cause} (a bug in fairlead: please report it; FAIRLEAD_DEBUG=1 shows where)",
-            70,
-            error,
-        )
+        return _bug(error)
+
+
+def _bug(error: Exception) -> int:
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return _fail(
+        f"{type(error).__name__}: {cause} (a bug in fairlead: please report it; FAIRLEAD_DEBUG=1 shows where)",
+        70,
+        error,
+    )
 
 
 def _fail(sentence: str, code: int, error: BaseException) -> int:

@@ -34,10 +34,8 @@ from fairlead.run.store import write_atomically
 from fairlead.run.view import Point, View
 
 NAME = "report.html"
-GALLERY = 64
-"""Pictures shown at most."""
-TABLE = 1000
-"""Candidates listed at most."""
+GALLERY, TABLE, DOTS = 64, 1000, 2000
+"""Pictures shown, candidates listed, and candidates in a chart, at most."""
 LARGE, THUMB = 1024, 320
 """Longest side of the winner and of a picture in the gallery; what is larger is inlined smaller."""
 
@@ -195,7 +193,8 @@ def _lines(view: View, trace: list[Point], axis: str) -> list[Line]:
 def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
     dots: dict[bool, list[tuple[float, float, str]]] = {True: [], False: []}
     failed = []
-    for point in trace:
+    every = -(-len(trace) // DOTS)
+    for point in trace[::every]:
         candidate = point.candidate
         at = getattr(point.spent, axis)
         if math.isfinite(candidate.reward):
@@ -206,7 +205,7 @@ def _chart(view: View, trace: list[Point], axis: str, limit: float) -> str:
             failed.append((at, f"candidate {candidate.index} {_no_number(view)}"))
     chart = Chart(
         title=f"Best reward so far against {axis}",
-        x_label=axis_label(axis),
+        x_label=axis_label(axis) + (f"; one candidate of {every} is shown" if every > 1 else ""),
         y_label=shorter(reward_text(view.spec.reward)),
         y_unit=shorter(view.unit),
         lines=_lines(view, trace, axis),

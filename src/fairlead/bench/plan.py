@@ -31,10 +31,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fairlead.core.check import whole_number
+from fairlead.core.check import is_text, whole_number
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.core.key import Key
 from fairlead.run import models
+from fairlead.run.files import is_file
 from fairlead.run.folders import slug
 from fairlead.run.formula import parse_part
 from fairlead.run.options import METHOD_OPTIONS, MODEL_OPTIONS, RunOptions, described
@@ -147,7 +148,7 @@ def ready_made() -> list[str]:
 def read(source: str) -> Plan:
     """A plan by its file, or a ready-made one by its name."""
     path = Path(source)
-    if not path.is_file():
+    if not is_file(path):
         if source not in ready_made():
             raise FairleadError(f"There is no plan {source!r}. Pass a TOML file, or one of {', '.join(ready_made())}.")
         return parse(
@@ -277,6 +278,8 @@ def _prompts(given: Any, folder: Path) -> list[tuple[str, str]]:
     """Texts with their categories, each text once: the prompt is the unit of every interval."""
     if not isinstance(given, dict):
         texts = _listed(given, "prompts", "text in quotes, a list of it, or {generate = 12}")
+        if lost := [text for text in texts if not is_text(text)]:
+            raise FairleadError(f"The prompt {lost[0]!a:.80} is not valid text: type it again.")
         return list({text.strip(): (text.strip(), "") for text in texts}.values())
     _known(given, ("file", "count", "generate", "seed"), "entry of prompts")
     if "generate" in given:

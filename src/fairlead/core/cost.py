@@ -48,7 +48,15 @@ class Cost:
         return ((getattr(self, f.name), getattr(other, f.name)) for f in fields(Cost))
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(a + b for a, b in self._zip(other)))
+        return Cost(  # spelled out: a resumed run adds the costs of all its candidates
+            self.nfe + other.nfe,
+            self.forwards + other.forwards,
+            self.backwards + other.backwards,
+            self.decodes + other.decodes,
+            self.scores + other.scores,
+            self.seconds + other.seconds,
+            self.dollars + other.dollars,
+        )
 
     def __sub__(self, other: Cost) -> Cost:
         return Cost(*(a - b for a, b in self._zip(other)))

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from fairlead.core.cost import Cost
 
+LONGEST = 1000
+"""Characters of a sentence."""
+
 
 class FairleadError(Exception):
     """A mistake that the caller can correct. The command line prints only its text and exits with `exit_code`."""
@@ -16,6 +19,11 @@ class FairleadError(Exception):
     exit_code = 2
     unanswered: Cost | None = None
     """Seconds and dollars spent on work that this error ended; set by the worker, charged by the engine."""
+
+    def __init__(self, sentence: str = "") -> None:
+        """A sentence that repeats thousands of characters of what was typed is shortened in its middle."""
+        cut = len(sentence) > LONGEST
+        super().__init__(f"{sentence[: LONGEST // 2]} ... {sentence[-LONGEST // 2 :]}" if cut else sentence)
 
 
 class OutOfMemory(FairleadError):

@@ -82,10 +82,13 @@ class Reward(ABC):
 
     def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
         """Recorded terms of n pictures -> totals [n], without looking at the pictures again."""
-        values = {}
-        for label, leaf in zip(self.labels(), self.leaves(), strict=True):
-            values[id(leaf)] = torch.tensor([t.get(label, math.nan) for t in terms])
-        return without_infinity(self.combine(values)).expand(len(terms))
+        columns = {label: torch.tensor([t.get(label, math.nan) for t in terms]) for label in self.labels()}
+        return self.from_columns(columns, len(terms))
+
+    def from_columns(self, columns: Mapping[str, Tensor], n: int) -> Tensor:
+        """The same from every label's terms [n]."""
+        values = {id(leaf): columns[label] for label, leaf in zip(self.labels(), self.leaves(), strict=True)}
+        return without_infinity(self.combine(values)).expand(n)
 
     def copy(self) -> Self:
         """The same formula with copies of its leaves that share their weights. Metering the copy leaves this one

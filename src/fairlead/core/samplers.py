@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
 
 Inner = Callable[[Tensor, Level], Tensor]
 """The denoiser as a sampler sees it: x [R, C, h, w], level -> x0 [R, C, h, w]."""
 
 
+class SamplerState(Protocol):
+    """What a sampler remembers of the steps before, by sample."""
+
+    def take(self, rows: Tensor) -> SamplerState:
+        """Rows [R] int64 -> the memory of these samples, repeats allowed."""
+        ...
+
+
 @dataclass(frozen=True)
 class PreviousStep:
-    """The clean prediction of the step before, for multistep samplers."""
+    """The step before, for multistep samplers."""
 
     x0: Tensor
-    """[R, C, h, w]"""
+    """Its clean prediction [R, C, h, w]."""
     at: Level
+    state: SamplerState | None = None
+    """What a `StatefulSampler` remembers; None of other samplers."""
+
+    def take(self, rows: Tensor) -> PreviousStep:
+        """Rows [R] int64 -> the history of these samples, repeats allowed."""
+        state = None if self.state is None else self.state.take(rows)
+        return PreviousStep(self.x0[rows.to(self.x0.device)], self.at, state)
 
 
 class Sampler(Protocol):
@@ -34,6 +51,39 @@ class Sampler(Protocol):
         self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
     ) -> Tensor:
         """x, x0, noise [R, C, h, w] -> x at `to` [R, C, h, w]."""
+        ...
+
+
+class StatefulSampler(ABC):
+    """A sampler that remembers more than the step before. It may be called as any other, then without memory."""
+
+    stochastic: bool
+    nearest: Sampler
+    """The sampler above all others that steps alike, for levels that this one cannot step between."""
+
+    @abstractmethod
+    def down(self, levels: Sequence[Level]) -> StatefulSampler:
+        """The same sampler for one trajectory along these levels, noisiest first."""
+
+    @abstractmethod
+    def __call__(
+        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+    ) -> Tensor:
+        """As `Sampler`."""
+
+    @abstractmethod
+    def moved(
+        self, denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+    ) -> tuple[Tensor, SamplerState | None]:
+        """x at `to` [R, C, h, w], and what the next step must know of these samples."""
+
+
+@runtime_checkable
+class HasScheduler(Protocol):
+    """A model whose pipeline has a scheduler of its own."""
+
+    def own_sampler(self) -> Sampler:
+        """The sampler that steps by that scheduler."""
         ...
 
 
@@ -113,3 +163,23 @@ def consistency(
     The boundary weights of LCM differ from (0, 1) by less than 1e-4 at every step of its schedules and are left out.
     """
     return to.alpha * x0 + to.sigma * noise if to.sigma > 0 else to.alpha * x0
+
+
+@_sampler()
+def scheduler(
+    denoise: Inner, x: Tensor, x0: Tensor, at: Level, to: Level, noise: Tensor, previous: PreviousStep | None
+) -> Tensor:
+    """The pipeline's own scheduler, which steps as in the pipeline's own call.
+
+    This function only stands for it: `sampler_for` replaces it by the model's `own_sampler()`.
+    """
+    return euler(denoise, x, x0, at, to, noise, previous)
+
+
+def sampler_for(sampler: Sampler, model: object) -> Sampler:
+    """The sampler as it steps this model: `scheduler` becomes the model's own, and all others stay as they are."""
+    if sampler is not scheduler:
+        return sampler
+    if not isinstance(model, HasScheduler):
+        raise FairleadError("The sampler 'scheduler' needs a diffusers pipeline. Use --sampler euler with this model.")
+    return model.own_sampler()

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairlead.core.cost import Cost, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Predicts, Rows, recomputed
-from fairlead.core.samplers import PreviousStep, Sampler
+from fairlead.core.samplers import PreviousStep, Sampler, StatefulSampler
 from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain, Denoise, Steering, Step
 
@@ -99,6 +99,8 @@ def sample(
     """
     steering = Chain(() if steering is None else (steering,))
     levels = steering.grid(levels, model.levels)
+    if isinstance(sampler, StatefulSampler):
+        sampler = sampler.down(levels)
     group = torch.arange(len(x)) if groups is None else groups
     steps = len(levels) - 1
     memory: dict[str, Any] = {} if notes is None else {"notes": notes}

@@ -14,7 +14,7 @@ from torch import Tensor
 from fairlead.core.declared import check_declarations, public_names
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Level
-from fairlead.core.samplers import PreviousStep, Sampler, line
+from fairlead.core.samplers import PreviousStep, Sampler, StatefulSampler, line
 from fairlead.core.sibling import ModelRef, model_key
 
 Denoise = Callable[[Tensor, Level, Tensor], Tensor]
@@ -155,30 +155,35 @@ class Step:
 
     def advance(self, noise: Tensor, rows: Tensor) -> Tensor:
         """Noise [R, C, h, w], rows [R] -> those rows of x moved to `to`, [R, C, h, w]. Needs a solved step."""
+        return self._moved(noise, rows)[0]
+
+    def _moved(self, noise: Tensor, rows: Tensor) -> tuple[Tensor, PreviousStep]:
+        """What `advance` returns, and what the next step must know of it."""
         if self.x0 is None:
             raise RuntimeError("advance() needs the clean prediction: call solved() first.")
         on_device = rows.to(self.x.device)
         previous: PreviousStep | None = self.memory.get("previous")
         if previous is not None:
-            previous = PreviousStep(previous.x0[on_device], previous.at)
+            previous = previous.take(rows)
         denoise = self.denoise
-        return self.sampler(
-            lambda y, at: denoise(y, at, rows),
-            self.x[on_device],
-            self.x0[on_device],
-            self.at,
-            self.to,
-            noise,
-            previous,
-        )
+        x0 = self.x0[on_device]
+
+        def inner(y: Tensor, at: Level) -> Tensor:
+            return denoise(y, at, rows)
+
+        given = (inner, self.x[on_device], x0, self.at, self.to, noise, previous)
+        if isinstance(self.sampler, StatefulSampler):
+            x, state = self.sampler.moved(*given)
+            return x, PreviousStep(x0, self.at, state)
+        return self.sampler(*given), PreviousStep(x0, self.at)
 
     def run(self) -> Tensor:
         """Solve, advance with `noise`, then apply `after`: [B, C, h, w]."""
         ready = self.solved()
         assert ready.x0 is not None
-        x = ready.advance(ready.noise, ready.rows)
+        x, done = ready._moved(ready.noise, ready.rows)
         if ready.after is _unchanged:
-            self.memory["previous"] = PreviousStep(ready.x0, ready.at)
+            self.memory["previous"] = done
             return x
         self.memory.pop("previous", None)
         return ready.after(x)

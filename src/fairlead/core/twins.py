@@ -1,4 +1,4 @@
-"""Which sampler stands for a diffusers scheduler, and where it only comes near. Imports no torch."""
+"""Which sampler takes the steps of a diffusers scheduler, exactly or nearly. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ SCHEDULERS = {
     "LCMScheduler": ("consistency", True),
     "FlowMatchEulerDiscreteScheduler": ("euler", True),
     "FlowMatchHeunDiscreteScheduler": ("heun", True),
-    "TCDScheduler": ("consistency", False),
+    "FlowMatchLCMScheduler": ("consistency", False),
+    "SCMScheduler": ("consistency", True),
+    "TCDScheduler": ("euler", False),
     "PNDMScheduler": ("euler", False),
     "UniPCMultistepScheduler": ("dpmpp_2m", False),
     "DEISMultistepScheduler": ("dpmpp_2m", False),
@@ -25,28 +27,50 @@ SCHEDULERS = {
     "KDPM2AncestralDiscreteScheduler": ("ancestral", False),
     "LMSDiscreteScheduler": ("dpmpp_2m", False),
 }
-"""Scheduler class -> its sampler, and True for a twin: the sampler steps as the class does with `USUAL` settings."""
+"""Scheduler class -> the nearest sampler, and True for a twin: it steps as the class does with `USUAL` settings."""
 
-USUAL = {
-    "algorithm_type": "dpmsolver++",
-    "solver_order": 2,
-    "solver_type": "midpoint",
-    "clip_sample": False,
-    "thresholding": False,
+USUAL: dict[str, tuple[Any, ...]] = {
+    "algorithm_type": ("dpmsolver++",),
+    "solver_order": (2,),
+    "solver_type": ("midpoint",),
+    "euler_at_final": (False,),
+    "final_sigmas_type": ("zero",),
+    "clip_sample": (False,),
+    "thresholding": (False,),
+    "stochastic_sampling": (False,),
+    "variance_type": ("fixed_small", None),
 }
 """Settings of a scheduler with which its twin steps as it does."""
 
 
-def sampler_of(scheduler: str) -> str:
+def sampler_of(scheduler: str, config: Mapping[str, Any]) -> str:
+    """The sampler of a run that names none: the twin, the scheduler itself, or else the nearest one."""
+    if no_twin(scheduler, config) and steps_itself(scheduler, config):
+        return "scheduler"
+    return nearest_to(scheduler)
+
+
+def nearest_to(scheduler: str) -> str:
     """The sampler that steps as a scheduler class does, or nearest to it."""
     return SCHEDULERS.get(scheduler, ("euler", False))[0]
 
 
 def no_twin(scheduler: str, config: Mapping[str, Any]) -> str:
-    """Why `sampler_of` a scheduler takes other steps than it; empty for a twin."""
+    """Why `nearest_to` a scheduler takes other steps than it; empty for a twin."""
     if not SCHEDULERS.get(scheduler, ("euler", False))[1]:
         return f"{scheduler} has no twin"
     for setting, usual in USUAL.items():
-        if config.get(setting, usual) != usual:
+        if config.get(setting, usual[0]) not in usual:
             return f"{scheduler} with {setting}={config[setting]!r} has no twin"
     return ""
+
+
+def steps_itself(scheduler: str, config: Mapping[str, Any]) -> bool:
+    """True if the scheduler object can take the steps of a run, with its memory cut by sample.
+
+    One that draws from a Brownian tree of its own cannot, nor can PNDM with its Runge-Kutta start. SCM has a twin in
+    every setting and a state of its own kind.
+    """
+    if scheduler == "PNDMScheduler":
+        return bool(config.get("skip_prk_steps"))
+    return scheduler in SCHEDULERS and scheduler not in ("DPMSolverSDEScheduler", "SCMScheduler")

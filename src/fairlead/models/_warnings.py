@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from fairlead.core.twins import no_twin, sampler_of
+from fairlead.core.twins import nearest_to, no_twin
 
 
 class Warnings:
@@ -25,6 +25,8 @@ class Warnings:
         ]
         if getattr(self.pipe, "safety_checker", None) is not None:
             out.append(f"The safety checker of this {kind} is not run: every picture is shown and kept as it is.")
+        if getattr(self.pipe, "watermark", None) is not None:
+            out.append(f"The watermark of this {kind} is left out: pictures are kept as the decoder made them.")
         out.append(self._stepped(sampler))
         if self._calls_otherwise():
             out.append(
@@ -36,11 +38,11 @@ class Warnings:
         """That the sampler is not the scheduler's twin; empty if it is, or if another one was chosen."""
         name = type(self.pipe.scheduler).__name__
         reason = no_twin(name, self.pipe.scheduler.config)
-        if not reason or sampler != sampler_of(name):
+        if not reason or sampler != nearest_to(name):
             return ""
         return (
             f"{reason}: the sampler {sampler} takes its steps, so pictures differ from the pipeline's own. "
-            "Choose a sampler, or a scheduler with a twin; docs/schedulers.md lists them."
+            "docs/schedulers.md lists the samplers and schedulers to choose from."
         )
 
     def _calls_otherwise(self) -> bool:

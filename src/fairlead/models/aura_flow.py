@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fairlead.core.model import Level
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 
 class AuraFlow(Pipeline):
@@ -58,15 +58,15 @@ class AuraFlow(Pipeline):
         )
         return {"tokens": tokens}
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The scheduler's own."""
-        return flow(self.pipe.scheduler, steps)
+        return flow_scheduler(self.pipe.scheduler, steps)
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         out: Tensor = self.net(
             x.to(self.dtype),
             encoder_hidden_states=tokens.to(self.dtype),
-            timestep=torch.full((len(x),), at.sigma, dtype=self.dtype, device=x.device),
+            timestep=torch.full((len(x),), self.flow_time(at), dtype=self.dtype, device=x.device),
             return_dict=False,
         )[0]
         return out.float()

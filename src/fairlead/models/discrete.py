@@ -12,7 +12,7 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import Discrete
+from fairlead.models.schedule import Coordinates, Discrete
 
 
 class DiscretePipeline(Pipeline):
@@ -35,6 +35,12 @@ class DiscretePipeline(Pipeline):
         did.
         """
         return self.schedule.levels(steps)
+
+    def prepared(self, steps: int) -> Any:
+        return self.schedule.prepared(steps)
+
+    def coordinates(self) -> Coordinates:
+        return self.schedule.coordinates
 
     def network_input(self, x: Tensor, at: Level) -> tuple[Tensor, Tensor]:
         """The network's input [R, C, h, w] and its time [R]."""

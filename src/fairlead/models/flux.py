@@ -12,7 +12,7 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Conditioning, Level
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 
 class Flux(Pipeline):
@@ -87,18 +87,18 @@ class Flux(Pipeline):
         tokens, pooled, _ = self.pipe.encode_prompt(prompts, told, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens, "pooled": pooled}
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
         own = self.pipe.scheduler.config.get("use_flow_sigmas")
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
-        return flow(self.pipe.scheduler, steps, tokens=len(self._image_ids), sigmas=sigmas)
+        return flow_scheduler(self.pipe.scheduler, steps, tokens=len(self._image_ids), sigmas=sigmas)
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         r, c, h, w = x.shape
         guided = self.net.config.guidance_embeds
         out: Tensor = self.net(
             hidden_states=self.pipe._pack_latents(x.to(self.dtype), r, c, h, w),
-            timestep=torch.full((r,), at.sigma, dtype=self.dtype, device=x.device),
+            timestep=torch.full((r,), self.flow_time(at), dtype=self.dtype, device=x.device),
             guidance=torch.full((r,), self._guidance, device=x.device) if guided else None,
             pooled_projections=extra["pooled"].to(self.dtype),
             encoder_hidden_states=tokens.to(self.dtype),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fairlead.core.model import Level
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 
 class Flux2(Pipeline):
@@ -64,12 +64,12 @@ class Flux2(Pipeline):
         tokens, _ = self.pipe.encode_prompt(prompts, device=self.device, max_sequence_length=self._length)
         return {"tokens": tokens}
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The pipeline's own sigmas; their shift depends on picture size and on the number of steps."""
         own = self.pipe.scheduler.config.get("use_flow_sigmas")
         n = self._image_ids.shape[1]
         sigmas = None if own else np.linspace(1.0, 1 / steps, steps)
-        return flow(self.pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
+        return flow_scheduler(self.pipe.scheduler, steps, mu=_shift(n, steps), sigmas=sigmas)
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         r = len(x)
@@ -77,7 +77,7 @@ class Flux2(Pipeline):
         text_ids = self.pipe._prepare_text_ids(tokens[:1]).to(x.device)
         out: Tensor = self.net(
             hidden_states=x.to(self.dtype).flatten(2).mT,
-            timestep=torch.full((r,), at.sigma, dtype=self.dtype, device=x.device),
+            timestep=torch.full((r,), self.flow_time(at), dtype=self.dtype, device=x.device),
             guidance=guidance,
             encoder_hidden_states=tokens.to(self.dtype),
             txt_ids=text_ids.expand(r, -1, -1),

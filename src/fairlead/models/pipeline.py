@@ -1,6 +1,6 @@
 """The base of all adapters of diffusers pipelines: loading, guidance, counting, chunks that fit in memory, decoding.
 
-A new family is a subclass. It must define `encode_text`, `levels` and `run_network`; the other hooks have defaults.
+A new family is a subclass. It must define `encode_text`, `prepared` and `run_network`; the other hooks have defaults.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from fairlead.core.model import Conditioning, Level, Rows, whole
 from fairlead.models import _borrow, _given, _load
 from fairlead.models._batches import empty_cache, together
 from fairlead.models._warnings import Warnings
+from fairlead.models.own_scheduler import OwnScheduler
 from fairlead.models.sites import Compiled, Sites
 
 
-class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
+class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
     """A diffusers pipeline behind the `Model` protocol. A subclass says how text, time and output of its family are
     meant.
 
@@ -88,6 +89,7 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         self._given = {name: loading.pop(name) for name in _given.NAMES if name in loading}
         self._give_back: list[Callable[[], None]] = []
         self._take(source, loading, pipeline or self.family)
+        _given.check_names(self._given, self.pipe)
         self.guidance_scale = float(cfg)
         self.negative_prompt = negative_prompt
         self._choose_size(height, width)
@@ -165,10 +167,6 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
         return self.encode_text([self.negative_prompt or ""])
 
     @abstractmethod
-    def levels(self, steps: int) -> Sequence[Level]:
-        """`steps` + 1 of them, noisiest first, read from the scheduler's configuration."""
-
-    @abstractmethod
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         """x [R, C, h, w] -> the network's raw output [R, C, h, w], float32."""
 
@@ -210,7 +208,7 @@ class Pipeline(Sites, Warnings, metaclass=_borrow.GivesBack):
                 for name, value in self.encode_negative().items():
                     key = "negative" if name == "tokens" else f"negative_{name}"
                     parts[key] = value.expand(len(prompts), *value.shape[1:])
-        parts = _given.with_given(parts, self._given, len(prompts))
+        parts = _given.with_given(parts, self._given, len(prompts), self.pipe)
         return Conditioning(parts.pop("tokens"), tuple(prompts), parts)
 
     @contextmanager

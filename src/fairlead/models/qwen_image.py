@@ -12,7 +12,7 @@ from torch import Tensor
 from fairlead.core.model import Conditioning, Level
 from fairlead.models._batches import padded, widened
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 ROUNDED = 64
 """Prompts are padded to a multiple of so many tokens; the padding is masked."""
@@ -77,10 +77,10 @@ class QwenImage(Pipeline):
             widened(told.tokens, length), told.prompts, {name: widened(told.extra[name], length) for name in names}
         )
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
         _, h, w = self.latent
-        return flow(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
+        return flow_scheduler(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
 
     def _pack(self, x: Tensor) -> Tensor:
         packed: Tensor = self.pipe._pack_latents(x, *x.shape)
@@ -94,7 +94,7 @@ class QwenImage(Pipeline):
         _, h, w = self.latent
         out: Tensor = self.net(
             hidden_states=self._pack(x.to(self.dtype)),
-            timestep=torch.full((len(x),), at.sigma, dtype=self.dtype, device=x.device),
+            timestep=torch.full((len(x),), self.flow_time(at), dtype=self.dtype, device=x.device),
             guidance=torch.full((len(x),), self._guidance, device=x.device)
             if self.net.config.guidance_embeds
             else None,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fairlead.core.model import Level
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 
 class Sana(Pipeline):
@@ -68,16 +67,13 @@ class Sana(Pipeline):
     def encode_negative(self) -> dict[str, Tensor]:
         return self._encoded([self.negative_prompt or ""], None)
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The scheduler's own."""
-        return flow(self.pipe.scheduler, steps)
+        return flow_scheduler(self.pipe.scheduler, steps)
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         config = self.pipe.scheduler.config
-        time = at.sigma * config.num_train_timesteps
-        if config.get("use_flow_sigmas"):  # DPM-Solver++ hands its times on as whole numbers
-            time = math.floor(time + 1e-4)
-        time *= self.net.config.timestep_scale
+        time = self.flow_time(at) * config.num_train_timesteps * self.net.config.timestep_scale
         out: Tensor = self.net(
             x.to(self.dtype),
             encoder_hidden_states=tokens.to(self.dtype),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -10,6 +11,19 @@ from torch import Tensor
 
 from fairlead.core.model import Level
 from fairlead.models.discrete import DiscretePipeline
+
+
+@contextmanager
+def _inner_text_model(encoder: Any) -> Iterator[None]:
+    """The encoder's layers under the name that diffusers reads for `clip_skip`; transformers 5 has dropped it."""
+    if hasattr(encoder, "text_model"):
+        yield
+        return
+    object.__setattr__(encoder, "text_model", encoder)  # not a child module, which would be a circle
+    try:
+        yield
+    finally:
+        object.__delattr__(encoder, "text_model")
 
 
 class UNet(DiscretePipeline):
@@ -104,7 +118,8 @@ class StableDiffusion(UNet):
         )
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False, clip_skip=self.clip_skip)
+        with _inner_text_model(self.pipe.text_encoder):
+            tokens, _ = self.pipe.encode_prompt(prompts, self.device, 1, False, clip_skip=self.clip_skip)
         return {"tokens": tokens}
 
     def encode_negative(self) -> dict[str, Tensor]:

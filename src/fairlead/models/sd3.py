@@ -11,7 +11,7 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level, Rows
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 
 class StableDiffusion3(Pipeline):
@@ -109,17 +109,17 @@ class StableDiffusion3(Pipeline):
         )
         return {"tokens": tokens, "pooled": pooled}
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The scheduler's own, shifted by picture size where its configuration says so."""
         _, h, w = self.latent
         patch = int(self.net.config.patch_size)
-        return flow(self.pipe.scheduler, steps, tokens=(h // patch) * (w // patch))
+        return flow_scheduler(self.pipe.scheduler, steps, tokens=(h // patch) * (w // patch))
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
-        time = torch.full((len(x),), at.sigma * self.pipe.scheduler.config.num_train_timesteps, device=x.device)
+        time = self.flow_time(at) * self.pipe.scheduler.config.num_train_timesteps
         out: Tensor = self.net(
             hidden_states=x.to(self.dtype),
-            timestep=time,
+            timestep=torch.full((len(x),), time, device=x.device),
             encoder_hidden_states=tokens.to(self.dtype),
             pooled_projections=extra["pooled"].to(self.dtype),
             return_dict=False,

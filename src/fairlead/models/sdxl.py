@@ -32,7 +32,12 @@ class StableDiffusionXL(UNet):
             exactly that many steps.
         original_size ((height, width) or None, default None): micro-conditioning, in pixels; None is the size of
             the picture (Podell et al. 2024, section 2.2).
-        crop ((top, left), default (0, 0)): micro-conditioning, in pixels (Podell et al. 2024, section 2.2).
+        crops_coords_top_left ((top, left), default (0, 0)): micro-conditioning, in pixels, as original_size.
+        target_size ((height, width) or None, default None): micro-conditioning; None is the size of the picture.
+        negative_original_size ((height, width) or None, default None): of the unconditional branch; acts together
+            with negative_target_size, and None is what the prompt has.
+        negative_crops_coords_top_left ((top, left), default (0, 0)): of the unconditional branch.
+        negative_target_size ((height, width) or None, default None): of the unconditional branch.
         prompt_2 (text or None, default None): text for the second text encoder; None is the prompt.
         negative_prompt_2 (text or None, default None): text of the unconditional branch for the second text
             encoder; None is the negative prompt.
@@ -58,7 +63,11 @@ class StableDiffusionXL(UNet):
         clip_skip: int | None = None,
         timesteps: Sequence[int] = (),
         original_size: Sequence[int] | None = None,
-        crop: Sequence[int] = (0, 0),
+        crops_coords_top_left: Sequence[int] = (0, 0),
+        target_size: Sequence[int] | None = None,
+        negative_original_size: Sequence[int] | None = None,
+        negative_crops_coords_top_left: Sequence[int] = (0, 0),
+        negative_target_size: Sequence[int] | None = None,
         **loading: Any,
     ) -> None:
         self.guidance_rescale, self.clip_skip = float(guidance_rescale), clip_skip
@@ -66,12 +75,19 @@ class StableDiffusionXL(UNet):
         super().__init__(
             source, loading, timesteps, height=height, width=width, cfg=guidance_scale, negative_prompt=negative_prompt
         )
-        self._ids = [float(v) for v in (*(original_size or self.size), *crop, *self.size)]
+        ids = (*(original_size or self.size), *crops_coords_top_left, *(target_size or self.size))
+        self._ids = [float(v) for v in ids]
+        self._negative_ids = self._ids
+        if negative_original_size is not None and negative_target_size is not None:
+            ids = (*negative_original_size, *negative_crops_coords_top_left, *negative_target_size)
+            self._negative_ids = [float(v) for v in ids]
 
     def encode_text(self, prompts: list[str]) -> dict[str, Tensor]:
-        return self._encoded(prompts, self._second[0], self.clip_skip)
+        return self._encoded(prompts, self._second[0], self.clip_skip, self._ids)
 
-    def _encoded(self, prompts: list[str], second: str | None, skip: int | None) -> dict[str, Tensor]:
+    def _encoded(
+        self, prompts: list[str], second: str | None, skip: int | None, sizes: Sequence[float]
+    ) -> dict[str, Tensor]:
         tokens, _, pooled, _ = self.pipe.encode_prompt(
             prompts,
             None if second is None else [second] * len(prompts),
@@ -79,11 +95,11 @@ class StableDiffusionXL(UNet):
             do_classifier_free_guidance=False,
             clip_skip=skip,
         )
-        ids = torch.tensor([self._ids], dtype=tokens.dtype, device=self.device).expand(len(prompts), -1)
+        ids = torch.tensor([sizes], dtype=tokens.dtype, device=self.device).expand(len(prompts), -1)
         return {"tokens": tokens, "pooled": pooled, "time_ids": ids}
 
     def encode_negative(self) -> dict[str, Tensor]:
-        told = self._encoded([self.negative_prompt or ""], self._second[1], None)
+        told = self._encoded([self.negative_prompt or ""], self._second[1], None, self._negative_ids)
         if self.negative_prompt is None and self.pipe.config.get("force_zeros_for_empty_prompt"):
             told |= {name: torch.zeros_like(told[name]) for name in ("tokens", "pooled")}
         return told

@@ -12,7 +12,7 @@ from torch import Tensor
 from fairlead.core.model import Conditioning, Level, Tokens
 from fairlead.models._batches import padded, widened
 from fairlead.models.pipeline import Pipeline
-from fairlead.models.schedule import flow
+from fairlead.models.schedule import flow_scheduler
 
 ROUNDED = 32
 """The network fills pictures and captions up to a multiple of so many tokens; captions are padded to it before."""
@@ -75,15 +75,15 @@ class ZImage(Pipeline):
         extra = {name: widened(value, length) for name, value in told.extra.items()}
         return Conditioning(widened(told.tokens, length), told.prompts, extra)
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def prepared(self, steps: int) -> Any:
         """The pipeline's own sigmas, shifted by picture size where the scheduler's configuration says so."""
         _, h, w = self.latent
-        return flow(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
+        return flow_scheduler(self.pipe.scheduler, steps, tokens=h * w // 4, sigmas=np.linspace(1.0, 1 / steps, steps))
 
     def run_network(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
         out = self.net(
             list(x.to(self.dtype)[:, :, None].unbind()),
-            torch.full((len(x),), 1.0 - at.sigma, device=x.device),
+            torch.full((len(x),), 1.0 - self.flow_time(at), device=x.device),
             [row[mask] for row, mask in zip(tokens.to(self.dtype), extra["mask"], strict=True)],
             return_dict=False,
         )[0]

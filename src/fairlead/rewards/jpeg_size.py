@@ -11,14 +11,18 @@ from PIL import Image
 from torch import Tensor
 
 from fairlead.core.check import whole_number
+from fairlead.core.errors import RewardError
 from fairlead.core.reward import Reward
+
+LARGEST = 65_500
+"""Pixels of a side that a JPEG can have."""
 
 
 class JpegSize(Reward):
     """Kilobytes (1000 bytes) of the picture as JPEG; more detail is more. Negate it for compressibility.
 
     Settings:
-        quality (whole number in [1, 100], default 95): JPEG quality.
+        quality (whole number in [1, 95], default 95): JPEG quality.
     """
 
     name = "jpeg_size"
@@ -33,6 +37,9 @@ class JpegSize(Reward):
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] -> [B] kilobytes."""
         pixels = (images.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        if max(images.shape[-2:]) > LARGEST:
+            size = "x".join(map(str, images.shape[-2:]))
+            raise RewardError(f"A picture has {size} pixels: for jpeg_size a side must be at most {LARGEST}.")
         sizes = []
         for picture in pixels:
             buffer = io.BytesIO()

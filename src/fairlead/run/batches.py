@@ -24,7 +24,7 @@ def batches(spec: Spec, asked: Sequence[IndexedProposal]) -> list[list[IndexedPr
     return out
 
 
-def asked_at_once(spec: Spec, affordable: int) -> int:
-    """How many candidates a search is asked for: whole groups, and whole batches where there is more than one."""
+def asked_at_once(spec: Spec, affordable: int, most: int) -> int:
+    """How many candidates a search is asked for: whole groups, and whole batches where another round follows."""
     n = affordable - affordable % spec.group
-    return n - n % spec.batch if n > spec.batch else n
+    return n - n % spec.batch if most <= affordable and n > spec.batch else n

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fairlead.core.twins import sampler_of
+from fairlead.core.twins import nearest_to, sampler_of
 
 JOINT_ONLY = "its text is only read by the picture (cross-attention) and never changed by it"
 INPUT_IMAGE = "it needs a picture as input, and fairlead starts from a prompt alone"
@@ -46,13 +46,19 @@ FAMILIES = {
     "AuraFlowPipeline": Family(
         "transformer", lambda c: int(c.get("num_mmdit_layers", 4)) + int(c.get("num_single_dit_layers", 32))
     ),
+    "ChromaPipeline": Family(
+        "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38))
+    ),
     "FluxPipeline": Family(
         "transformer", lambda c: int(c.get("num_layers", 19)) + int(c.get("num_single_layers", 38)), "true_cfg_scale"
     ),
+    "Krea2Pipeline": Family("transformer", lambda c: int(c.get("num_layers", 28)), off=0.0, few=8),
     "LatentConsistencyModelPipeline": Family("unet", _none),
+    "Lumina2Pipeline": Family("transformer", _none),
     "PixArtSigmaPipeline": Family("transformer", _none),
     "QwenImagePipeline": Family("transformer", lambda c: int(c.get("num_layers", 60)), "true_cfg_scale"),
     "SanaPipeline": Family("transformer", _none),
+    "SanaSprintPipeline": Family("transformer", _none, few=2),
     "StableDiffusion3Pipeline": Family("transformer", lambda c: int(c.get("num_layers", 18)) - 1),
     "StableDiffusionPipeline": Family("unet", _none),
     "StableDiffusionXLPipeline": Family("unet", _none),
@@ -135,10 +141,12 @@ def of(
 ) -> Capabilities:
     """From the class of the pipeline and the configurations of its denoiser and scheduler."""
     family = FAMILIES.get(pipeline)
-    steps_with = sampler_of(str(scheduler.get("_class_name")))
+    stepper = str(scheduler.get("_class_name"))
+    steps_like = nearest_to(stepper)
     hint = any(word in name.lower().replace("_", "-") for word in ACCELERATED)
-    trailing = scheduler.get("timestep_spacing") == "trailing" and steps_with == "ancestral"
-    few = hint or steps_with == "consistency" or trailing or denoiser.get("time_cond_proj_dim") is not None
+    trailing = scheduler.get("timestep_spacing") == "trailing" and steps_like == "ancestral"
+    jumps = steps_like == "consistency" or stepper == "TCDScheduler"
+    few = hint or jumps or trailing or denoiser.get("time_cond_proj_dim") is not None
     embedded = bool(denoiser.get("guidance_embeds")) or denoiser.get("time_cond_proj_dim") is not None
     return Capabilities(
         pipeline=pipeline,
@@ -148,6 +156,6 @@ def of(
         stochastic=True,
         few_step=few,
         embedding=True,
-        sampler=steps_with,
+        sampler=sampler_of(stepper, scheduler),
         guidance=_guidance(embedded, few),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fairlead.core.cost import Cost
@@ -80,11 +80,10 @@ class Clock:
                 if counts and (self.best is None or o.reward > self.best[0]):
                     self.best = (o.reward, o.index)
 
-    def ranked(self, totals: Mapping[int, float], controlled: bool) -> None:
+    def ranked(self, baseline: float | None, best: tuple[float, int] | None) -> None:
         """All totals were computed again."""
-        self.baseline = totals.get(BASELINE if controlled else 0)
-        known = [(v, -i) for i, v in totals.items() if i != BASELINE and v == v]
-        self.best = (max(known)[0], -max(known)[1]) if known else None
+        self.baseline = baseline
+        self.best = best
 
     def per_image(self) -> float:
         """Seconds of this process per image so far, 0 before the first."""

@@ -22,6 +22,7 @@ from fairlead.core.check import must_be, number_in_range
 from fairlead.core.diverse import kernel, pick, standard, vendi
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import models, registry, scoring
+from fairlead.run.files import is_folder
 from fairlead.run.records import Candidate
 from fairlead.run.store import Store, write_atomically
 
@@ -75,7 +76,7 @@ def keep(
         full = [c for c in every if c.index in among]
     full = _pool(full, k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
-    if likeness not in (known := registry.table("features")) and "/" not in likeness and not Path(likeness).is_dir():
+    if likeness not in (known := registry.table("features")) and "/" not in likeness and not is_folder(Path(likeness)):
         raise unknown("likeness", likeness, known)
     rewards = torch.tensor([c.reward for c in full], dtype=torch.float64)
     likes = kernel(_features(folder, full, likeness))

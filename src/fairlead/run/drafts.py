@@ -23,7 +23,7 @@ REMEMBERED = 256
 
 def promotions(store: Store) -> dict[int, int]:
     """Candidate -> the one of the next rung that it was chosen for, by index."""
-    return {c.refines: c.index for c in store.candidates() if c.refines is not None}
+    return store.refinements()
 
 
 def path_to(every: Mapping[int, Candidate], index: int) -> list[Candidate]:
@@ -43,7 +43,8 @@ def add_refined(spec: Spec, paths: Iterable[Sequence[Candidate]], found: dict[in
             effort = spec.efforts[above.rung]
             if above.steps != rungs.evaluations(effort, spec.steps):
                 effort = rungs.from_noise(effort, spec.steps)
-            found[above.index] = found[below.index].again(above.index, effort)
+            if below.index in found:
+                found[above.index] = found[below.index].again(above.index, effort)
 
 
 class Prospects(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
@@ -197,6 +197,8 @@ def replay(
     def questions(indices: Sequence[int]) -> tuple[Task, Chain]:
         loop = SearchLoop(spec, executor, Clock(spec, _silent), recorded=plan)
         found, steering = loop.questions(store, indices)
+        if not set(indices) <= found.keys():
+            raise StoreError(f"The settings in {folder} do not lead to batch {recorded.task}: restore the record.")
         return loop.task([found[i] for i in indices], is_baseline=index == BASELINE), steering
 
     chosen = [index] if alone else companions

@@ -12,6 +12,22 @@ from typing import Any
 from fairlead.run.sqlite_errors import file_error
 
 
+def is_file(path: Path) -> bool:
+    """As `Path.is_file`; False also for a name that no disk can hold, and where nobody may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, with the same care."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def write_atomically(path: Path, data: bytes, durable: bool = True) -> None:
     """The whole file or none of it, also when the disk is full or the process dies.
 

@@ -31,6 +31,12 @@ COMPARISONS = {ast.Gt: ">", ast.GtE: ">=", ast.Lt: "<", ast.LtE: "<="}
 SIGNS = {"+": 1, "*": 2, "/": 2, **dict.fromkeys(COMPARISONS.values(), 0)}
 """The precedence of each operation; the higher one binds first."""
 CALLS = ("min", "rank_mean", "zscore", "veto")
+MANY, PAIR = range(1, 1 << 16), range(2, 3)
+ARITIES = {"+": MANY, "*": MANY, "min": MANY, "rank_mean": MANY, "zscore": range(3, 4), "veto": range(2, 4), "/": PAIR}
+ARITIES |= dict.fromkeys(COMPARISONS.values(), PAIR)
+"""How many arguments an operation has."""
+NUMBERS_FROM = {"zscore": 1, "veto": 2, "/": 1} | dict.fromkeys(COMPARISONS.values(), 1)
+"""From which argument on they are numbers."""
 UNREADABLE = (ValueError, SyntaxError, TypeError, OverflowError, MemoryError, RecursionError)
 """What Python raises for text that is no expression, or one too deep or too large."""
 
@@ -220,15 +226,22 @@ def _statistics(path: Path, formula: str) -> dict[str, float]:
 
 
 def from_data(tree: Any) -> Any:
-    """The tree as it stands in JSON, with its Parts made."""
-    if isinstance(tree, Mapping):
-        if "name" in tree:
-            return Part(tree["name"], dict(tree["settings"]))
-        made = {}
-        for operation, parts in tree.items():
-            made[operation] = [from_data(part) for part in parts]
-        return made
-    return tree
+    """The tree as it stands in JSON, with its Parts made. Raises a TypeError for what `parse_reward` never makes."""
+    if isinstance(tree, int | float) and not isinstance(tree, bool):
+        return tree
+    if not isinstance(tree, Mapping) or not tree:
+        raise TypeError(f"{tree!r:.60} is not a formula")
+    if "name" in tree:
+        if not isinstance(tree["name"], str) or not isinstance(tree["settings"], Mapping):
+            raise TypeError(f"{tree!r:.60} is not a name with settings")
+        return Part(tree["name"], dict(tree["settings"]))
+    ((operation, parts),) = tree.items()
+    made = [from_data(part) for part in parts]
+    lacking = made[NUMBERS_FROM.get(operation, len(made)) :]
+    fits = len(made) in ARITIES.get(operation, ()) and all(isinstance(x, int | float) for x in lacking)
+    if not fits:
+        raise TypeError(f"{tree!r:.60} is not a formula")
+    return {operation: made}
 
 
 def reward_text(tree: Any) -> str:

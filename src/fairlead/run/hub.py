@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError
+from fairlead.run.files import is_file
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 MARKS = {
@@ -22,10 +24,10 @@ MARKS = {
 
 def checkpoint(name: str) -> Path | None:
     """The file a model's name means, if it means one. Only safetensors are read: other formats can run code."""
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.suffix.lower() not in SUFFIXES:
         return None
-    if not path.is_file():
+    if not is_file(path):
         raise FairleadError(f"There is no file {path}. Check its name.")
     if path.suffix.lower() != ".safetensors":
         raise FairleadError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from typing import Any
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, registry, rungs
 from fairlead.run.compatibility import check_before_loading
+from fairlead.run.files import is_folder
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.spec import Part, Spec, checked_settings
 from fairlead.run.spec import spec_of as make_spec_of
@@ -39,8 +41,8 @@ def folder(name: str) -> Path | None:
         if _is_class(entries[name]):
             return None
         return Path(registry.resolve("models", name)())
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(name))
+    if is_folder(path):
         if not (path / "model_index.json").is_file():
             raise FairleadError(f"{path} has no model_index.json. Pass a folder saved by a diffusers pipeline.")
         return path

@@ -16,6 +16,8 @@ from torch import Tensor
 from fairlead.run.spec import Spec
 
 CHUNK = "fairlead"
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is no picture, or a broken or an enormous one."""
 
 
 def recipe(

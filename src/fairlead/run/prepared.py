@@ -8,10 +8,11 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.steering import Chain
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
@@ -40,12 +41,24 @@ def dump(chain: Chain, bare: Chain) -> bytes:
 
 def restore(chain: Chain, data: bytes, device: Any) -> Chain:
     """The unprepared chain with its prepared tensors put back."""
-    tensors = load(data)
+    tensors = _load(data)
     parts = []
     for i, part in enumerate(chain.parts):
         own = {k.partition(".")[2]: v.to(device) for k, v in tensors.items() if k.partition(".")[0] == str(i)}
-        parts.append(replace(part, **own) if own else part)  # type: ignore[type-var]
+        try:
+            parts.append(replace(part, **own) if own else part)  # type: ignore[type-var]
+        except TypeError as error:
+            name = type(part).__name__
+            raise StoreError(f"What {name} prepared has another form ({error}): start the run again.") from error
     return Chain(tuple(parts))
+
+
+def _load(data: bytes) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load(data)
+        return tensors
+    except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RuntimeError) as error:
+        raise StoreError(f"What the steering prepared cannot be read ({error!s:.80}): start the run again.") from error
 
 
 def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
@@ -66,4 +79,4 @@ def recorded(folder: Path, spec: Spec, device: Any) -> Mapping[str, Tensor]:
             )
     if kept is None:
         raise FairleadError(f"The run in {folder} prepared nothing. Name a run that used the same steering.")
-    return {name: tensor.to(device) for name, tensor in load(kept[0]).items()}
+    return {name: tensor.to(device) for name, tensor in _load(kept[0]).items()}

@@ -13,7 +13,8 @@ from fairlead.core.people import Ask, Question
 from fairlead.core.reward import HumanReward, Reward
 from fairlead.run import png
 from fairlead.run.question_store import sheet_of
-from fairlead.run.store import picture_name, write_atomically
+from fairlead.run.rows import picture_name
+from fairlead.run.store import write_atomically
 
 COLUMNS, TILE = 4, 200
 """Of the sheet; tiles in pixels."""

@@ -148,8 +148,9 @@ def _affordable_groups(setup: Setup, ledger: Ledger, each: Cost) -> list[int]:
     search = make_search(spec, setup.space)
     groups: list[int] = []
     while sum(groups) < LOOKAHEAD:
-        room = ledger.affordable(each, cap=max(ASKED_AT_ONCE, spec.group))
-        proposals = search.ask(asked_at_once(spec, room)) if room >= spec.group else []
+        most = max(ASKED_AT_ONCE, spec.group)
+        room = ledger.affordable(each, cap=most)
+        proposals = search.ask(asked_at_once(spec, room, most)) if room >= spec.group else []
         if not proposals:
             break
         groups += [len(proposals[i : i + spec.group]) for i in range(0, len(proposals), spec.group)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
@@ -104,6 +105,14 @@ class Task:
     """Per candidate the one of the rung below that was chosen for it; empty in the first rung."""
     states: tuple[Tensor, ...] = ()
     """Per candidate the captured state that it goes on from, [2, C, h, w]; empty where it starts from the noise."""
+
+
+def question(task: Task, position: int) -> str:
+    """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
+    p = task.proposals[position]
+    h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
+    h.update(p.key.digest + str((p.steps, task.is_baseline)).encode())
+    return h.hexdigest()
 
 
 @dataclass(frozen=True)

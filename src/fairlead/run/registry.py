@@ -27,13 +27,17 @@ BUILTIN: dict[str, dict[str, str]] = {
     },
     "adapters": {
         "AuraFlowPipeline": "fairlead.models.aura_flow:AuraFlow",
+        "ChromaPipeline": "fairlead.models.chroma:Chroma",
         "Flux2KleinPipeline": "fairlead.models.flux2:Flux2Klein",
         "Flux2Pipeline": "fairlead.models.flux2:Flux2",
         "FluxPipeline": "fairlead.models.flux:Flux",
+        "Krea2Pipeline": "fairlead.models.krea2:Krea2",
         "LatentConsistencyModelPipeline": "fairlead.models.sd:LatentConsistency",
+        "Lumina2Pipeline": "fairlead.models.lumina2:Lumina2",
         "PixArtSigmaPipeline": "fairlead.models.pixart:PixArtSigma",
         "QwenImagePipeline": "fairlead.models.qwen_image:QwenImage",
         "SanaPipeline": "fairlead.models.sana:Sana",
+        "SanaSprintPipeline": "fairlead.models.sana_sprint:SanaSprint",
         "StableDiffusion3Pipeline": "fairlead.models.sd3:StableDiffusion3",
         "StableDiffusionPipeline": "fairlead.models.sd:StableDiffusion",
         "StableDiffusionXLPipeline": "fairlead.models.sdxl:StableDiffusionXL",
@@ -106,6 +110,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "dpmpp_2m": "fairlead.core.samplers:dpmpp_2m",
         "ancestral": "fairlead.core.samplers:ancestral",
         "consistency": "fairlead.core.samplers:consistency",
+        "scheduler": "fairlead.core.samplers:scheduler",
     },
 }
 """What a pipeline class needs is an adapter: `adapters` maps the class name in model_index.json to it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
 from fairlead.core.model import Model
-from fairlead.core.samplers import Sampler
+from fairlead.core.samplers import Sampler, sampler_for
 from fairlead.core.sampling import sample
 from fairlead.run import machine, memory, models, registry
 from fairlead.run.spec import Spec
@@ -27,7 +27,7 @@ class Renderer:
         self.meter = Meter()
         self.spec = memory.fitted(spec, self.model)
         self.model.meter(self.meter)
-        self._sampler: Sampler = registry.resolve("samplers", spec.sampler)
+        self._sampler: Sampler = sampler_for(registry.resolve("samplers", spec.sampler), self.model)
 
     def __call__(self, prompts: Sequence[str], seed: int) -> Tensor:
         """Prompts of length B -> images [B, 3, H, W] in [0, 1], rounded to 8 bits.

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from hashlib import blake2b
 from typing import Any
@@ -25,6 +25,22 @@ SEALED = {
     "prepared": "name, data, cost",
 }
 """The columns of every table that its checksum covers."""
+VERSION = 2
+"""2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
+SCHEMA = """
+create table run(
+    id text not null, spec text not null, versions text not null, created text not null,
+    status text not null, stopped text not null, message text not null, checksum text);
+create table task(number integer primary key, questions text not null, cost text not null, checksum text);
+create table outcome(
+    idx integer primary key, task integer not null references task(number), question text not null, key text not null,
+    reward real, terms text not null, cost text not null, image text not null, steps integer not null,
+    gradient blob, refines integer, checksum text);
+create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
+"""
+
+COLUMNS = "idx, reward, terms, cost, image, key, task, steps, refines"
+"""What `rows.candidate` reads."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
 HEX = re.compile(r"[0-9a-f]{1,128}")
 COSTS = frozenset(f.name for f in fields(Cost))
@@ -65,6 +81,11 @@ def verify(db: sqlite3.Connection) -> None:
             raise BadRow(f"{many} rows of {table} do not have their checksum")
 
 
+def picture_name(png: bytes) -> str:
+    """What a picture is called in `images/`, without its ending."""
+    return blake2b(png, digest_size=16).hexdigest()
+
+
 def image(digest: Any) -> str:
     """The name of a picture: a digest, never a path."""
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
@@ -90,28 +111,50 @@ def reward(value: Any) -> float:
     return math.nan if value is None else _number(value, "reward", finite=False)
 
 
+def data(value: Any) -> bytes:
+    """Bytes, and nothing else."""
+    if not isinstance(value, bytes):
+        raise BadRow(f"{value!r:.60} stands where bytes belong")
+    return value
+
+
+def gradient(value: Any, dim: int) -> bytes | None:
+    """The gradient of a candidate, as `dim` numbers of four bytes."""
+    if value is None:
+        return None
+    found = data(value)
+    if len(found) != 4 * dim:
+        raise BadRow(f"a gradient has {len(found)} bytes where {4 * dim} belong")
+    return found
+
+
 def candidate(row: Sequence[Any]) -> Candidate:
     """idx, reward, terms, cost, image, key, task, steps, refines -> what readers see."""
     index, value, named, spent, digest, key, task, steps, refines = row
     if not isinstance(key, str) or not HEX.fullmatch(key):
         raise BadRow(f"a key is {key!r:.60}, which is not hexadecimal")
     return Candidate(
-        _whole(index, "idx"),
+        whole(index, "idx"),
         reward(value),
         terms(named),
         cost(spent),
         f"images/{image(digest)}.png",
         key,
-        _whole(task, "task"),
-        _whole(steps, "steps"),
-        None if refines is None else _whole(refines, "refines"),
+        whole(task, "task"),
+        whole(steps, "steps"),
+        None if refines is None else whole(refines, "refines"),
     )
 
 
 def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
     """Rows as readers see them, each one rung above the candidate that it refines."""
     read = [candidate(row) for row in found]
-    below = {c.index: c.refines for c in read}
+    rung_of = rungs({c.index: c.refines for c in read if c.refines is not None})
+    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
+
+
+def rungs(below: Mapping[int, int]) -> dict[int, int]:
+    """How many candidates lie below each that refines another, from what each refines."""
     rung_of: dict[int, int] = {}
     for index in below:
         path = []
@@ -122,7 +165,7 @@ def candidates(found: Sequence[Sequence[Any]]) -> list[Candidate]:
         rung = -1 if at is None else rung_of.get(at, -1)
         for step, passed in enumerate(reversed(path), start=1):
             rung_of[passed] = rung + step
-    return [replace(c, rung=rung_of[c.index]) if c.refines is not None else c for c in read]
+    return rung_of
 
 
 def status(text: Any) -> RunStatus:
@@ -142,7 +185,7 @@ def texts(text: Any) -> dict[str, str]:
 
 def extended_after(text: Any) -> int:
     """The last candidate of an earlier budget, from the note about it; -1 without one."""
-    return _whole(_object(text or "{}").get("extended_after", -1), "extended_after")
+    return whole(_object(text or "{}").get("extended_after", -1), "extended_after")
 
 
 def _object(text: Any) -> dict[str, Any]:
@@ -158,7 +201,7 @@ def _object(text: Any) -> dict[str, Any]:
 def _number(value: Any, name: str, finite: bool = True) -> float:
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     try:
-        usable = usable and (not finite or math.isfinite(value))
+        usable = usable and (math.isfinite(float(value)) or not finite)
     except OverflowError:
         usable = False
     if not usable:
@@ -167,7 +210,8 @@ def _number(value: Any, name: str, finite: bool = True) -> float:
     return number
 
 
-def _whole(value: Any, name: str) -> int:
+def whole(value: Any, name: str) -> int:
+    """A whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise BadRow(f"{name} is {value!r:.60}, which is not a whole number")
     return value

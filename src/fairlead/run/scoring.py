@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
+from fairlead.run.files import is_file, is_folder
 from fairlead.run.store import DATABASE, Store
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def collect(paths: Sequence[Path], prompt: str | None = None, prompts: Path | No
 
 
 def _below(path: Path) -> Iterator[Picture]:
-    if (path / DATABASE).is_file():
+    if is_file(path / DATABASE):
         store = Store.open(path)
         try:
             asked = store.spec.prompt
@@ -74,10 +75,10 @@ def _below(path: Path) -> Iterator[Picture]:
                 yield Picture(store.folder / c.image, asked, f"{path}#{c.index}")
         finally:
             store.close()
-    elif path.is_dir():
+    elif is_folder(path):
         for inner in sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file()):
             yield Picture(inner, "", str(inner))
-    elif path.is_file():
+    elif is_file(path):
         yield Picture(path, "", str(path))
     else:
         raise FairleadError(f"{path} does not exist. Pass a picture, a folder of pictures, or a run.")

@@ -192,8 +192,8 @@ class SearchLoop:
         made = set(promotions(store).values())
         index = (i for i in count() if i not in made)
         while True:
-            n = self._ledger.affordable(self._cost_per_candidate, cap=max(ASKED_AT_ONCE, size))
-            n = asked_at_once(self._spec, n)
+            most = max(ASKED_AT_ONCE, size)
+            n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
                 raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
@@ -261,23 +261,23 @@ class SearchLoop:
             for piece in self._split(store, task):
                 outcomes = store.recall(piece)
                 cost = Cost()
-                if outcomes is None:
+                if new := outcomes is None:
                     outcomes, cost = self._compute(store, piece, steering, stop)
                 else:
                     for o in outcomes:
                         cost = cost + o.cost
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
-                self._ranking.add(outcomes)
+                self._ranking.add(outcomes, new)
                 self._clock.spent = self._ledger.spent
                 evaluations = rungs.evaluations(piece.proposals[0].steps, self._spec.steps)
                 self._clock.answered(cost, evaluations, len(piece.indices), piece.is_baseline)
                 self._clock.seen(outcomes, self._spec.controlled, self._rung)
                 if self._ranking.deferred and len(answers) < FEW:
-                    self._clock.ranked(self._ranking.totals(), self._spec.controlled)
+                    self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:
-                    self._end_if_good(outcomes, finished=not self._spec.draft or bool(piece.refines))
+                    self._end_if_good(outcomes, finished=self._rung == len(self._spec.rungs))
         return [answers[i] for task in tasks for i in task.indices]
 
     def _split(self, store: Store, task: Task) -> list[Task]:
@@ -380,14 +380,14 @@ class SearchLoop:
         if status == RunStatus.FINISHED:
             States(store.folder).clear()
         self._clock.say(Phase.DONE)
-        if status == RunStatus.FINISHED and not store.candidates():
+        if status == RunStatus.FINISHED and not store.count():
             raise FairleadError(
                 f"The run ended before its first candidate ({reason}). Choose a larger budget, then resume "
                 f"{store.folder}."
             )
         if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(
-                f"The reward of every candidate is NaN ({len(store.candidates())} of them). The report shows its terms."
+                f"The reward of every candidate is NaN ({store.count()} of them). The report shows its terms."
             )
 
 

@@ -11,6 +11,7 @@ from fairlead.core.intervention import installed
 from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Model, Shape, Traceable, Warns
 from fairlead.core.reward import FinalJudge, Reward
+from fairlead.core.samplers import sampler_for
 from fairlead.core.search import Search, Space
 from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain
@@ -102,7 +103,7 @@ def resolve(
         reward=reward,
         steering=steering,
         interventions=tuple(registry.build("interventions", part) for part in spec.interventions),
-        sampler=registry.resolve("samplers", spec.sampler),
+        sampler=sampler_for(registry.resolve("samplers", spec.sampler), model),
         wants_gradient=bool(search_class(spec).wants_gradient),
         model=model,
         siblings=others,

@@ -8,6 +8,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
+from fairlead.core.samplers import sampler_for
 from fairlead.core.sibling import CURVE, ModelRef, Sibling, check_related, model_key
 from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry, rungs
@@ -25,7 +26,7 @@ def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str,
     for name, part in named.items():
         other = given[name] if name in given else _own_or_loaded(part, spec, model)
         check_related(model, other, name)
-        sampler = registry.resolve("samplers", _sampler(part, name in given))
+        sampler = sampler_for(registry.resolve("samplers", _sampler(part, name in given)), other)
         out[name] = Sibling(other, other.encode([spec.prompt]), sampler, model.levels(CURVE))
     return out
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from hashlib import blake2b
 from typing import Any
 
-from fairlead.core.check import number_in_range, whole_number
+from fairlead.core.check import is_text, number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry, rungs, stop_rules
@@ -152,6 +152,7 @@ class Spec:
                 f"The run's settings have an unknown field {sorted(extra)[0]!r:.60}: a newer fairlead wrote it."
             )
         try:
+            _canonical(raw).encode()  # halves of characters cannot be written again
             for name in ("model", "space", "search"):
                 raw[name] = _part_of(raw[name])
             for name in ("steering", "interventions"):
@@ -237,6 +238,8 @@ def _checked_prompt(prompt: Any) -> str:
         raise FairleadError(f"prompt must be one text, but is {prompt!r}. Write what the picture should show.")
     if not prompt.strip():
         raise FairleadError(f"The prompt {prompt!r} is empty: write what the picture should show.")
+    if not is_text(prompt):
+        raise FairleadError(f"The prompt {prompt!a:.80} is not valid text: type it again.")
     if len(prompt) > MAX_PROMPT:
         raise FairleadError(f"The prompt has {len(prompt)} characters: must be at most {MAX_PROMPT}. Shorten it.")
     return prompt.strip()

@@ -13,7 +13,7 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,35 +25,15 @@ from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, l
 from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
+from fairlead.run.files import is_file
 from fairlead.run.files import write_atomically as write_atomically
-from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task
+from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
+from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-VERSION = 2
-"""2: every row has a checksum. Records of format 1 are read, and get checksums when they are written to."""
-SCHEMA = """
-create table run(
-    id text not null, spec text not null, versions text not null, created text not null,
-    status text not null, stopped text not null, message text not null, checksum text);
-create table task(number integer primary key, questions text not null, cost text not null, checksum text);
-create table outcome(
-    idx integer primary key, task integer not null references task(number), question text not null, key text not null,
-    reward real, terms text not null, cost text not null, image text not null, steps integer not null,
-    gradient blob, refines integer, checksum text);
-create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
-"""
-
-
-def question(task: Task, position: int) -> str:
-    """Digest of what is asked at one index: the point, its randomness, its effort and whether controls apply."""
-    p = task.proposals[position]
-    h = blake2b(p.x.detach().numpy().tobytes(), digest_size=16)
-    h.update(p.key.digest + str((p.steps, task.is_baseline)).encode())
-    return h.hexdigest()
 
 
 class Store:
@@ -61,6 +41,7 @@ class Store:
 
     def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
         self.folder, self._db, self._version = folder, db, version
+        self._images = str(folder / "images")
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -100,7 +81,7 @@ class Store:
         """An existing run directory, wherever it was moved; `verify` its rows unless that was done already."""
         folder = Path(folder)
         path = folder / DATABASE
-        if not path.is_file():
+        if not is_file(path):
             raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
         with sqlite_errors(folder):
             db = connect_to_read(path)
@@ -209,22 +190,22 @@ class Store:
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
-                "select idx, question, reward, terms, cost, image, gradient from outcome "
-                f"where idx in ({marks}) order by idx",
+                f"select question, gradient, {COLUMNS} from outcome where idx in ({marks}) order by idx",
                 task.indices,
             ).fetchall()
         if len(found) != len(task.indices):
             return None
         out = []
-        for position, (idx, asked, reward, terms, cost, image, slope) in enumerate(found):
+        for position, (asked, slope, *row) in enumerate(found):
             if asked != question(task, position):
                 raise StoreError(
-                    f"Candidate {idx} of {self.folder} was asked another question when it was recorded: "
+                    f"Candidate {row[0]} of {self.folder} was asked another question when it was recorded: "
                     "the algorithm or its settings changed since, so start a new run."
                 )
             with sqlite_errors(self.folder):
-                value, named, spent = float(rows.reward(reward)), rows.terms(terms), rows.cost(cost)
-            out.append(Outcome(idx, value, named, spent, self.image(image), _tensor(slope)))
+                c = rows.candidate(row)
+                gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
         return out
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
@@ -235,12 +216,34 @@ class Store:
 
     def get(self, index: int) -> Candidate:
         """One recorded candidate."""
-        found = next((c for c in self._candidates() if c.index == index), None)
+        found = self._find(index)
         if found is None:
-            raise StoreError(
-                f"{self.folder} has no candidate {index}: it has {len(self.candidates())}, counted from 0."
-            )
+            raise StoreError(f"{self.folder} has no candidate {index}: it has {self.count()}, counted from 0.")
         return found
+
+    def _find(self, index: int) -> Candidate | None:
+        with sqlite_errors(self.folder):
+            row = self._db.execute(f"select {COLUMNS} from outcome where idx=?", (index,)).fetchone()
+            if row is None:
+                return None
+            found = rows.candidate(row)
+            return found if found.refines is None else replace(found, rung=rows.rungs(self._refined())[index])
+
+    def _refined(self) -> dict[int, int]:
+        """Of every candidate that refines another, the other."""
+        with sqlite_errors(self.folder):
+            found = self._db.execute("select idx, refines from outcome where refines is not null order by idx")
+            return {rows.whole(idx, "idx"): rows.whole(refines, "refines") for idx, refines in found}
+
+    def refinements(self) -> dict[int, int]:
+        """Draft -> the candidate that refines it, by index."""
+        return {draft: index for index, draft in self._refined().items()}
+
+    def count(self) -> int:
+        """How many candidates there are, without the baseline."""
+        with sqlite_errors(self.folder):
+            found = self._db.execute("select count(*) from outcome where idx != ?", (BASELINE,)).fetchone()
+        return int(found[0])
 
     def record(self, task: Task, outcomes: Sequence[Outcome], cost: Cost) -> None:
         """One task, one transaction: recorded whole or not at all. Pictures are on disk before the rows."""
@@ -297,7 +300,7 @@ class Store:
         """What a steering prepared once per prompt, with what it cost."""
         with sqlite_errors(self.folder):
             row = self._db.execute("select data, cost from prepared where name=?", (name,)).fetchone()
-            return None if row is None else (bytes(row[0]), rows.cost(row[1]))
+            return None if row is None else (rows.data(row[0]), rows.cost(row[1]))
 
     def record_prepared(self, name: str, data: bytes, cost: Cost) -> None:
         """Keep what a steering prepared."""
@@ -313,16 +316,17 @@ class Store:
 
     def baseline(self) -> Candidate | None:
         """The plain sample: its own row, or the first candidate of an uncontrolled run."""
-        every = self._candidates()
-        own = next((c for c in every if c.index == BASELINE), None)
-        return own or (next((c for c in every if c.index == 0), None) if not self.spec.controlled else None)
+        return self._find(BASELINE) or (None if self.spec.controlled else self._find(0))
 
     def best(self) -> Candidate | None:
         """The candidate with the highest reward, the earliest of equals. Never a failed one, nor one of a lower rung
         once a higher one has an answer.
         """
-        ranked = [c for c in self.candidates() if c.reward == c.reward]
-        return max(ranked, key=lambda c: (c.rung, c.reward, -c.index), default=None)
+        with sqlite_errors(self.folder):
+            rung_of = rows.rungs(self._refined())
+            known = "select idx, reward from outcome where reward is not null and idx != ?"
+            ranked = [(rung_of.get(i, 0), rows.reward(value), -i) for i, value in self._db.execute(known, (BASELINE,))]
+        return self._find(-max(ranked)[2]) if ranked else None
 
     def spent(self) -> Cost:
         """Everything recorded as spent, preparation included."""
@@ -346,20 +350,19 @@ class Store:
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            found = self._db.execute(
-                "select idx, reward, terms, cost, image, key, task, steps, refines from outcome order by idx"
-            )
+            found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
             return rows.candidates(found.fetchall())
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
         with sqlite_errors(self.folder):
-            path = self.folder / "images" / f"{rows.image(digest)}.png"
+            path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            data = path.read_bytes()
+            with open(path, "rb") as file:
+                data = file.read()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
-        if blake2b(data, digest_size=16).hexdigest() != digest:
+        if picture_name(data) != digest:
             raise StoreError(f"{path} is damaged: restore it, or start the run again.")
         return data
 
@@ -369,11 +372,6 @@ class Store:
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
-
-
-def picture_name(png: bytes) -> str:
-    """What a picture is called in `images/`, without its ending."""
-    return blake2b(png, digest_size=16).hexdigest()
 
 
 def _tensor(data: bytes | None) -> Tensor | None:
@@ -391,7 +389,7 @@ def discard(folder: Path) -> bool:
             return False
         store = Store.open(folder)
         try:
-            if store._candidates() or store.spent().dollars:
+            if store.count() or store.baseline() or store.spent().dollars:
                 return False
         finally:
             store.close()

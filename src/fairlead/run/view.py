@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.core.errors import StoreError
 from fairlead.run.final_judge import Judging, finished_pictures, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
 from fairlead.run.posterior import spread
@@ -205,9 +206,12 @@ class View:
         path = self.folder / BANK
         if not path.is_file():
             return None
-        from fairlead.run.png import read
+        from fairlead.run import png
 
-        return float(read(path.read_bytes())[1]["reward"]), path
+        try:
+            return float(png.read(path.read_bytes())[1]["reward"]), path
+        except (*png.UNREADABLE, KeyError, TypeError, RecursionError, OverflowError) as error:
+            raise StoreError(f"{path} cannot be read ({error!s:.80}): restore it, or move it away.") from error
 
     def named_picture(self, name: str, candidate: Candidate) -> Path:
         """`best.png` or `baseline.png` where it was written, else the picture in the record."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
-from fairlead.core.samplers import PreviousStep, Sampler
+from fairlead.core.samplers import PreviousStep, Sampler, StatefulSampler
 
 DOSE = 1.2
 HIGHEST_DOSE = 1.7
@@ -35,8 +35,11 @@ def doses(at: Level, to: Level, sampler: Sampler, before: Level | None = None) -
     """How far a step moves x/alpha for a unit shift of its own clean predictions, and of those of the step `before`.
 
     With s = sigma/alpha before and s' after the step, the first is 1 - s'/s for Euler, 1 - (s'/s)^2 for the ancestral
-    sampler. The second is 0 unless the sampler is a multistep one.
+    sampler. The second is 0 unless the sampler is a multistep one. A pipeline's own scheduler is measured by the
+    sampler nearest to it, because its steps depend on more than the one before.
     """
+    if isinstance(sampler, StatefulSampler):
+        sampler = sampler.nearest
     zero = torch.zeros(1, 1, 1, 1, dtype=torch.float64)
 
     def moved(own: float, earlier: float) -> float:

@@ -17,12 +17,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from os import PathLike
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fairlead.core.check import number_in_range, one_of, whole_number
+from fairlead.core.check import must_be, number_in_range, one_of, whole_number
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level
 from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, euler, heun
@@ -97,6 +98,8 @@ class Lidar(Steering):
         number_in_range("lidar.scale", self._usual("scale"), "[0, inf)", optional=True)
         number_in_range("lidar.tilt", self._usual("tilt"), "[0, inf)")
         number_in_range("lidar.until", self._usual("until"), "(0, 1]")
+        if not isinstance(self.run, str | PathLike | None):
+            raise FairleadError(must_be("lidar.run", self.run, "the folder of a run", optional=True))
         if not isinstance(self.bank, Tensor):
             one_of("lidar.bank", self.bank, ("also", "drafts"), optional=True)
             if self.bank == "drafts" and (self.run or self.model):

@@ -1,0 +1,106 @@
+"""A run of many candidates costs as much for each as a run of few, in work and in memory.
+
+Work is counted in calls of Python functions, which are the same on every machine. The command
+`python -m experiments.overhead.scale run` measures 100,000 candidates in seconds.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairlead.app.report import DOTS, write_report
+from fairlead.run import engine, ranking, search_loop
+from fairlead.run.records import Progress
+from fairlead.run.spec import Spec
+from fairlead.testing.runs import answers, small_spec
+
+REWARDS = ["brightness", "rank_mean(brightness, jpeg_size)"]
+FEW, MANY = 250, 1000
+
+
+@pytest.fixture(autouse=True)
+def _rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short rounds, so that 1,000 candidates are as many rounds as 16,000 usually are."""
+    monkeypatch.setattr(search_loop, "ASKED_AT_ONCE", 16)
+    monkeypatch.setattr(ranking, "MANY", 0)
+
+
+def many(count: int, reward: str) -> Spec:
+    """A run of `count` candidates."""
+    return small_spec(reward=reward, steps=1, batch=16, budget={"nfe": float(count)})
+
+
+def calls(work: Callable[[], Any]) -> int:
+    """Python functions that were called, also those that SQLite calls."""
+    counted = 0
+
+    def seen(frame: Any, event: str, argument: Any) -> None:
+        nonlocal counted
+        counted += event == "call"
+
+    sys.setprofile(seen)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return counted
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_work_for_a_candidate_does_not_grow(reward: str, tmp_path: Path) -> None:
+    """Running and resuming; what is read once at the start or at the end is within the margin."""
+    each = []
+    again = []
+    for count in (FEW, MANY):
+        folder = tmp_path / str(count)
+        each.append(calls(lambda: engine.start(many(count, reward), folder).close()) / count)  # noqa: B023
+        more = {"nfe": float(count + 16)}
+        again.append(calls(lambda: engine.resume(folder, budget=more).close()) / count)  # noqa: B023
+    assert each[1] < 1.15 * each[0], f"{each} calls for a candidate of {FEW} and of {MANY}"
+    assert again[1] < 1.15 * again[0], f"{again} calls for a candidate resumed, of {FEW} and of {MANY}"
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_memory_for_a_candidate(reward: str, tmp_path: Path) -> None:
+    """At most a few numbers stay of a candidate while the run goes on."""
+    held: list[int] = []
+
+    def look(progress: Progress) -> None:
+        if progress.done >= FEW * (1 + 3 * len(held)):
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        engine.start(many(MANY, reward), tmp_path / "run", on_progress=look).close()
+    finally:
+        tracemalloc.stop()
+    each = (held[1] - held[0]) / (MANY - FEW)
+    assert each < 400, f"{each:.0f} bytes of every candidate stay in memory"
+
+
+def test_the_report_shows_so_many_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine.start(many(50, "brightness"), tmp_path / "run").close()
+    assert write_report(tmp_path / "run").read_text().count('class="dot"') == 2 * 50
+    monkeypatch.setattr("fairlead.app.report.DOTS", 20)
+    page = write_report(tmp_path / "run").read_text()
+    assert page.count('class="dot"') == 2 * 17
+    assert page.count("one candidate of 3 is shown") == 2
+    assert DOTS >= 1000
+
+
+@pytest.mark.parametrize("reward", REWARDS)
+def test_a_resumed_run_has_the_same_record(reward: str, tmp_path: Path) -> None:
+    """Also where the record's totals are written only now and then."""
+    engine.start(many(100, reward), tmp_path / "whole").close()
+    engine.start(many(60, reward), tmp_path / "part").close()
+    whole = engine.resume(tmp_path / "whole")
+    part = engine.resume(tmp_path / "part", budget={"nfe": 100.0})
+    assert answers(part) == answers(whole)
