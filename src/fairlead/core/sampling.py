@@ -145,9 +145,7 @@ def sample(
             siblings=others,
         )
 
-    for i, (at, to) in enumerate(pairwise(levels)):
-        if not span.first <= i < span.end:
-            continue
+    for i, (at, to) in list(enumerate(pairwise(levels)))[span.first : span.end]:
         step = steering(step_at(i, at, to, x))
         x = step.run()
         if step.last:
