@@ -85,6 +85,7 @@ def test_equal_rewards_are_called_flat(tmp_path: Path) -> None:
         ("even(8)", "8 even steps"),
         ("by(pocket-turbo,4)", "pocket-turbo in 4 steps"),
         ("by(pocket-turbo,4,after=3)", "pocket-turbo after 3 steps"),
+        ("peek(8)", "the first 8 steps"),
         ("picture", "picture"),
     ],
 )

@@ -32,6 +32,11 @@ def test_arithmetic(a: Cost, b: Cost, c: Cost) -> None:
     assert Cost(**a.as_dict()) == a
 
 
+def test_a_sum_has_every_entry() -> None:
+    one = Cost(**{f.name: 1.0 for f in fields(Cost)})
+    assert one + one == one * 2
+
+
 @given(limits, st.lists(st.tuples(costs, st.booleans()), max_size=12))
 def test_a_budget_is_never_exceeded(limit: dict[str, float], wishes: list[tuple[Cost, bool]]) -> None:
     """Whatever is asked for, what is reserved and spent together fits; a refusal changes nothing."""

@@ -326,3 +326,40 @@ def test_finished_pictures_are_compared_once_each_and_an_unreadable_answer_is_no
         assert math.isnan(found[2][0])
         assert "unreadable reply" in found[2][1]
         assert len(server.requests) == 4
+
+
+@pytest.mark.filterwarnings("error")
+def test_it_is_the_final_judge_of_a_run_within_its_price(tmp_path: Path) -> None:
+    """Of the five darkest pictures the judge chooses the lightest; a wrong answer now and then is asked again."""
+    broken = iter([True])
+
+    def sometimes(n: int, body: dict[str, Any]) -> Any:
+        return (200, reply("hm")) if next(broken, False) else answer(n, body)
+
+    with serving(sometimes) as server:
+        settings = "price_in=1, price_out=10, cache=False, pause=0.01"
+        judge = f"pairwise_judge(model='tiny', base_url='{server.url}/v1', {settings})"
+        words: dict[str, Any] = {
+            "model": "mixture",
+            "reward": "-1*brightness",
+            "steps": 4,
+            "final_judge": judge,
+            "entrants": 5,
+        }
+        found = price(make_spec("a dog", **words, budget={"nfe": 60}))
+        assert found.judging is not None
+        assert found.judging.most == 8
+        assert found.dollars > 0
+        assert not server.requests
+        result = fairlead.run("a dog", out=tmp_path / "run", **words, budget={"nfe": 60})
+        ordered = sorted(result.candidates["reward"].tolist(), reverse=True)
+        assert result.best.reward == ordered[4]
+        assert len(server.requests) == result.cost.questions <= found.judging.most + 1
+        assert 0 < result.cost.dollars <= found.dollars
+        many = len(server.requests)
+        assert fairlead.resume(tmp_path / "run").best.index == result.best.index
+        assert len(server.requests) == many
+        tight = {"nfe": 60, "dollars": 0.05}
+        limited = fairlead.run("a dog", out=tmp_path / "tight", **words, budget=tight)
+        assert limited.cost.dollars <= 0.05
+        assert limited.best.reward in ordered[:5]

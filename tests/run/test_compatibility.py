@@ -46,12 +46,22 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         "Drafts by mixture would not be controlled by lidar",
     ),
     (
+        c.peek_with_control,
+        {"draft": "peek(3)", "steps": 6, "steer": "lidar"},
+        "which does not hold what lidar remembers",
+    ),
+    (
+        c.bank_of_drafts_without_drafts,
+        {"steer": "lidar(bank='drafts')"},
+        "lidar.bank is 'drafts' but this run has no drafts",
+    ),
+    (
         c.sibling_drafts_with_stochastic_sampler,
         {"draft": "mixture", "sampler": "ancestral"},
         "but ancestral adds noise at every step",
     ),
     (
-        c.sibling_drafts_with_early_prediction,
+        c.short_drafts_with_early_prediction,
         {"draft": "mixture", "reward": "self_verifier"},
         "its own early prediction, which drafts by mixture lack",
     ),

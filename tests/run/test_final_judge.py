@@ -60,7 +60,7 @@ class Taste(FinalJudge):
 
 
 @pytest.fixture(autouse=True)
-def _taste(monkeypatch: pytest.MonkeyPatch) -> None:
+def taste(monkeypatch: pytest.MonkeyPatch) -> None:
     known = registry.resolve
     monkeypatch.setattr(registry, "resolve", lambda kind, name: Taste if name == "taste" else known(kind, name))
     Taste.asked = []
@@ -82,7 +82,7 @@ def by_reward(view: View) -> list[int]:
     return [c.index for c in sorted(view.candidates, key=lambda c: (-c.reward, c.index))]
 
 
-def test_the_judge_chooses_among_the_best_by_reward(tmp_path: Path) -> None:
+def test_the_judge_chooses_among_the_best_by_reward(tmp_path: Path, taste: None) -> None:
     """Of the four brightest, the judge prefers the darkest."""
     view = run(tmp_path / "run")
     assert view.judging is not None
@@ -102,7 +102,7 @@ def test_a_judge_that_looks_at_the_side_only_keeps_the_best_reward(side: str, tm
     assert view.best.index == by_reward(view)[0]
 
 
-def test_with_drafts_only_finished_pictures_enter(tmp_path: Path) -> None:
+def test_with_drafts_only_finished_pictures_enter(tmp_path: Path, taste: None) -> None:
     view = run(tmp_path / "run", draft=2, finals=3, budget={"nfe": 60.0})
     assert view.judging is not None
     assert len(view.judging.entrants) == 3
@@ -112,7 +112,7 @@ def test_with_drafts_only_finished_pictures_enter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("questions", [1, 2, 3, 4, 5, 6, 7])
-def test_the_budget_of_questions_holds(questions: int, tmp_path: Path) -> None:
+def test_the_budget_of_questions_holds(questions: int, tmp_path: Path, taste: None) -> None:
     """Fewer entrants where the budget does not cover the questions of all of them at worst."""
     view = run(tmp_path / "run", budget={"nfe": 40.0, "questions": questions})
     assert len(Taste.asked) == view.spent.questions <= questions
@@ -133,7 +133,7 @@ def test_dollars_are_kept_for_the_judge(tmp_path: Path) -> None:
     assert len(view.judging.entrants) == 3, "two looks at each of two pairs, each asked twice at worst: 0.8 dollars"
 
 
-def test_an_unreadable_answer_is_asked_again_and_then_refused(tmp_path: Path) -> None:
+def test_an_unreadable_answer_is_asked_again_and_then_refused(tmp_path: Path, taste: None) -> None:
     Taste.silent = 1
     view = run(tmp_path / "run")
     assert view.best is not None

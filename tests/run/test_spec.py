@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
+from fairlead.run.formula import parse_part
 from fairlead.run.rewards import build_reward
 from fairlead.run.spec import (
     Part,
     Spec,
     make_spec,
     parse_budget,
-    parse_part,
     parse_reward,
     parse_settings,
     reward_parts,

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app.console import print_json, quiet, stdout
-from fairlead.app.words import count, duration
+from fairlead.app.words import count, duration, rung_words
 from fairlead.core.cost import UNITS, Cost
 from fairlead.run.spec import Spec
 
@@ -45,8 +45,11 @@ def show_price(spec: Spec, as_json: bool) -> int:
         return 0
     console = stdout()
     console.print(_table(spec, parts))
-    for line in _rungs(found):
-        console.print(Text(line))
+    if (plan := _plan(found)) is not None:
+        console.print()
+        console.print(plan)
+    if said := _gain(found):
+        console.print(Text(said))
     if found.warning:
         console.print(Text(found.warning, style="yellow"))
     console.print(Text(sentence(found)))
@@ -104,19 +107,33 @@ def _funnel(found: Price) -> list[tuple[PlannedRung, int]]:
     return list(zip(found.plan.rungs, found.entered, strict=True)) if found.plan.rungs else []
 
 
-def _rungs(found: Price) -> list[str]:
-    """The whole plan: a line for every rung, and what to expect of it."""
-    lines = []
+def _plan(found: Price) -> Table | None:
+    """The whole plan, a row for each stage; None for a run that only searches."""
+    judging = found.judging
+    if not found.plan.rungs and judging is None:
+        return None
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column("plan")
+    table.add_column("pictures", justify="right")
+    table.add_column("one costs")
+    table.add_column("predicts the finished picture", overflow="fold")
     for rung, n in _funnel(found)[:-1]:
-        lines.append(
-            f"{rung.name}: {n} candidates at {rung.price:.2f} of a picture; correlation with the finished picture "
-            f"{rung.correlation:.2f} ({WHERE[rung.source]})."
-        )
-    if lines:
-        gain = found.plan.gain
-        expected = "" if gain is None else f"; expected gain over best_of {gain:+.2f} standard deviations"
-        lines.append(f"Finished: {found.entered[-1]} pictures{expected}.")
-    return lines
+        predicts = f"r = {rung.correlation:.2f}, {WHERE[rung.source]}"
+        table.add_row(rung_words(rung.name), count(n), f"{rung.price:.2f} of a picture", predicts)
+    finished = found.entered[-1] if found.entered else found.candidates
+    table.add_row("finished", count(finished), "1 picture", "")
+    if judging is not None:
+        each = "1 question" if judging.looks == 1 else f"at most {judging.looks} questions"
+        table.add_row("final judge", f"best {judging.entrants}", f"{each} a pair", "")
+    return table
+
+
+def _gain(found: Price) -> str:
+    """What drafts are expected to gain; empty without them."""
+    gain = found.plan.gain
+    if not found.plan.rungs or gain is None:
+        return ""
+    return f"Expected gain over best_of at equal cost: {gain:+.2f} standard deviations."
 
 
 def sentence(found: Price) -> str:

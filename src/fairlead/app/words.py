@@ -112,6 +112,8 @@ def rung_words(name: str) -> str:
         return f"{rung.model} after {rung.after} steps" if rung.after else f"{rung.model} in {rung.own} steps"
     if isinstance(rung, rungs.Few):
         return "1 evaluation" if rung.steps == 1 else f"{rung.steps} evaluations"
+    if isinstance(rung, rungs.Peek):
+        return f"the first {rung.upto} steps"
     if isinstance(rung, rungs.Even):
         return f"{rung.steps} even steps"
     return f"early prediction after {rung.upto} steps"

@@ -59,6 +59,9 @@ class CellRunner:
             steering=(),
             interventions=(),
             draft=None,
+            final_judge=None,
+            until="",
+            stop="",
             group=1,
             budget={"nfe": float(cell.spec.steps)},
         )

@@ -22,6 +22,7 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.core.key import Key
 from fairlead.run import engine, machine, models, png
+from fairlead.run.final_judge import winner
 from fairlead.run.records import BASELINE, RunStatus
 from fairlead.run.render import Renderer
 from fairlead.run.spec import Spec
@@ -178,7 +179,7 @@ def _searched(job: Job, out: Path, every: list[Picture], stop: Callable[[], bool
             store = engine.resume(folder, model=model, stop=stop, trust=True)
         else:
             store = engine.start(spec, folder, model=model, stop=stop)
-        best = store.best()
+        best = winner(store)
         cost = store.spent()
         status = store.status
         store.close()

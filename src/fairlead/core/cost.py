@@ -56,6 +56,7 @@ class Cost:
             self.scores + other.scores,
             self.seconds + other.seconds,
             self.dollars + other.dollars,
+            self.questions + other.questions,
         )
 
     def __sub__(self, other: Cost) -> Cost:

@@ -108,7 +108,10 @@ def answers_of(folder: Path, spec: Spec, entrants: Sequence[Candidate]) -> dict[
         if len(set(question.pictures)) == 1:
             out[look] = TIE
         elif (found := recorded.get(question.name)) is not None and found.answer is not None:
-            out[look] = VALUES[question.read(found.answer)]
+            try:
+                out[look] = VALUES[question.read(found.answer)]
+            except ValueError as error:
+                raise StoreError(f"An answer in {folder} cannot be read ({error}): restore the record.") from None
     return out
 
 
@@ -145,7 +148,8 @@ def _note(data: bytes, known: set[int]) -> dict[str, Any]:
         note = json.loads(data)
         entrants = [int(i) for i in note["entrants"]]
         right = set(entrants) <= known and len(set(entrants)) == len(entrants) > 0
-        right = right and note["looks"] in range(1, MOST_LOOKS + 1) and isinstance(note["ended"], str)
+        right = right and note["looks"] in range(1, MOST_LOOKS + 1) and isinstance(note["of"], int)
+        right = right and isinstance(note["ended"], str)
     except (ValueError, TypeError, KeyError, RecursionError):
         right = False
     if not right:
