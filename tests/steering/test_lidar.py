@@ -23,7 +23,7 @@ from fairlead.core.samplers import Sampler, ancestral, consistency, dpmpp_2m, eu
 from fairlead.core.sampling import sample
 from fairlead.core.steering import Chain, Scene, Steering, Step
 from fairlead.models.mixture import Gaussians, Mixture
-from fairlead.models.schedule import Discrete, flow
+from fairlead.models.schedule import Discrete, flow_levels
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import engine
 from fairlead.run.executor import Local
@@ -601,7 +601,8 @@ def ladders() -> dict[str, list[Level]]:
         out[f"Karras {steps}"] = Discrete(karras).levels(steps)
         for shift in (1.0, 3.158):
             scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-            out[f"flow, shift {shift}, {steps}"] = flow(scheduler, steps)
+            scheduler.set_timesteps(steps)
+            out[f"flow, shift {shift}, {steps}"] = flow_levels(scheduler)
     return out
 
 
