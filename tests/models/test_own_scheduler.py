@@ -248,6 +248,15 @@ def test_every_call_is_priced(scheduler: str, calls: int, folder: Any, tmp_path:
     assert Store.open(tmp_path / "run").spent().nfe == 3 * calls
 
 
+def test_a_captured_picture_does_not_hold_what_it_remembers(folder: Any, tmp_path: Path) -> None:
+    """From the noise the finished picture is the plain one; from the captured state it would be another."""
+    words = {**RUN, "model": folder("UniPCMultistep", {}), "draft": "peek(2)", "finals": 1, "budget": {"nfe": 40}}
+    with pytest.raises(FairleadError, match="--exact"):
+        fairlead.run("a red apple", **words, out=tmp_path / "state")
+    result = fairlead.run("a red apple", **words, exact=True, out=tmp_path / "noise")
+    assert result.candidates["refines"].notna().any()
+
+
 STEERINGS: dict[str, dict[str, Any]] = {
     "lidar": {"n": 2, "steps": 2},
     "particle_guidance": {},

@@ -82,8 +82,11 @@ class Reward(ABC):
 
     def from_terms(self, terms: Sequence[Mapping[str, float]]) -> Tensor:
         """Recorded terms of n pictures -> totals [n], without looking at the pictures again."""
-        columns = {label: torch.tensor([t.get(label, math.nan) for t in terms]) for label in self.labels()}
-        return self.from_columns(columns, len(terms))
+
+        def column(label: str) -> Tensor:
+            return torch.tensor([t.get(label, math.nan) for t in terms])
+
+        return self.from_columns({label: column(label) for label in self.labels()}, len(terms))
 
     def from_columns(self, columns: Mapping[str, Tensor], n: int) -> Tensor:
         """The same from every label's terms [n]."""

@@ -198,6 +198,18 @@ def peek_with_control(parts: Parts) -> str | None:
     )
 
 
+def peek_with_sampler_that_remembers(parts: Parts) -> str | None:
+    """What the pipeline's own scheduler keeps along a trajectory is not part of the captured state."""
+    from fairlead.core.samplers import StatefulSampler
+
+    if not rungs.peeks(parts.spec.draft) or parts.spec.exact or not isinstance(parts.sampler, StatefulSampler):
+        return None
+    return (
+        f"peek goes on from a captured picture, but the sampler {parts.spec.sampler!r} remembers more than that. "
+        "Render from the noise again with --exact, or use --sampler euler."
+    )
+
+
 def bank_of_drafts_without_drafts(parts: Parts) -> str | None:
     """A steering whose bank are the drafts has none without them."""
     names = zip(parts.spec.steering, parts.steering.parts, strict=True)
@@ -339,6 +351,7 @@ ONCE_BUILT: tuple[PairCheck, ...] = (
     person_with_drafts,
     sibling_drafts_with_control,
     peek_with_control,
+    peek_with_sampler_that_remembers,
     bank_of_drafts_without_drafts,
     sibling_drafts_with_stochastic_sampler,
     short_drafts_with_early_prediction,

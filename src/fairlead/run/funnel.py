@@ -107,7 +107,9 @@ def rung_summaries(spec: Spec, candidates: Sequence[Candidate], plan: Sequence[P
     if not spec.rungs:
         return []
     names = [*(str(rungs.read(rung)) for rung in spec.rungs), PICTURE]
-    groups = [[c for c in candidates if c.rung == rung] for rung in range(len(names))]
+    groups: list[list[Candidate]] = [[] for _ in names]
+    for candidate in candidates:
+        groups[candidate.rung].append(candidate)
     finals = groups[-1]
     origin = {c.index: c for c in candidates}
     out = []
