@@ -21,6 +21,7 @@ from fairlead.app import catalogue
 from fairlead.app.cli import main
 from fairlead.core.cost import Cost
 from fairlead.core.errors import RewardError, StoreError
+from fairlead.run.rung_plan import RungPlan
 
 RUN = ("run", "a photo of a dog", "--model", "mixture", "--reward", "brightness")
 
@@ -331,6 +332,9 @@ def test_dry_run_and_price_write_nothing(
         batch=16,
         dollars=0.0,
         judging=None,
+        plan=RungPlan(),
+        entered=(),
+        warning="",
         queries=SimpleNamespace(expected=0.0, most=0.0),
         fits="",
     )

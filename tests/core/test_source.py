@@ -57,12 +57,13 @@ def test_schedulers_with_a_twin() -> None:
         "DPMSolverMultistepScheduler": "dpmpp_2m",
         "LCMScheduler": "consistency",
         "FlowMatchHeunDiscreteScheduler": "heun",
+        "SCMScheduler": "consistency",
     }
     assert {name: sampler for name, (sampler, twin) in SCHEDULERS.items() if twin} == twins
     for name in SCHEDULERS:
         assert (no_twin(name, {}) == "") == (name in twins)
-    assert sampler_of("HeunDiscreteScheduler") == "heun"
-    assert sampler_of("Unknown") == "euler"
+    assert sampler_of("HeunDiscreteScheduler", {}) == "scheduler"
+    assert sampler_of("Unknown", {}) == "euler"
     assert no_twin("Unknown", {}) == "Unknown has no twin"
 
 

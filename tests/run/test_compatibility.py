@@ -51,6 +51,11 @@ ONCE_BUILT: list[tuple[c.PairCheck, dict[str, Any], str]] = [
         "which does not hold what lidar remembers",
     ),
     (
+        c.peek_with_sampler_that_remembers,
+        {"model": "pocket-unet", "draft": "peek(3)", "steps": 6, "sampler": "scheduler"},
+        "the sampler 'scheduler' remembers more than that",
+    ),
+    (
         c.bank_of_drafts_without_drafts,
         {"steer": "lidar(bank='drafts')"},
         "lidar.bank is 'drafts' but this run has no drafts",
