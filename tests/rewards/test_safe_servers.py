@@ -184,6 +184,17 @@ def redirecting(target: str) -> Any:
     return raw(lambda: f"HTTP/1.1 302 Found\r\nLocation: {target}\r\nContent-Length: 0\r\n\r\n".encode())
 
 
+def read_request(one: socket.socket) -> None:
+    """Read all of a request. A connection that is closed with something unread is reset, not ended."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += one.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+    while len(body) < length:
+        body += one.recv(65536)
+
+
 @contextmanager
 def raw(start: Callable[[], bytes], drip: float | None = None, then: bytes = b"") -> Iterator[str]:
     """Sends `start`, then `then` once for ever, or a byte every `drip` seconds."""
@@ -192,7 +203,7 @@ def raw(start: Callable[[], bytes], drip: float | None = None, then: bytes = b""
 
     def serve(one: socket.socket) -> None:
         try:
-            one.recv(65536)
+            read_request(one)
             one.sendall(start())
             for _ in range(100):  # long enough to be called endless
                 if then or drip:

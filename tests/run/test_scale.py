@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from fairlead.app.report import DOTS, write_report
 from fairlead.run import engine, ranking, search_loop
 from fairlead.run.records import Progress
 from fairlead.run.spec import Spec
+from fairlead.run.store import Store
 from fairlead.testing.runs import answers, small_spec
 
 REWARDS = ["brightness", "rank_mean(brightness, jpeg_size)"]
@@ -26,7 +27,7 @@ FEW, MANY = 250, 1000
 
 
 @pytest.fixture(autouse=True)
-def _rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short rounds, so that 1,000 candidates are as many rounds as 16,000 usually are."""
     monkeypatch.setattr(search_loop, "ASKED_AT_ONCE", 16)
     monkeypatch.setattr(ranking, "MANY", 0)
@@ -65,6 +66,24 @@ def test_work_for_a_candidate_does_not_grow(reward: str, tmp_path: Path) -> None
         again.append(calls(lambda: engine.resume(folder, budget=more).close()) / count)  # noqa: B023
     assert each[1] < 1.15 * each[0], f"{each} calls for a candidate of {FEW} and of {MANY}"
     assert again[1] < 1.15 * again[0], f"{again} calls for a candidate resumed, of {FEW} and of {MANY}"
+
+
+def test_totals_are_written_now_and_then(rounds: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every candidate may change the totals of all: they are written a few times in all, and not again when read."""
+    written = 0
+    write = Store.set_rewards
+
+    def counting(store: Store, rewards: Mapping[int, float], *rest: Any) -> None:
+        nonlocal written
+        written += len(rewards)
+        write(store, rewards, *rest)
+
+    monkeypatch.setattr(Store, "set_rewards", counting)
+    engine.start(many(MANY, REWARDS[1]), tmp_path / "run").close()
+    assert MANY <= written < 15 * MANY
+    written = 0
+    engine.resume(tmp_path / "run", budget={"nfe": MANY + 16.0}).close()
+    assert written < 5 * MANY
 
 
 @pytest.mark.parametrize("reward", REWARDS)

@@ -22,7 +22,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_list_runs_by_stars(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "runs", "--starred"]) == 0
-    assert "No run in ./runs has a starred picture" in capsys.readouterr().err
+    assert "No run in runs has a starred picture" in capsys.readouterr().err
     marks.add(runs / "run-1", 4, "star", "1")
     marks.add(runs / "run-0", 4, "note", "no star")
     assert main(["list", "runs", "--starred", "--json"]) == 0
