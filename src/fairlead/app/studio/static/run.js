@@ -183,7 +183,7 @@ export function Run({ id, say, fail }) {
       <section class="two below">
         <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} /></div>
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
-          <figure class="card"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
+          <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
       </section>`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
       <section class="card cmd">${data.commands.map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
@@ -233,7 +233,7 @@ function Facts({ record, act, onPick }) {
       <div><dt>state</dt><dd class="state ${state.word}">${state.word}</dd>${state.sentence && html`<dd class="small">${state.sentence}</dd>`}</div>
     </dl>
     ${data.held_out && html`<p class="note-box">${data.held_out}</p>`}
-    ${record.candidates.length > 1 && html`<div class="charts curve"><${Chart} record=${record} axis="nfe" onPick=${onPick} /></div>`}
+    ${record.candidates.length > 1 && html`<div class="charts curve" tabindex="0" role="group" aria-label="Best reward so far"><${Chart} record=${record} axis="nfe" onPick=${onPick} /></div>`}
     <${Acts} data=${data} act=${act} />
   </aside>`;
 }
