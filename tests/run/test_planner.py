@@ -111,6 +111,9 @@ def test_the_regression_is_unbiased_where_the_plain_correlation_is_not(truth: fl
 def test_few_pairs_or_equal_drafts_leave_the_prior() -> None:
     assert posterior.measured_correlation([1.0, 2.0], [(2.0, 3.0)]) == posterior.PRIOR
     assert posterior.measured_correlation([1.0] * 9, [(1.0, float(i)) for i in range(9)]) == posterior.PRIOR
+    huge = [(1e300 * i, float(i)) for i in range(9)]
+    assert posterior.measured_correlation([d for d, _ in huge], huge) == posterior.PRIOR
+    assert posterior.forecast([d for d, _ in huge], huge, [1.0]) is None
     many = [(float(i), float(i)) for i in range(400)]
     assert posterior.measured_correlation([d for d, _ in many], many) > 0.98
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,12 @@ def test_runs_with_rungs_resume_bit_for_bit(tmp_path: Path) -> None:
 def test_what_a_sibling_cannot_draft(words: dict[str, object], sentence: str, tmp_path: Path) -> None:
     with pytest.raises(FairleadError, match=sentence):
         recorded(tmp_path / "run", **words)
+
+
+@pytest.mark.parametrize("wrong", [1e300, {"few": 3}, ["few(3)"]])
+def test_what_is_no_chain_is_one_sentence(wrong: Any) -> None:
+    with pytest.raises(FairleadError, match="draft is"):
+        rungs.models_in(wrong)
 
 
 def test_an_old_record_keeps_its_number_and_its_name() -> None:

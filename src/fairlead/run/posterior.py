@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 
 from fairlead.core.check import number_in_range
@@ -47,8 +48,8 @@ class Line:
 
 
 def regression(pairs: Pairs) -> Line | None:
-    """The least-squares line; None with fewer than four pairs, or where their drafts are all alike."""
-    if len(pairs) < LEAST_PAIRS:
+    """The least-squares line; None with fewer than four pairs, where drafts are all alike, or huge numbers."""
+    if len(pairs) < LEAST_PAIRS or not all(map(_has_a_square, chain.from_iterable(pairs))):
         return None
     draft_mean = fmean(d for d, _ in pairs)
     final_mean = fmean(f for _, f in pairs)
@@ -83,9 +84,13 @@ def _correlation(slope: float, residual: float, sd: float) -> float | None:
     return slope * sd / scale if sd > 0 and scale > 0 else None
 
 
+def _has_a_square(value: float) -> bool:
+    return abs(value) < 1e150
+
+
 def spread(values: Sequence[float]) -> float:
-    """Standard deviation; 0 for fewer than two values."""
-    if len(values) < 2:
+    """Standard deviation; 0 for fewer than two values, or where one is too large for a square."""
+    if len(values) < 2 or not all(map(_has_a_square, values)):
         return 0.0
     mean = fmean(values)
     return math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1))

@@ -139,6 +139,8 @@ def chain(draft: int | str | None) -> list[tuple[int | str, int | None]]:
         return []
     if isinstance(draft, int):
         return [(draft, None)]
+    if not isinstance(draft, str):
+        raise FairleadError(must_be("draft", draft, FORMS))
     out: list[tuple[int | str, int | None]] = []
     for piece in draft.split(">"):
         found = re.fullmatch(r"(.*?)(?::\s*(\d+))?", piece.strip(), re.DOTALL)
