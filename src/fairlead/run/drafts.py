@@ -92,7 +92,8 @@ class Ladder:
         Where the planner sets the numbers, what an earlier budget has paid is not reserved a second time.
         """
         self.book(store, ledger, clock)
-        earlier = [c.rung for c in store.candidates() if c.index <= store.extended_after]
+        last = store.extended_after
+        earlier = [c.rung for c in store.candidates() if c.index <= last] if self._above else []
         for rung in self._above:
             if self._spec.advancing[rung - 1] is None:
                 paid = min(earlier.count(rung) // self._spec.group, self._planned(rung))

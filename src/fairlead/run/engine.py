@@ -138,7 +138,7 @@ def resume(
             executor = Local(spec, reward=reward, model=model, siblings=siblings)
         versions = store.versions
         plan = read_plan(versions.get(PLAN))
-        if extended:
+        if extended and spec.rungs:
             plan = corrected(plan, rung_summaries(spec, store.candidates(), plan))
         loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
