@@ -124,6 +124,26 @@ def test_two_tabs_two_runs_one_is_stopped(studio: Any, chromium: Any) -> None:
     context.close()
 
 
+FOCUS_AND_PRESS = """async () => {
+    document.querySelectorAll(".cell")[2].focus();
+    await Promise.resolve();
+    await Promise.resolve();
+    document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "s", bubbles: true }));
+    return document.activeElement.dataset.index;
+}"""
+
+
+def test_a_key_acts_on_what_was_focused_before_the_next_frame(studio: Any, page: Any, finished: str) -> None:
+    folder = studio.runs / studio.run(finished)["name"]
+    page.goto(f"{studio.base}/#/run/{finished}")
+    page.wait_for_selector(".cell")
+    index = page.evaluate(FOCUS_AND_PRESS)
+    page.wait_for_selector(f".cell[data-index='{index}'] .star", timeout=5_000)
+    assert int(index) in marks.starred(folder)
+    page.keyboard.press("u")
+    page.wait_for_selector(f".cell[data-index='{index}'] .star", state="detached")
+
+
 def test_stars_rejects_and_undo_by_keyboard(studio: Any, page: Any, finished: str) -> None:
     folder = studio.runs / studio.run(finished)["name"]
     page.goto(f"{studio.base}/#/run/{finished}")

@@ -37,11 +37,12 @@ def studio(
             f"The studio needs the package {error.name!r}, which is not installed. "
             "Install it with: pip install 'fairlead[studio]'."
         ) from None
+    listening = listen(host, port)
     try:
         runs.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        listening.close()
         raise FairleadError(f"--runs {runs} cannot be used ({error.strerror}). Choose another folder.") from error
-    listening = listen(host, port)
     port = listening.getsockname()[1]
     keys = Keys()
     is_open = not is_loopback(host)
@@ -62,7 +63,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except (OSError, TypeError, OverflowError) as error:
-        raise FairleadError(f"--host {host} --port {port} cannot be used ({error}). Choose another.") from None
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
+        raise FairleadError(f"--host {host} --port {port} cannot be used ({reason}). Choose another.") from None
 
 
 def is_loopback(host: str) -> bool:

@@ -52,14 +52,14 @@ class Library:
         folder = self.folders().get(id)
         job = every.get(id)
         if folder is None and job is None:
-            raise Missing(f"There is no run {id!r:.40} here: it was moved or deleted. The list shows those that exist.")
+            raise _missing(id)
         return folder or self.root / job.folder, job  # type: ignore[union-attr]
 
     def recorded(self, id: str) -> Path:
         """The folder of a run that has a record."""
         folder = self.folders().get(id)
         if folder is None:
-            raise Missing(f"There is no run {id!r:.40} here: it was moved or deleted. The list shows those that exist.")
+            raise _missing(id)
         return folder
 
     def list(self) -> list[dict[str, Any]]:
@@ -101,6 +101,10 @@ class Library:
         if id not in found:
             raise Missing(f"There is no run {id!r:.40} in the trash folder {shown(self.root / TRASH)}.")
         return run_id(_move(found[id], self.root))
+
+
+def _missing(id: str) -> Missing:
+    return Missing(f"There is no run {id!r:.40} here: it was moved or deleted. The list shows those that exist.")
 
 
 def _move(folder: Path, to: Path) -> str:

@@ -141,7 +141,7 @@ class Studio:
         return _stream(events.stream(source, lambda: self.closing))
 
     def _job_of(self, folder: Path) -> Job | None:
-        """The job of a folder, read again only when some job may have changed."""
+        """The latest job of a folder."""
         return self.jobs.of(folder.name)
 
     async def list_events(self, request: Request) -> Response:
@@ -218,7 +218,6 @@ class Studio:
             raise StoreError(f"{folder.name} is not computed by this studio. Stop it where it was started.")
         if not (job.state is State.QUEUED and self.jobs.remove(job)):
             self.supervisor.stop(job.id)
-        self.supervisor.changed()
         return {"job": job.id}
 
     async def resume(self, request: Request) -> Response:
@@ -245,7 +244,6 @@ class Studio:
         """Move a run to the trash folder."""
         await body(request)
         name = await asyncio.to_thread(self.library.trash, request.path_params["id"])
-        self.supervisor.changed()
         return _json({"name": name, "id": run_id(name) if name else ""})
 
     async def restore(self, request: Request) -> Response:

@@ -31,16 +31,10 @@ class Supervisor:
         self.root = root
         self.jobs = jobs
         self.state: Mapping[str, Any] = IDLE_STATE
-        self.version = 0
-        """Grows whenever a job or the worker's state has changed."""
         self._idle = idle
         self._wanted = True
         self._started = 0.0
         self._process: subprocess.Popen[bytes] | None = None
-
-    def changed(self) -> None:
-        """Tell every stream to look again."""
-        self.version += 1
 
     async def run(self) -> None:
         """Follow the worker; start one while there is work and none lives."""
@@ -55,18 +49,13 @@ class Supervisor:
         try:
             writer.write(b'{"do": "follow"}\n')
             while line := await reader.readline():
-                state = json.loads(line)
-                if state != self.state:
-                    self.state = state
-                    self.changed()
+                self.state = json.loads(line)
         finally:
             writer.close()
 
     def _lost(self) -> None:
         """No worker answers: mark what it left, and start another if somebody waits for it."""
-        if self.state is not IDLE_STATE:
-            self.state = IDLE_STATE
-            self.changed()
+        self.state = IDLE_STATE
         if self._process is not None:
             self._process.poll()
         with only_one(self.root) as alone:
@@ -90,7 +79,6 @@ class Supervisor:
 
     def wake(self) -> None:
         """Tell the worker that a job waits; without a worker, one is started soon."""
-        self.changed()
         try:
             ask(self.root, {"do": "wake"})
         except OSError:

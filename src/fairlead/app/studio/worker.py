@@ -31,8 +31,6 @@ from fairlead.core.errors import FairleadError
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
-IDLE = 900.0
-"""Seconds without work after which the process ends."""
 Answer = Callable[[dict[str, Any]], None]
 
 
@@ -236,7 +234,7 @@ def main() -> int:
     """Serve one runs folder."""
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--idle", type=float, default=IDLE)
+    parser.add_argument("--idle", type=float, required=True)
     words = parser.parse_args()
     with only_one(words.runs) as alone:
         if not alone:

@@ -1,5 +1,5 @@
 // One run while it is searched and afterwards: winner beside baseline, the gallery, the curve, the terms, what next.
-import { html, useEffect, useMemo, useRef, useState } from "./view.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./view.js";
 import { get, picture, post, stream } from "./api.js";
 import { Chart } from "./chart.js";
 import { Compare } from "./compare.js";
@@ -134,7 +134,8 @@ export function Run({ id, say, fail }) {
     if (open !== null) setOpen(next.index);
     if (compared !== null) compare(next.index);
   }
-  useEffect(() => {
+  // An ordinary effect waits for a frame: a key pressed before it would act on what was selected before.
+  useLayoutEffect(() => {
     const typed = (event) => {
       if (event.target.closest?.("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey || !record) return;
       const on = compared ?? open ?? selected;
