@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from fairlead.core.errors import StoreError
 from fairlead.run import rows
+from fairlead.run.files import is_file
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
@@ -24,6 +25,14 @@ PROCESS = uuid4().hex
 """Names this process in the lock of the runs that it creates."""
 LEFTOVER = re.compile(r"\..+\.(\d+)(-wal|-shm|-journal)?")
 """A file that a process was writing when it was killed; the number is the process's."""
+
+
+def record_of(folder: Path) -> Path:
+    """The database of a run folder; raises where there is none."""
+    path = folder / DATABASE
+    if not is_file(path):
+        raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
+    return path
 
 
 def is_vacant(folder: Path) -> bool:

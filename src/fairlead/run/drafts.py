@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import count, pairwise
 from typing import NamedTuple
 
@@ -19,11 +20,6 @@ from fairlead.run.store import Store
 
 REMEMBERED = 256
 """Groups of the first rung that are remembered at least: a search that ends early leaves money to finish more."""
-
-
-def promotions(store: Store) -> dict[int, int]:
-    """Candidate -> the one of the next rung that it was chosen for, by index."""
-    return store.refinements()
 
 
 def path_to(every: Mapping[int, Candidate], index: int) -> list[Candidate]:
@@ -153,7 +149,7 @@ class Ladder:
             return
         drafts = [c.index for c in store.candidates() if c.refines is None]
         last = max([*drafts, store.extended_after])
-        for index in sorted(set(promotions(store).values()) - self._booked):
+        for index in sorted(set(store.refinements().values()) - self._booked):
             if every or index <= last:
                 candidate = store.get(index)
                 ledger.settle(Cost(), candidate.cost)
@@ -173,7 +169,7 @@ class Ladder:
         for rung in self._above:
             self._reached = rung
             yield rung
-            done = promotions(store)
+            done = store.refinements()
             rewards = {c.index: c.reward for c in store.candidates()}
             entered = []
             for _, group in self._top:
@@ -190,7 +186,7 @@ class Ladder:
         The last rung goes on until the budget ends, unless somebody chose the number of finals.
         """
         rung = self._reached
-        done = promotions(store)
+        done = store.refinements()
         top = [group for _, group in self._top]
         if rung < self._above[-1] or self._spec.advancing[-1] is not None:
             top = top[: self._counts(clock)[rung]]
@@ -199,16 +195,16 @@ class Ladder:
         missing = missing[: max(1, self._spec.batch // self._spec.group)]
         missing = missing[: self._fitting(rung, opened, clock, ledger)]
         effort = self._spec.efforts[rung]
-        index = count(max((c.index for c in store.candidates()), default=-1) + 1)
+        index = count(store.last_index() + 1)
         out: list[IndexedProposal] = []
-        money = ledger.left - self._kept_above(rung, done)
+        money = ledger.left - self._kept_above(rung)
         for group, own in zip(missing, groups, strict=False):
             at = self._effort(effort, group, states)
             each = (self._costs.rungs[rung] if at == effort else self._costs.whole[rung]) * len(group)
             if not each.fits(money) or (out and out[0].proposal.steps != at):
                 break
             money = money - each
-            out += [_in_group(a.again(next(index), at), own) for a in group]
+            out += [replace(a.again(next(index), at), group=own) for a in group]
         return out
 
     def finals(self, store: Store) -> list[Candidate]:
@@ -237,7 +233,7 @@ class Ladder:
             return effort
         return rungs.from_noise(effort, self._spec.steps)
 
-    def _kept_above(self, rung: int, done: dict[int, int]) -> Cost:
+    def _kept_above(self, rung: int) -> Cost:
         """Still reserved for the rungs above this one: nothing is lent to it."""
         kept = Cost()
         for above in self._above[rung:]:
@@ -255,10 +251,6 @@ class Ladder:
         alone = min(full, max(each, clock.alone(self._costs.rungs[rung].nfe)))
         fit = [n for n in range(1, groups + 1) if alone + (full - alone) * (n - 1) / max(1, groups - 1) <= left]
         return max(fit, default=0 if opened else 1)
-
-
-def _in_group(a: IndexedProposal, group: int) -> IndexedProposal:
-    return IndexedProposal(a.index, a.proposal, group, a.refines)
 
 
 def _valued(asked: Sequence[IndexedProposal], rewards: dict[int, float]) -> list[tuple[float, list[IndexedProposal]]]:

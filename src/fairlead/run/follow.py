@@ -94,11 +94,7 @@ class Follower:
     def candidates(self, after: int) -> list[Candidate]:
         """Those of the batches after number `after`, the baseline included."""
         with sqlite_errors(self.folder):
-            found = self._db.execute(
-                "select idx, reward, terms, cost, image, key, task, steps, refines from outcome "
-                "where task>? order by idx",
-                (after,),
-            )
+            found = self._db.execute(f"select {rows.COLUMNS} from outcome where task>? order by idx", (after,))
             return [rows.candidate(row) for row in found]
 
     def marks(self, after: int = 0) -> list[Mark]:

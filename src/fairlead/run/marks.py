@@ -16,7 +16,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import rows
-from fairlead.run.claim import DATABASE, connect
+from fairlead.run.claim import DATABASE, connect, record_of
 from fairlead.run.sqlite_errors import sqlite_errors
 
 KINDS = ("star", "reject", "note")
@@ -51,9 +51,7 @@ class Mark:
 def add(folder: Path, candidate: int, kind: str, value: str, who: str = "") -> Mark:
     """Record one mark. An empty value takes it back."""
     _check(kind, value, who)
-    path = Path(folder) / DATABASE
-    if not path.is_file():
-        raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
+    path = record_of(Path(folder))
     with sqlite_errors(Path(folder)), closing(connect(path)) as db, db:
         db.execute("begin immediate")
         if db.execute("select 1 from outcome where idx=?", (candidate,)).fetchone() is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.people import Enough, Pending, Question
-from fairlead.run.store import DATABASE
+from fairlead.run.claim import DATABASE, record_of
 
 Person = Callable[[Question], str]
 """Asks a person who is present; raises `Pending` if they want to answer later."""
@@ -50,9 +50,7 @@ class QuestionStore:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        if not self._path.is_file():
-            raise StoreError(f"{self._path.parent} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
-        db = sqlite3.connect(self._path, timeout=10.0)
+        db = sqlite3.connect(record_of(self._path.parent), timeout=10.0)
         try:
             with db:
                 db.execute(SCHEMA)

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from fairlead.core.cost import Cost, Ledger
 from fairlead.core.errors import FairleadError
-from fairlead.run import calibrations
+from fairlead.run import calibrations, rungs
 from fairlead.run.funnel import ASSUMED, CALIBRATED, PICTURE, PlannedRung
 from fairlead.run.posterior import PRIOR
 from fairlead.run.spec import Spec
@@ -96,13 +96,13 @@ def plan_rungs(spec: Spec, costs: RungCosts, recorded: Sequence[PlannedRung] | N
         gain = max(_gain(pictures, price, r) for price, (r, _) in zip(prices[:-1], known, strict=True))
     elif all(price >= r for price, (r, _) in zip(prices[:-1], known, strict=True)):
         gain = 0.0
-    names = [*(str(_text(effort)) for effort in spec.rungs), PICTURE]
+    names = [*(str(rungs.read(effort)) for effort in spec.rungs), PICTURE]
     priors = [rung.prior for rung in (recorded or ())[: len(spec.rungs)]]
-    rungs: list[PlannedRung] = []
+    planned: list[PlannedRung] = []
     for name, price, (r, source), n in zip(names, prices, [*known, (1.0, known[-1][1])], counts, strict=True):
-        prior = priors[len(rungs)] if len(rungs) < len(priors) else None
-        rungs.append(PlannedRung(name, price, r, source, None if n is None else n * spec.group, prior))
-    return RungPlan(tuple(rungs), pictures, gain)
+        prior = priors[len(planned)] if len(planned) < len(priors) else None
+        planned.append(PlannedRung(name, price, r, source, None if n is None else n * spec.group, prior))
+    return RungPlan(tuple(planned), pictures, gain)
 
 
 def without_drafts(spec: Spec, plan: RungPlan, needed: bool = False) -> tuple[Spec, str] | None:
@@ -150,12 +150,6 @@ def _with_next(known: Sequence[tuple[float, str]], index: int) -> float:
         return own
     above, its = known[index + 1]
     return own / above if source == its == CALIBRATED and own < above else PRIOR
-
-
-def _text(effort: int | str) -> str:
-    from fairlead.run import rungs
-
-    return str(rungs.read(effort))
 
 
 def _limited(spec: Spec, cost: Cost, full: Cost) -> list[tuple[float, float]]:

@@ -144,7 +144,8 @@ def chain(draft: int | str | None) -> list[tuple[int | str, int | None]]:
     out: list[tuple[int | str, int | None]] = []
     for piece in draft.split(">"):
         found = re.fullmatch(r"(.*?)(?::\s*(\d+))?", piece.strip(), re.DOTALL)
-        assert found is not None
+        if found is None or not found[1].strip():
+            raise FairleadError(f"draft is {draft!r}: a rung is missing beside a '>'. Write it, or leave out the '>'.")
         out.append((found[1].strip(), None if found[2] is None else int(found[2])))
     return out
 
@@ -160,18 +161,14 @@ def efforts(draft: int | str | None, steps: int, exact: bool = False) -> list[Ef
 
     What comes after a peek goes on from its state, unless `exact`: then it starts from the noise again.
     """
-    names = [effort for effort, _ in chain(draft)]
     out: list[Effort] = []
-    before: Rung | None = None
-    for name in names:
+    reached: int | None = None
+    for name, _ in chain(draft):
         rung = read(name)
-        if isinstance(rung, Peek) and isinstance(before, Peek) and not exact:
-            out.append(str(Peek(rung.upto, before.upto)))
-        else:
-            out.append(name)
-        before = rung
-    goes_on = isinstance(before, Peek) and not exact
-    return [*out, str(Peek(steps, before.upto)) if goes_on and isinstance(before, Peek) else None]
+        peek = rung if isinstance(rung, Peek) else None
+        out.append(name if peek is None or reached is None else str(Peek(peek.upto, reached)))
+        reached = None if peek is None or exact else peek.upto
+    return [*out, None if reached is None else str(Peek(steps, reached))]
 
 
 def from_noise(effort: Effort, full: int) -> Effort:
@@ -259,7 +256,10 @@ def _check(rung: Rung, written: int | str, steps: int) -> None:
         raise FairleadError(f"draft is {written!r}: leave out 'from', which fairlead sets when a rung goes on.")
     first = rung.after if isinstance(rung, By) else rung.steps
     if not (0 if isinstance(rung, By) else 1) <= first < steps:
-        raise FairleadError(f"draft is {written!r} but steps is {steps}: a draft needs fewer steps than the picture.")
+        raise FairleadError(
+            f"draft is {written!r} but steps is {steps}: a draft needs at least one step, and fewer steps than the "
+            "picture."
+        )
 
 
 def check_stored(draft: str) -> None:

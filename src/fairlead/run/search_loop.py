@@ -18,7 +18,7 @@ from fairlead.run import final_judge, machine, png, prepared, rungs
 from fairlead.run.bank_of_drafts import with_bank
 from fairlead.run.batches import asked_at_once, batches
 from fairlead.run.clock import Clock
-from fairlead.run.drafts import Ladder, add_refined, path_to, promotions
+from fairlead.run.drafts import Ladder, add_refined, path_to
 from fairlead.run.executor import Executor, rung_costs
 from fairlead.run.funnel import PlannedRung
 from fairlead.run.judging import FinalJudging, reserved
@@ -133,10 +133,7 @@ class SearchLoop:
                     data = {"run": self._spec.id(), "reward": reward, "spec": {"prompt": self._spec.prompt}}
                     image = png.encode(png.pixels(picture), data, self._spec.prompt)
                     write_atomically(store.folder / BANK, image)
-            if self._spec.own_baseline:
-                self._settle(
-                    store, self._answer(store, [self.task([self._baseline()], is_baseline=True)], steering, stop)
-                )
+            self._answer_baseline(store, steering, stop)
             self._search(store, steering, stop)
         except _Stopped as stopped:
             return stopped.status, stopped.reason
@@ -189,7 +186,7 @@ class SearchLoop:
         """Ask the search, yield what it asked, answer, and tell it the rewards, until the search or the budget ends."""
         search = make_search(self._spec, self._executor.space)
         size = self._spec.group
-        made = set(promotions(store).values())
+        made = set(store.refinements().values())
         index = (i for i in count() if i not in made)
         while True:
             most = max(ASKED_AT_ONCE, size)
@@ -226,7 +223,8 @@ class SearchLoop:
 
     def _end_if_enough(self, store: Store) -> None:
         """End the run where the recorded finals satisfy it, or say that no further draft is worth finishing."""
-        self._end_if_good(self._ladder.finals(store), finished=True)
+        if self._spec.until or self._spec.stop:
+            self._end_if_good(self._ladder.finals(store), finished=True)
         if self._spec.stop and (found := self._ladder.prospects(store)) is not None:
             reason = self._rules.enough_finals(found.best, found.means, found.sd, self._clock.expected)
             if reason:
@@ -264,8 +262,7 @@ class SearchLoop:
                 if new := outcomes is None:
                     outcomes, cost = self._compute(store, piece, steering, stop)
                 else:
-                    for o in outcomes:
-                        cost = cost + o.cost
+                    cost = sum((o.cost for o in outcomes), Cost())
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
                 self._ranking.add(outcomes, new)
@@ -357,10 +354,7 @@ class SearchLoop:
         if set(wanted) <= found.keys():
             return found, steering
         try:
-            if self._spec.own_baseline:
-                self._settle(
-                    store, self._answer(store, [self.task([found[BASELINE]], is_baseline=True)], steering, lambda: True)
-                )
+            self._answer_baseline(store, steering, lambda: True)
             for asked in self._rounds(store, steering, lambda: True):
                 found.update({a.index: a for a in asked})
                 if set(wanted) <= found.keys():
@@ -371,6 +365,12 @@ class SearchLoop:
         if any(path[-1].rung == len(self._spec.rungs) for path in paths.values()):
             steering = with_bank(store, steering)
         return found, steering
+
+    def _answer_baseline(self, store: Store, steering: Chain, stop: Stop) -> None:
+        """Render the plain sample, where it is not the first candidate."""
+        if self._spec.own_baseline:
+            task = self.task([self._baseline()], is_baseline=True)
+            self._settle(store, self._answer(store, [task], steering, stop))
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
         with contextlib.suppress(Pending):

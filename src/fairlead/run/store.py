@@ -21,11 +21,10 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
 from fairlead.run import rows, rungs
 from fairlead.run.claim import DATABASE as DATABASE
-from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, remove_record
+from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, record_of, remove_record
 from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
-from fairlead.run.files import is_file
 from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
@@ -80,9 +79,7 @@ class Store:
     def open(folder: Path, verify: bool = True) -> Store:
         """An existing run directory, wherever it was moved; `verify` its rows unless that was done already."""
         folder = Path(folder)
-        path = folder / DATABASE
-        if not is_file(path):
-            raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
+        path = record_of(folder)
         with sqlite_errors(folder):
             db = connect_to_read(path)
             version = db.execute("pragma user_version").fetchone()[0]
@@ -171,8 +168,7 @@ class Store:
         if spec.id() != self.spec.id():
             raise StoreError(f"{self.folder} records run {self.spec.id()[:8]}, not {spec.id()[:8]}: start a new run.")
         with sqlite_errors(self.folder), self._db:
-            last = self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0]
-            note = json.dumps({"extended_after": last})
+            note = json.dumps({"extended_after": self.last_index()})
             facts = json.dumps(dict(versions or self.versions))
             self._db.execute("update run set spec=?, message=?, versions=?", (spec.json(), note, facts))
             rows.seal(self._db, "run")
@@ -238,6 +234,11 @@ class Store:
     def refinements(self) -> dict[int, int]:
         """Draft -> the candidate that refines it, by index."""
         return {draft: index for index, draft in self._refined().items()}
+
+    def last_index(self) -> int:
+        """The highest index of a candidate; -1 without any."""
+        with sqlite_errors(self.folder):
+            return int(self._db.execute("select coalesce(max(idx), -1) from outcome").fetchone()[0])
 
     def count(self) -> int:
         """How many candidates there are, without the baseline."""
