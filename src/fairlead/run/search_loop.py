@@ -381,10 +381,9 @@ class SearchLoop:
             States(store.folder).clear()
         self._clock.say(Phase.DONE)
         if status == RunStatus.FINISHED and not store.count():
-            raise FairleadError(
-                f"The run ended before its first candidate ({reason}). Choose a larger budget, then resume "
-                f"{store.folder}."
-            )
+            paid = store.baseline() or store.spent().dollars
+            onward = f", then resume {store.folder}" if paid else ""
+            raise FairleadError(f"The run ended before its first candidate ({reason}). Choose a larger budget{onward}.")
         if status == RunStatus.FINISHED and store.best() is None:
             raise RewardError(
                 f"The reward of every candidate is NaN ({store.count()} of them). The report shows its terms."
