@@ -157,7 +157,7 @@ def test_what_was_paid_before_a_reward_broke_is_in_the_record(tmp_path: Path) ->
     with pytest.raises(RewardError, match="oh"):
         engine.start(spec, tmp_path / "run", reward=Judge() + Function(broken))
     assert Store.open(tmp_path / "run").spent().dollars == 3
-    with pytest.raises(FairleadError, match="before its first candidate.* larger budget, then resume .*run"):
+    with pytest.raises(FairleadError, match=r"before its first candidate.* larger budget, then resume .*run"):
         engine.resume(tmp_path / "run", reward=Judge())
     store = Store.open(tmp_path / "run")
     assert (len(store.candidates()), store.stopped) == (0, "budget: dollars")
