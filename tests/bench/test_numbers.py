@@ -52,6 +52,12 @@ def test_a_mean_of_groups_is_resampled_inside_them() -> None:
     low, high = np.quantile(np.mean(draws, axis=0), [0.025, 0.975])
     assert found.value == pytest.approx((4 / 6 + 3 / 7) / 2)
     assert (found.low, found.high, found.n) == (pytest.approx(low), pytest.approx(high), 6)
+    rng = np.random.default_rng(3)
+    one = [[float(v) for v in rng.normal(size=4)] for _ in range(12)]
+    picks = statistics.resamples(12, Key.root(0).fold("bootstrap", 0))
+    means = [np.mean([one[j] for j in pick]) for pick in picks]
+    alone = statistics.ratio(one)
+    assert (alone.low, alone.high) == tuple(pytest.approx(q) for q in np.quantile(means, [0.025, 0.975]))
     few = statistics.mean_of([[[1], [0, 0]]])
     assert (few.value, few.n, math.isnan(few.low)) == (pytest.approx(1 / 3), 2, True)
     assert statistics.ratio(groups[0]).value == pytest.approx(4 / 6)

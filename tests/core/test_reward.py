@@ -15,7 +15,8 @@ from torch import Tensor
 from fairlead.core.algebra import Constant, rank_mean
 from fairlead.core.cost import INFINITE, Meter, Unmetered
 from fairlead.core.errors import RewardError
-from fairlead.core.reward import Function, Reward
+from fairlead.core.pictures import as_float
+from fairlead.core.reward import Function, PairwiseReward, Reward
 
 IMAGES = torch.linspace(0, 1, 4 * 3 * 2 * 2).view(4, 3, 2, 2)
 WORDS = ["a"] * 4
@@ -165,3 +166,30 @@ def test_pixels_may_miss_the_range_by_rounding(value: float, fine: bool) -> None
         return
     with pytest.raises(RewardError, match="Pixels run from"):
         Channel(0)(images, WORDS)
+
+
+class Ranked(PairwiseReward):
+    """Each picture's mean, and its place among its rivals."""
+
+    name = "ranked"
+
+    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return images.mean((1, 2, 3))
+
+    def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return torch.arange(len(images)).float()
+
+
+def test_pictures_are_ranked_only_among_rivals() -> None:
+    alone, _ = Ranked()(IMAGES, WORDS)
+    together, _ = Ranked()(IMAGES, WORDS, rivals=True)
+    assert alone.tolist() == pytest.approx(IMAGES.mean((1, 2, 3)).tolist())
+    assert together.tolist() == [0, 1, 2, 3]
+
+
+def test_whole_numbers_are_not_taken_for_a_picture() -> None:
+    """As floats, 8-bit values would look like a picture 255 times too bright."""
+    bytes_ = (IMAGES * 255).to(torch.uint8)
+    assert as_float(bytes_) is bytes_
+    with pytest.raises(RewardError, match=r"torch\.uint8.*divide 8-bit values by 255"):
+        Channel(0)(bytes_, WORDS)
