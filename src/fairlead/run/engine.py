@@ -25,11 +25,12 @@ from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason, Task
 from fairlead.run.replay import compared, with_states
 from fairlead.run.rung_plan import without_drafts
-from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
+from fairlead.run.search_loop import SearchLoop, Stop
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
 from fairlead.run.stop_rules import stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
+from fairlead.run.winner import write_pictures
 
 
 def _silent(progress: Progress) -> None:

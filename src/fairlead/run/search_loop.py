@@ -33,6 +33,7 @@ from fairlead.run.start import first_key
 from fairlead.run.states import States
 from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
+from fairlead.run.winner import write_pictures
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
@@ -204,7 +205,7 @@ class SearchLoop:
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
-                some = (replace(p, steps=p.steps or usual) for p in proposals[first : first + size])
+                some = (p if p.steps or not usual else replace(p, steps=usual) for p in proposals[first : first + size])
                 asked += [IndexedProposal(next(index), p, own) for p in some]
             yield asked
             outcomes = self._answer(store, self._tasks(asked), steering, stop)
@@ -233,7 +234,9 @@ class SearchLoop:
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
         desk = QuestionStore(store.folder, self._person)
-        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
+        ask = desk.ask if self._writes else desk.peek
+        wanted = bool(self._spec.until or self._spec.stop or self._spec.draft)
+        return self._ranking.settle(outcomes, store if self._writes else None, ask, wanted)
 
     def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
         return [self.task(batch) for batch in batches(self._spec, asked)]
@@ -270,7 +273,7 @@ class SearchLoop:
                 evaluations = rungs.evaluations(piece.proposals[0].steps, self._spec.steps)
                 self._clock.answered(cost, evaluations, len(piece.indices), piece.is_baseline)
                 self._clock.seen(outcomes, self._spec.controlled, self._rung)
-                if self._ranking.deferred and len(answers) < FEW:
+                if self._ranking.deferred and new and len(answers) < FEW:
                     self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:
@@ -389,12 +392,3 @@ class SearchLoop:
             raise RewardError(
                 f"The reward of every candidate is NaN ({store.count()} of them). The report shows its terms."
             )
-
-
-def write_pictures(store: Store) -> None:
-    """The winner and the plain sample as files beside the record, unless they are there."""
-    for name, candidate in (("best", final_judge.winner(store)), ("baseline", store.baseline())):
-        if candidate is not None:
-            path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
-            if not path.is_file() or path.read_bytes() != data:
-                write_atomically(path, data)
