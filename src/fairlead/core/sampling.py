@@ -73,7 +73,7 @@ def _sibling_denoisers(
     siblings: Mapping[str, Sibling], group: Tensor, index: int, steps: int, meter: Meter
 ) -> dict[str, tuple[Denoise, Schedule]]:
     """What `Step.siblings` holds."""
-    found = {}
+    found: dict[str, tuple[Denoise, Schedule]] = {}
     for name, sibling in siblings.items():
         own = partial(sibling.conditioning, len(group))
         found[name] = (_denoiser(sibling, own, group, index, steps, meter), sibling.levels)
