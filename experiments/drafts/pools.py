@@ -166,11 +166,11 @@ class Recorder:
             with self.watch.part("decode"):
                 return decode(x)
 
-        worker.model.decode = timed  # type: ignore[method-assign]
+        worker.model.decode = timed  # type: ignore[assignment,method-assign]
         try:
             yield
         finally:
-            worker.model.decode = decode  # type: ignore[method-assign]
+            worker.model.decode = decode  # type: ignore[assignment,method-assign]
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,14 @@ class Asked:
         options: Mapping[str, Any] = {} if self.steps is None else {"steps": self.steps}
         first, *others = self.rewards
         return make_spec(
-            prompt, model=self.model, reward=first, watch=others, seed=self.seed, batch=self.batch, draft=draft, **options
+            prompt,
+            model=self.model,
+            reward=first,
+            watch=others,
+            seed=self.seed,
+            batch=self.batch,
+            draft=draft,
+            **options,
         )
 
     @property

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import common
-from experiments.drafts import pools
+from experiments.drafts import pools, results
 from fairlead.bench import geneval
 from fairlead.bench import prompts as prompt_files
 from fairlead.pocket import world
@@ -33,7 +33,9 @@ def chosen(file: Path | None, count: int, known: bool) -> list[str]:
     if known:
         understood = {p.text for p in geneval.read_prompts(file, world.NAMES)}
         every = [p for p in every if p.text in understood]
-    by_category = {tag: [p.text for p in every if p.category == tag] for tag in dict.fromkeys(p.category for p in every)}
+    by_category = {
+        tag: [p.text for p in every if p.category == tag] for tag in dict.fromkeys(p.category for p in every)
+    }
     out: list[str] = []
     for place, own in enumerate(by_category.values()):
         share = count // len(by_category) + (place < count % len(by_category))
@@ -54,9 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("--count", type=int, default=20, help="prompts")
     p.add_argument("--candidates", type=int, default=128, help="of each prompt")
     p.add_argument("--seed", type=int, default=7)
+    p.add_argument("--target", type=int, default=64, help="the best_of whose mean reward is to be reached")
+    p.add_argument("--orders", type=int, default=100, help="of every pool")
     o: argparse.Namespace = common.parse(p, argv)
     if o.quick:
-        o.count, o.candidates = 3, 32
+        o.count = 3
+        o.candidates = 32
+        o.target = 16
+        o.orders = 10
     if o.word == "run":
         asked = pools.Asked(
             o.model,
@@ -69,6 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             o.candidates,
         )
         pools.record(asked, o.out)
+    text = results.report(o.out, o.target, o.orders)
+    (o.out / "results.md").write_text(text)
+    print(text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import gc
 import sys
 import tracemalloc
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,12 @@ def test_totals_are_computed_when_they_are_read(read: bool, tmp_path: Path, monk
         ranked += 1
         return totals(self, n)
 
-    engine.start(many(160, REWARDS[1]), tmp_path / "run").close()
+    spec = replace(many(160, "rank_mean(brightness, brightness)"), steps=4, budget={"nfe": 640.0})
+    engine.start(spec, tmp_path / "run").close()
     monkeypatch.setattr(search_loop, "make_search", make)
     monkeypatch.setattr(ranking.Ranking, "_totals", counting)
-    engine.resume(tmp_path / "run", budget={"nfe": 176.0}).close()
-    engine.start(many(176, REWARDS[1]), tmp_path / "whole").close()
+    engine.resume(tmp_path / "run", budget={"nfe": 704.0}).close()
+    engine.start(replace(spec, budget={"nfe": 704.0}), tmp_path / "whole").close()
     again, whole = made[-2], made[-1]
     assert again.seen == whole.seen
     assert [f.reward for f in again.kept] == [f.reward for f in whole.kept]
@@ -134,7 +136,7 @@ def test_totals_are_computed_when_they_are_read(read: bool, tmp_path: Path, monk
         assert rounds[0] != rounds[-1], "the first answers rank otherwise among more"
     else:
         ranked = 0
-        engine.resume(tmp_path / "run", budget={"nfe": 192.0}).close()
+        engine.resume(tmp_path / "run", budget={"nfe": 768.0}).close()
         assert ranked <= 4, f"a resumed run of 11 rounds was ranked {ranked} times"
 
 

@@ -32,7 +32,6 @@ from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
 from fairlead.run.stop_rules import stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
-from fairlead.run.winner import write_pictures
 
 
 def _silent(progress: Progress) -> None:

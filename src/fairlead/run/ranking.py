@@ -94,6 +94,11 @@ class Ranking:
         """False if every total is known when its picture is scored: then nothing is done here."""
         return self._reward.relative or bool(self._people)
 
+    @property
+    def shown(self) -> bool:
+        """True if a person compares the pictures, which must then be at hand."""
+        return bool(self._people)
+
     def add(self, outcomes: Sequence[Outcome], new: bool = True) -> None:
         """Remember these answers; `new` unless the record has them."""
         if not self.deferred:
@@ -134,9 +139,7 @@ class Ranking:
             self._told = self._totals(self._settled).tolist()
         return self._told[self._table.row_of[index]]
 
-    def settle(
-        self, outcomes: Sequence[Outcome], store: Store | None, ask: Ask, totals: bool = True
-    ) -> list[Outcome]:
+    def settle(self, outcomes: Sequence[Outcome], store: Store | None, ask: Ask, totals: bool = True) -> list[Outcome]:
         """The round is over: written into the record if one is given. The outcomes with their totals, if wanted."""
         if not self.deferred:
             return list(outcomes)

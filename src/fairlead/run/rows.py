@@ -14,10 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.core.cost import Cost
 from fairlead.run.records import Candidate, RunStatus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEALED = {
     "run": "id, spec, versions, created, status, stopped, message",
@@ -127,6 +130,15 @@ def gradient(value: Any, dim: int) -> bytes | None:
     if len(found) != 4 * dim:
         raise BadRow(f"a gradient has {len(found)} bytes where {4 * dim} belong")
     return found
+
+
+def tensor(data: bytes | None) -> Tensor | None:
+    """A gradient [d] from its bytes."""
+    if data is None:
+        return None
+    import torch
+
+    return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
 def candidate(row: Sequence[Any]) -> Candidate:

@@ -33,7 +33,6 @@ from fairlead.run.start import first_key
 from fairlead.run.states import States
 from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
-from fairlead.run.winner import write_pictures
 
 Heard = Callable[[list[IndexedProposal]], bool]
 """Receives every round as it is asked; True ends the rounds before it is answered."""
@@ -261,7 +260,7 @@ class SearchLoop:
         answers: dict[int, Outcome] = {}
         for task in tasks:
             for piece in self._split(store, task):
-                outcomes = store.recall(piece)
+                outcomes = store.recall(piece, pictures=self._ranking.shown)
                 cost = Cost()
                 if new := outcomes is None:
                     outcomes, cost = yield from self._compute(store, piece, steering)

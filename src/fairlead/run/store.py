@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
@@ -31,9 +30,6 @@ from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 class Store:
     """One run directory, open for reading or, with `lock`, for writing by this process alone."""
@@ -41,6 +37,8 @@ class Store:
     def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
         self.folder, self._db, self._version = folder, db, version
         self._images = str(folder / "images")
+        self._listed = frozenset[str]()
+        """Pictures that were there when the first answer was recalled."""
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -181,8 +179,10 @@ class Store:
 
     # what was answered
 
-    def recall(self, task: Task) -> list[Outcome] | None:
-        """The recorded answers to a task's questions, all or none."""
+    def recall(self, task: Task, pictures: bool = True) -> list[Outcome] | None:
+        """The recorded answers to a task's questions, all or none. Without `pictures` these must be there, but are not
+        read: thousands would take longer than everything else.
+        """
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
@@ -200,9 +200,15 @@ class Store:
                 )
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
-                gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
-            out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
+                gradient = rows.tensor(rows.gradient(slope, task.proposals[position].x.numel()))
+            picture = self.image(row[4]) if pictures else self._present(row[4])
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
         return out
+
+    def _present(self, digest: str) -> bytes:
+        """Nothing, if there is a picture of that digest; else the error of reading it."""
+        self._listed = self._listed or frozenset(os.listdir(self._images))
+        return b"" if f"{digest}.png" in self._listed else self.image(digest)[:0]
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
         """Which of these have an answer."""
@@ -373,14 +379,6 @@ class Store:
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
-
-
-def _tensor(data: bytes | None) -> Tensor | None:
-    if data is None:
-        return None
-    import torch
-
-    return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
 def discard(folder: Path) -> bool:
