@@ -159,9 +159,9 @@ def test_a_larger_budget_continues_every_run(tmp_path: Path) -> None:
         assert engine.replay(place, 2).identical
 
 
-def test_what_controls_sampling_shares_no_batch(tmp_path: Path) -> None:
-    found = made(tmp_path / "set", specs(PROMPTS[:2], nfe=150, steer="demon"))
-    for place in found:
+def test_a_clock_that_may_cut_one_run_keeps_its_batches_apart(tmp_path: Path) -> None:
+    limited = [replace(spec, budget={"nfe": 8, "seconds": 1e6}) for spec in specs(PROMPTS[:2])]
+    for place in made(tmp_path / "set", limited):
         with contextlib.closing(Store.open(place)) as kept:
             assert all(kept.companions_of(c.index) is None for c in kept.candidates())
 

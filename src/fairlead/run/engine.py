@@ -20,6 +20,7 @@ from fairlead.run import final_judge, fingerprint, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
+from fairlead.run.forming import Every, OnStep, Watching
 from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
@@ -76,13 +77,19 @@ def start(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
+    `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
+    every `previews` steps (`run/forming.py`).
     """
-    with started(spec, out, reward=reward, model=model, siblings=siblings, on_progress=on_progress) as run:
+    watching = Watching.of(on_step, previews)
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
+    with started(spec, out, on_progress=on_progress, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
 
@@ -96,6 +103,7 @@ def started(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    watching: Watching | None = None,
 ) -> Iterator[OpenRun]:
     """A new run that is locked and ready to go; see `start`."""
     out = Path(out)
@@ -132,6 +140,8 @@ def started(
     if loop.plan.rungs:
         versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
+    executor.watch(watching)
+    clock.say(Phase.SEARCHING)
     with store.lock():
         yield OpenRun(loop, store, executor)
 
@@ -147,6 +157,8 @@ def resume(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
     person: Person | None = None,
     trust: bool = False,
@@ -157,9 +169,11 @@ def resume(
     an empty text removes one. A larger budget alone removes the rule that ended the run: it would end it again.
 
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
+    `on_step` and `previews` are as in `start`.
     """
     changes = Changes(budget, until, stop_rule)
-    given = {"reward": reward, "model": model, "siblings": siblings}
+    watching = Watching.of(on_step, previews)
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
     with reopened(folder, changes, on_progress=on_progress, person=person, trust=trust, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
@@ -176,6 +190,7 @@ def reopened(
     on_progress: Watch = _silent,
     person: Person | None = None,
     trust: bool = False,
+    watching: Watching | None = None,
     again: bool = False,
 ) -> Iterator[OpenRun]:
     """A recorded run, locked and ready to go on; see `resume`. `again`: also a finished one, which recalls all."""
@@ -210,6 +225,7 @@ def reopened(
             executor.check_budget()
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         store.set_status(RunStatus.RUNNING)
+        executor.watch(watching)
         yield OpenRun(loop, store, executor)
 
 
@@ -238,6 +254,7 @@ def replay(
     model: Model | None = None,
     siblings: Siblings = None,
     trust: bool = False,
+    watching: Watching | None = None,
 ) -> Replay:
     """Render one recorded candidate again and compare it with the record, bit for bit; `trust` as in `resume`.
 
@@ -245,7 +262,7 @@ def replay(
     same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
     round differently, and small differences are expected.
 
-    `trust` is as in `resume`.
+    `trust` is as in `resume`. `watching` is shown every step of the batch, for example to see one picture form.
     """
     store = Store.open(folder)
     spec = store.spec
@@ -269,6 +286,7 @@ def replay(
     chosen = [index] if alone else companions
     task, steering = questions(chosen)
     task = with_states(task, store, questions, executor)
+    executor.watch(watching)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)
