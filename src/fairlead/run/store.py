@@ -25,7 +25,7 @@ from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
-from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
+from fairlead.run.records import BASELINE, Candidate, Companions, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
@@ -200,7 +200,7 @@ class Store:
                 )
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
-                gradient = rows.tensor(rows.gradient(slope, task.proposals[position].x.numel()))
+                gradient = rows.gradient(slope, task.proposals[position].x.numel())
             picture = self.image(row[4]) if pictures else self._present(row[4])
             out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
         return out
@@ -262,7 +262,8 @@ class Store:
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
-                    "insert into task values(?,?,?,null)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
+                    "insert into task values(?,?,?,null)",
+                    (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict())),
                 )
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
@@ -354,6 +355,13 @@ class Store:
                 "select idx from outcome where task=(select task from outcome where idx=?) order by idx", (index,)
             ).fetchall()
         return [r[0] for r in found]
+
+    def companions_of(self, index: int) -> Companions | None:
+        """Where the batch of `index` stood in one that several runs shared; None where it was a batch of its own."""
+        with sqlite_errors(self.folder):
+            found = "select questions from task where number=(select task from outcome where idx=?)"
+            row = self._db.execute(found, (index,)).fetchone()
+            return None if row is None else rows.companions(row[0])
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
