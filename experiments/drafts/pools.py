@@ -166,7 +166,7 @@ class Recorder:
             with self.watch.part("decode"):
                 return decode(x)
 
-        worker.model.decode = timed  # type: ignore[assignment,method-assign]
+        worker.model.decode = timed  # type: ignore[method-assign]
         try:
             yield
         finally:

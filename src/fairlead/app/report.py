@@ -123,8 +123,7 @@ def _gain(view: View) -> dict[str, str]:
         return {"css": "down", "value": number(gain, sign=True), "words": "every candidate is below the baseline"}
     pictures = [c for c in view.candidates if c.rung == len(view.spec.rungs)]
     beaten = sum(1 for c in pictures if view.baseline and c.reward > view.baseline.reward)
-    kind = "finished pictures" if view.spec.rungs else "candidates"
-    words = f"{beaten} of {len(pictures)} {kind} beat the baseline"
+    words = f"{beaten} of {len(pictures)} {'finished pictures' if view.spec.rungs else 'candidates'} beat the baseline"
     css = "none" if view.warnings else ""  # no praise for a picture that may not be what was asked for
     return {"css": css, "value": number(gain, sign=True), "words": words}
 

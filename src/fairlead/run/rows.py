@@ -22,9 +22,6 @@ from fairlead.run.records import Candidate, Companions, RunStatus
 if TYPE_CHECKING:
     from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 SEALED = {
     "run": "id, spec, versions, created, status, stopped, message",
     "task": "number, questions, cost",

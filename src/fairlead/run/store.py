@@ -180,9 +180,7 @@ class Store:
     # what was answered
 
     def recall(self, task: Task, pictures: bool = True) -> list[Outcome] | None:
-        """The recorded answers to a task's questions, all or none. Without `pictures` these must be there, but are not
-        read: thousands would take longer than everything else.
-        """
+        """The recorded answers to a task's questions, all or none. Without `pictures` these are not read."""
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
