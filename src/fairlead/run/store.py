@@ -38,7 +38,6 @@ class Store:
         self.folder, self._db, self._version = folder, db, version
         self._images = str(folder / "images")
         self._listed = frozenset[str]()
-        """Pictures that were there when the first answer was recalled."""
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -363,8 +362,7 @@ class Store:
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
-            return rows.candidates(found.fetchall())
+            return rows.candidates(self._db.execute(f"select {COLUMNS} from outcome order by idx").fetchall())
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
