@@ -162,7 +162,7 @@ export function Run({ id, say, fail }) {
   if (missing) return html`<div class="empty"><h1>This run is not here</h1><p>${missing}</p><a class="button" href="#/">All runs</a></div>`;
   if (!record) return html`<h1 class="sr">Run</h1>`;
   const { data } = record;
-  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch(fail);
+  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch((e) => fail(e, (agreed) => act(verb, { ...body, agreed })));
   return html`
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
