@@ -44,8 +44,7 @@ def test_a_best_one_near_the_end_asks_for_more_and_an_early_one_for_another_meth
     rising = with_rewards(view, [float(i) for i in range(many)])
     assert ["fairlead", "resume", str(folder), "--budget", "nfe=160"] in lines(rising)
     falling = with_rewards(view, [1.0, 9.0, *([0.0] * (many - 2))])
-    (climbs,) = (words for words in lines(falling) if "--search" in words)
-    assert climbs[climbs.index("--search") + 1] == "zero_order"
+    assert sum("zero_order" in words for words in lines(falling)) == 1
     assert not any(words[1] == "resume" for words in lines(falling))
     other = with_rewards(view, [1.0, 9.0, *([0.0] * (many - 2))], search=Part("evolution"))
     assert not any("zero_order" in words for words in lines(other))

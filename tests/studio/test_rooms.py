@@ -32,7 +32,7 @@ def test_a_form_of_fields_refuses_beside_the_field(studio: Any, page: Any, tmp_p
     page.get_by_label("sigma", exact=True).fill("0.25")
     page.locator("#s-sep_cma-active").uncheck()
     page.wait_for_selector(".price", timeout=60_000)
-    command = page.locator(".facts code").first.inner_text()
+    command = page.locator(".facts code").first.text_content()
     assert command.endswith("--set sep_cma.sigma=0.25 --set sep_cma.active=False")
     (tmp_path / "my.py").write_text("def flat(images, prompts):\n    return [0.0 for _ in images]\n")
     page.get_by_label("reward", exact=True).fill(f"{tmp_path}/my.py:flat")
@@ -59,7 +59,7 @@ def test_runs_are_compared_side_by_side(studio: Any, page: Any, methods: list[st
     page.wait_for_selector(".several .column")
     assert page.url.endswith(f"#/compare/{methods[0]}/{methods[1]}")
     page.goto(f"{studio.base}/#/compare/{'/'.join(methods)}/{methods[0]}")
-    page.wait_for_function("document.querySelectorAll('.several .column').length === 4")
+    page.wait_for_selector(".several .column:nth-child(4)")
     assert page.locator(".column h3").all_inner_texts() == ["baseline", "best_of", "zero_order", "evolution"]
     assert page.locator(".note-box").count() == 0, "one prompt, one seed, one reward"
     views = [View.read(studio.runs / studio.run(id)["name"]) for id in methods]
