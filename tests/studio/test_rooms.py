@@ -23,7 +23,7 @@ def test_a_form_of_fields_refuses_beside_the_field(studio: Any, page: Any, tmp_p
     page.get_by_text("7 settings of sep_cma").click()
     assert page.locator("#s-sep_cma-step option").all_inner_texts() == ["auto", "tpa", "csa"]
     assert page.locator("#s-sep_cma-active").is_checked()
-    assert "initial step size" in page.locator("#s-sep_cma-sigma-what").inner_text()
+    assert "Initial step size" in page.locator("#s-sep_cma-sigma-what").inner_text()
     page.get_by_label("sigma", exact=True).fill("-1")
     page.locator("textarea").fill(FAST["prompt"])
     page.wait_for_selector(".setting .problem", timeout=90_000)
@@ -33,7 +33,7 @@ def test_a_form_of_fields_refuses_beside_the_field(studio: Any, page: Any, tmp_p
     page.locator("#s-sep_cma-active").uncheck()
     page.wait_for_selector(".price", timeout=60_000)
     command = page.locator(".facts code").first.text_content()
-    assert command.endswith("--set sep_cma.sigma=0.25 --set sep_cma.active=False")
+    assert "--set sep_cma.sigma=0.25 --set sep_cma.active=False" in command
     (tmp_path / "my.py").write_text("def flat(images, prompts):\n    return [0.0 for _ in images]\n")
     page.get_by_label("reward", exact=True).fill(f"{tmp_path}/my.py:flat")
     page.get_by_role("button", name="I have read it").click(timeout=60_000)
@@ -71,9 +71,29 @@ def test_runs_are_compared_side_by_side(studio: Any, page: Any, methods: list[st
     assert set(moved) == {"translate(0px, 0px) scale(1.5)"}
     page.get_by_role("button", name="against seconds").click()
     page.wait_for_selector(".chart[aria-label$='against seconds']")
+
+
+def test_runs_that_do_not_compare_are_said(studio: Any, chromium: Any, methods: list[str]) -> None:
+    """Another seed is a warning, and a run that is not here a sentence in its column."""
     other = studio.start(**FAST, seed=5)
     studio.wait(other)
+    page = chromium.new_page()
+    page.goto(studio.link)
+    page.wait_for_selector(".run")
     page.goto(f"{studio.base}/#/compare/{methods[0]}/{other}/{'0' * 32}")
     page.wait_for_selector(".column .problem")
     assert "was moved or deleted" in page.locator(".column .problem").inner_text()
     assert "differ in seed" in page.locator(".note-box").inner_text()
+    assert page.locator(".column").count() == 3, "no common baseline"
+    page.close()
+
+
+def test_the_slider_of_the_report(studio: Any, chromium: Any, methods: list[str]) -> None:
+    """It works in the file itself, without a server; both pictures are the winner's and the baseline's."""
+    page = chromium.new_page()
+    page.goto((studio.runs / studio.run(methods[1])["name"] / "report.html").as_uri())
+    page.locator(".slide input").fill("25")
+    over = page.locator(".under .over")
+    assert over.evaluate("o => o.style.clipPath").endswith("25%)")
+    assert over.get_attribute("src") == page.locator(".shot.base img").get_attribute("src")
+    page.close()

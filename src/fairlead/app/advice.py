@@ -24,9 +24,8 @@ SECOND = ("aesthetic", "clip_score")
 
 def meaning(view: View) -> list[str]:
     """How to read the reward of this run."""
-    found = [f"One point of {reward_text(view.spec.reward)} is {view.unit}." if view.units.get("") else ""]
+    found = [f"{reward_text(view.spec.reward)}: {view.unit}.{_which_way(view)}"]
     found += [f"{name}: {unit}." for name, unit in view.units.items() if name and unit != view.units.get("")]
-    found.append("Higher is better." if not any(found) else "")
     spread = view.spread
     if spread and math.isfinite(view.gain) and view.gain > 0:
         found.append(
@@ -39,7 +38,11 @@ def meaning(view: View) -> list[str]:
             f"The winner was chosen by this number among {count(many)} pictures, which raises the number of the winner "
             "even where the pictures are no better. A reward that was only watched tells how much of it is real."
         )
-    return [sentence for sentence in found if sentence]
+    return found
+
+
+def _which_way(view: View) -> str:
+    return " Higher is better." if view.units.get("") else ""
 
 
 def next_steps(view: View) -> list[tuple[str, str]]:

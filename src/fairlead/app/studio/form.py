@@ -62,7 +62,8 @@ def _setting(name: str, default: str | None, words: SettingWords | None) -> dict
     """One setting as a field; where its class describes nothing, the type is that of the default."""
     if words is None:
         return {"name": name, "default": default, "type": "text", "range": "", "sentence": "", "choices": []}
-    return {**asdict(words), "default": _as_typed(words.default)}
+    sentence = words.sentence.replace("`", "")
+    return {**asdict(words), "default": _as_typed(words.default), "sentence": sentence[:1].upper() + sentence[1:]}
 
 
 def _as_typed(default: str) -> str:

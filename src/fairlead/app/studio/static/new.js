@@ -88,7 +88,7 @@ export function New({ fail }) {
     <h1 class="sr">New run</h1>
     <div class="sheet">
       <label class="prompt card"><span class="sr">${option.prompt.help}</span>
-        <textarea rows="3" autofocus placeholder="What should the picture show?" value=${words.prompt ?? ""} onInput=${(e) => set("prompt", e.target.value)} onKeyDown=${enter} /></label>
+        <textarea rows="3" dir="auto" autofocus placeholder="What should the picture show?" value=${words.prompt ?? ""} onInput=${(e) => set("prompt", e.target.value)} onKeyDown=${enter} /></label>
       <div class="fields">${form.first.filter((n) => n !== "prompt").map((name) => field(option[name]))}</div>
       <${Fold} title="Search and sampling" holds=${other} words=${words} wrong=${wrong}>${other.map(field)}${device}<//>
       <${Fold} title="Steering and interventions" holds=${control} words=${words} wrong=${wrong}>${control.map(field)}<//>

@@ -166,7 +166,7 @@ export function Run({ id, say, fail }) {
   return html`
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
-    <h1 class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />

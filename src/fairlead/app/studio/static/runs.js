@@ -62,7 +62,7 @@ function Card({ run, act, trash, chosen, flip }) {
         : html`<div class="thumb blank ${state.active ? "busy" : ""}"></div>`}
     </a>
     <div class="words">
-      <h2><a href="#/run/${run.id}" tabindex="-1">${run.prompt}</a></h2>
+      <h2 dir="auto"><a href="#/run/${run.id}" tabindex="-1">${run.prompt}</a></h2>
       <p class="line">${Number.isFinite(gain) ? html`<b class="num ${gain > 0 ? "up" : ""}">${number(gain, true)}</b>` : html`<b class="num">–</b>`}
         ${run.method && html`<span>${run.method}</span>`}<span>${count(run.candidates)} pictures</span>${run.stars > 0 && html`<span>★ ${run.stars}</span>`}<span>${ago(run.created)}</span></p>
       ${state.word !== "finished" && html`<p class="state ${state.word}" title=${state.sentence}>${state.word}</p>`}

@@ -8,45 +8,32 @@ import { amount, count, duration, number, resource } from "./words.js";
 const COLOURS = ["#0b8ea3", "#d9772b", "#7a5cc4", "#3c9a5f", "#cc4466", "#9a7b1f", "#4a78d0", "#7d8893"]; // of app/runs_page.py
 const MOST = 16; // times enlarged
 
-// Each run's record, kept up to date; a run that is not here has a sentence in its place.
+// Each run's record, kept up to date; a run that is not here has a sentence in its place. One stream serves any
+// number of runs, because a browser opens only six connections to a server.
 function useRuns(ids, fail) {
   const [runs, setRuns] = useState({});
-  const put = (id, value) => setRuns((now) => ({ ...now, [id]: value }));
   useEffect(() => {
+    const known = {};
     let gone = false;
-    const closing = [];
-    const follow = async (id) => {
-      const record = new Record(await get(`/api/runs/${id}`));
-      if (gone) return;
-      const show = () => put(id, { record, version: record.version });
-      const read = async () => {
-        record.take(await get(`/api/runs/${id}`));
-        show();
-      };
-      show();
-      const end = (data) => put(id, { problem: data.sentence || data.message });
-      closing.push(stream(`/api/runs/${id}/events`, record.data.position, {
-        candidates(data) {
-          const first = record.data.spent === undefined;
-          record.add(data.candidates);
-          if (data.spent) record.data.spent = data.spent;
-          if (first) read();
-          else show();
-        },
-        state(data) {
-          const ended = record.data.state?.active && !data.state.active;
-          record.data = { ...record.data, ...data };
-          if (ended) read();
-          else show();
-        },
-        gone: end,
-        lost: (error) => (error.status === 404 ? end(error) : error.status === 401 && fail(error)),
-      }));
+    const put = (id, value) => {
+      known[id] = value;
+      if (!gone) setRuns({ ...known });
     };
-    ids.forEach((id) => follow(id).catch((error) => (error.status === 401 ? fail(error) : put(id, { problem: error.message }))));
+    const read = async (id) => {
+      try {
+        put(id, { record: new Record(await get(`/api/runs/${id}`)) });
+      } catch (error) {
+        if (error.status === 401) fail(error);
+        else put(id, { problem: error.message });
+      }
+    };
+    const close = stream("/api/events", "", {
+      runs: () => ids.filter((id) => known[id]?.record?.data.state.active ?? true).forEach(read),
+      lost: (error) => error.status === 401 && fail(error),
+    });
     return () => {
       gone = true;
-      closing.forEach((close) => close());
+      close();
     };
   }, [ids.join("/")]);
   return runs;
@@ -110,7 +97,7 @@ export function Several({ id, fail }) {
   const same = !fairness(records) && records.map((r) => r.baseline).find(Boolean);
   const warning = fairness(records);
   return html`<div class="top"><b>${records.length} runs</b>${one && records[0] && html`<span>${records[0].data.reward}</span><span>seed ${records[0].data.seed}</span>`}</div>
-    <h1>${one && records.length ? records[0].data.prompt : "Runs side by side"}</h1>
+    <h1 dir="auto">${one && records.length ? records[0].data.prompt : "Runs side by side"}</h1>
     ${warning && records.length > 1 && html`<p class="note-box">${warning}</p>`}
     <div class="tools" role="group" aria-label="Zoom of all pictures"><button type="button" aria-label="Enlarge all" onClick=${() => look.zoom(1.5)}>+</button>
       <button type="button" aria-label="Make all smaller" onClick=${() => look.zoom(1 / 1.5)}>−</button><span>one zoom for all</span></div>
