@@ -22,6 +22,7 @@ import pytest
 from fairlead.app.studio.events import RunEvents
 from fairlead.app.studio.jobs import DIED, Jobs
 from fairlead.app.studio.library import Library
+from fairlead.app.studio.vouching import vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, marks
 from fairlead.run.store import Store
@@ -239,7 +240,8 @@ def test_a_run_that_wants_all_memory_ends_alone(tmp_path: Path) -> None:
     """It has a sentence; the process lives on and computes the next run."""
     (tmp_path / "my.py").write_text(GREEDY)
     jobs = Jobs(tmp_path)
-    jobs.add({**LONG, "reward": f"{tmp_path / 'my.py'}:greedy"}, "greedy")
+    reward = f"{tmp_path / 'my.py'}:greedy"
+    jobs.add({**LONG, "reward": reward}, "greedy", ready=lambda job: vouch(tmp_path, job))
     jobs.add({**LONG, "budget": "nfe=80"}, "modest")
     computed_under("-v 16000000", tmp_path)
     state = state_of(tmp_path, "greedy")

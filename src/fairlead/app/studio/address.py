@@ -35,15 +35,20 @@ def device_of(worker: str) -> str:
     return "" if worker == WORKER else worker.partition("#")[0]
 
 
-def address(root: Path, worker: str = WORKER) -> Path:
-    """The socket of a worker of a runs folder. Its path is short, because a socket's path must be."""
+def private_folder() -> Path:
+    """A folder of this user that nobody else can open or write, and that no archive can bring along."""
     folder = Path(tempfile.gettempdir()) / f"fairlead-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     if folder.is_symlink() or found.st_uid != os.getuid() or found.st_mode & 0o077:
         raise FairleadError(f"{folder} must be a folder that only you can open. Remove it, or set TMPDIR to another.")
+    return folder
+
+
+def address(root: Path, worker: str = WORKER) -> Path:
+    """The socket of a worker of a runs folder. Its path is short, because a socket's path must be."""
     name = str(root.resolve()) if worker == WORKER else f"{root.resolve()}\0{worker}"
-    return folder / f"{blake2b(name.encode(), digest_size=8).hexdigest()}.sock"
+    return private_folder() / f"{blake2b(name.encode(), digest_size=8).hexdigest()}.sock"
 
 
 def connect(root: Path, timeout: float | None, worker: str = WORKER) -> socket.socket:

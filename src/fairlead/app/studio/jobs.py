@@ -91,7 +91,7 @@ class Jobs:
         return next((job for job in reversed(self.all()) if job.folder == folder), None)
 
     def add(self, options: Mapping[str, Any], folder: str = "", **more: Any) -> Job:
-        """Queue a new run; its folder is chosen now. `more` are fields of a job."""
+        """Queue a new run; its folder is chosen now. `more` are fields of a job, and what `_put` takes."""
         name = folder or self._vacant(str(options.get("prompt", "")))
         return self._put(folder=name, options=dict(options), **more)
 
@@ -140,13 +140,16 @@ class Jobs:
             now += timedelta(seconds=1)
         return folder.name
 
-    def _put(self, **words: Any) -> Job:
+    def _put(self, ready: Callable[[Job], object] | None = None, **words: Any) -> Job:
+        """A job that is queued; `ready` is called with it before anybody can take it."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         job = Job(id=f"{time.time_ns():020d}", created=created, **words)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"{self.root} cannot be written ({error.strerror}). Choose another --runs.") from error
+        if ready is not None:
+            ready(job)
         self._write(job)
         return job
 

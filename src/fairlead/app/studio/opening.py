@@ -19,6 +19,7 @@ from fairlead.app.studio.address import address, only_one, wake
 from fairlead.app.studio.form import job_options
 from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import run_id
+from fairlead.app.studio.vouching import vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 from fairlead.run.options import RunOptions
@@ -70,7 +71,8 @@ def open_run(options: RunOptions, out: Path | None, refused: dict[str, object]) 
     command.need_packages()
     root.mkdir(parents=True, exist_ok=True)
     found = living(root)
-    job = Jobs(root).add(job_options(options), "" if out is None else out.name, where=os.getcwd())
+    name = "" if out is None else out.name
+    job = Jobs(root).add(job_options(options), name, where=os.getcwd(), ready=lambda job: vouch(root, job))
     place = f"#/run/{run_id(job.folder)}"
     if not found:
         return command.open_studio(root, {}, place)

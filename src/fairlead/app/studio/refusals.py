@@ -12,10 +12,7 @@ from fairlead.app.studio.form import chosen
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 from fairlead.run.options import RunOptions, described
-from fairlead.run.spec import Spec, reward_text
 
-FORMULAS = ("reward", "watch", "final_judge", "until")
-"""Options that hold formulas of rewards."""
 Check = Callable[[RunOptions], object]
 
 
@@ -70,22 +67,6 @@ def _first(sentence: str, words: Mapping[str, str]) -> str:
         if match := re.search(rf"(?<![\w.]){re.escape(word)}(?![\w])", sentence):
             at.setdefault(match.start(), name)
     return at[min(at)] if at else ""
-
-
-def formulas_of(options: RunOptions) -> dict[str, str]:
-    """Every formula of the options, with the name of its option."""
-    found: dict[str, str] = {}
-    for name in FORMULAS:
-        value = getattr(options, name)
-        every = value if isinstance(value, list | tuple) else [value]
-        found |= {str(one): name for one in every if one is not None}
-    return found
-
-
-def formulas_in(spec: Spec) -> dict[str, str]:
-    """The same of a run that is recorded."""
-    judge = [] if spec.final_judge is None else [reward_text(spec.final_judge)]
-    return {reward_text(spec.reward): "reward", **dict.fromkeys([*map(reward_text, spec.watch), *judge], "watch")}
 
 
 def need_yes(formulas: Mapping[str, str], agreed: Any) -> None:

@@ -24,8 +24,9 @@ from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.page_files import smaller, static_files
-from fairlead.app.studio.refusals import field_of, formulas_in, formulas_of, named_in, need_yes
+from fairlead.app.studio.refusals import field_of, named_in, need_yes
 from fairlead.app.studio.supervisor import Crew
+from fairlead.app.studio.vouching import forget, formulas_in, formulas_of, vouch
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import config, marks
 from fairlead.run.follow import Follower
@@ -218,9 +219,14 @@ class Studio:
         options = form.read_options(sent.get("options"), config.of_a_run())
         need_yes(formulas_of(options), sent.get("agreed"))
         await asyncio.to_thread(_check, options)
-        job = await asyncio.to_thread(lambda: self.jobs.add(form.job_options(options), device=device))
+        job = await asyncio.to_thread(
+            lambda: self.jobs.add(form.job_options(options), device=device, ready=self._vouch)
+        )
         await asyncio.to_thread(self.crew.wake)
         return _json({"run": run_id(job.folder), "job": job.id})
+
+    def _vouch(self, job: Job) -> None:
+        vouch(self.library.root, job)
 
     async def stop(self, request: Request) -> Response:
         """Stop the job of a run after its present batch, or take it out of the queue."""
@@ -231,7 +237,9 @@ class Studio:
         folder, job = self.library.find(id)
         if job is None or job.state is State.FAILED:
             raise StoreError(f"{folder.name} is not computed by this studio. Stop it where it was started.")
-        if not (job.state is State.QUEUED and self.jobs.remove(job)):
+        if job.state is State.QUEUED and self.jobs.remove(job):
+            forget(self.library.root, job)
+        else:
             self.crew.stop(job)
         return {"job": job.id}
 
@@ -243,7 +251,7 @@ class Studio:
         folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
         spec = (await asyncio.to_thread(View.read, folder)).spec
         need_yes(formulas_in(spec), sent.get("agreed"))
-        more = {"trust": bool(sent.get("agreed"))}
+        more = {"trust": bool(sent.get("agreed")), "ready": self._vouch}
         job = await asyncio.to_thread(lambda: self.jobs.resume(folder.name, limits, **more))
         await asyncio.to_thread(self.crew.wake)
         return _json({"run": run_id(folder.name), "job": job.id})

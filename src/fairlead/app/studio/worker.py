@@ -28,6 +28,7 @@ from fairlead.app.running import reported
 from fairlead.app.studio.address import WORKER, address, device_of, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
 from fairlead.core.errors import FairleadError
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
@@ -148,6 +149,7 @@ class Worker:
             self.jobs.move(job, State.FAILED, found["error"])
         else:
             self.jobs.remove(job)
+        forget(self.root, job)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -168,10 +170,14 @@ class Worker:
 
         with place, reported(folder):
             if job.kind == "resume":
-                self._keep_model(View.read(folder).spec.model.name)
+                spec = View.read(folder).spec
+                if job.trust:
+                    check_vouched(self.root, job, formulas_in(spec))
+                self._keep_model(spec.model.name)
                 engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop, trust=job.trust).close()
             else:
                 options = read_options(job.options)
+                check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
                 engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
             write_report(folder)
