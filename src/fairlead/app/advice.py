@@ -9,9 +9,8 @@ from itertools import islice
 from fairlead.app.words import budget_text, command, count, number, run_command, shown
 from fairlead.core.cost import Cost
 from fairlead.run import held_out
-from fairlead.run.part import Part
 from fairlead.run.records import RunStatus, StopReason
-from fairlead.run.spec import Spec, parse_reward, reward_text
+from fairlead.run.spec import Part, Spec, parse_reward, reward_text
 from fairlead.run.view import View
 
 CLIMBS = "zero_order"

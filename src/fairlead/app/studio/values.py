@@ -56,5 +56,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "held_out": held_out.warning(view) or "",
         "settings": report.settings(view.spec),
         "versions": view.versions,
+        "meaning": advice.meaning(view),
+        "next_steps": advice.next_steps(view),
         "commands": advice.commands(view),
     }
