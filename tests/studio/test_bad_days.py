@@ -274,7 +274,7 @@ def test_a_run_without_its_pictures_is_a_sentence(studio: Any) -> None:
     shutil.rmtree(studio.runs / found["name"] / "images")
     answer = studio.ask(f"/api/runs/{id}/images/{found['candidates'][0]['image']}")
     assert answer.status in (404, 409)
-    assert "Restore" in answer.json["error"]["message"]
+    assert "is missing: restore it" in answer.json["error"]["message"]
     assert len(studio.run(id)["candidates"]) == 4
 
 
