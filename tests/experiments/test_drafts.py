@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 from experiments.drafts import policies
 from experiments.drafts.pools import FLASH_DRAFT, FLASH_FINAL, PICTURE, Flash
+
 from fairlead.core.key import Key
 
 PRICES = {PICTURE: 1.0, "cheap": 0.1, "good": 0.25, FLASH_DRAFT: 0.25, FLASH_FINAL: 0.3}
