@@ -387,7 +387,7 @@ def commands(view: View) -> list[tuple[str, str]]:
     if view.best:
         lines.append(("render the winner again and compare", command("replay", folder, view.best.index)))
     lines.append(("go on with a larger budget", command("resume", folder, "--budget", _more(view.spec, view.spent))))
-    if again := run_command(view.spec):
+    if again := run_command(view.spec, view.folder):
         lines.append(("the same run from nothing", again))
     lines.append(("write this page again", command("report", folder)))
     return lines
