@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -16,14 +17,17 @@ from torch import Tensor
 import tiny_flux
 import tiny_pipelines as tiny
 from fairlead.core.cost import INFINITE, Meter
+from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key, normals
-from fairlead.core.model import started
+from fairlead.core.model import started, whole
 from fairlead.core.samplers import Sampler, ancestral, dpmpp_2m, euler, sampler_for, scheduler
 from fairlead.core.sampling import sample
 from fairlead.models.flux import Flux
 from fairlead.models.sd import StableDiffusion
 from fairlead.models.sd3 import StableDiffusion3
 from fairlead.models.sdxl import StableDiffusionXL
+from fairlead.run import models
+from fairlead.run.options import RunOptions
 
 PROMPTS = ["a red apple", "two cats and a blue car"]
 KEYS = tuple(Key.root(0).fold("candidate", i) for i in range(len(PROMPTS)))
@@ -191,3 +195,48 @@ def test_every_scheduler_starts_below_its_top(
 ) -> None:
     where = folder("sd", kind, {**tiny.SCALED, **settings})
     same("sd", where, sampler, 7, monkeypatch, image=picture(), strength=0.6, guidance_scale=3.0, tolerance=1e-3)
+
+
+def test_what_a_mask_keeps_is_kept(folder: Callable[..., str]) -> None:
+    """In every prediction and in what is decoded, wherever a steering has put the state."""
+    model: Any = Flux(folder("flux"), height=24, width=24, image=picture(), strength=0.6, mask=half())
+    meter = Meter()
+    model.meter(meter)
+    kept = (model._repaint == 0).expand(2, *model.latent)
+    at = model.levels(5)[1]
+    own = model._clean.expand(2, *model.latent)
+    with torch.no_grad(), meter.grant(INFINITE):
+        anywhere = normals(KEYS, *model.latent)
+        x0 = model.predict(anywhere, at, model.encode(PROMPTS), whole(2, at, step=1))
+        assert torch.equal(x0[kept], own[kept])
+        assert not torch.equal(x0[~kept], own[~kept])
+        torch.testing.assert_close(model.decode(anywhere), model.decode(torch.where(kept, own, anywhere)))
+
+
+def test_a_shape_is_kept_where_no_side_was_chosen(folder: Callable[..., str]) -> None:
+    model: Any = Flux(folder("flux"), image=picture(48, 12), strength=0.6)
+    assert model.size == (128, 512)
+    with pytest.raises(FairleadError, match="is 48x12, which does not have the shape of 16x16: crop it"):
+        Flux(folder("flux"), height=16, width=16, image=picture(48, 12), strength=0.6)
+
+
+def test_a_family_without_picture_inputs_says_so(tmp_path: Path) -> None:
+    where = tiny.saved(tmp_path, tiny.lcm, diffusers.LCMScheduler(**tiny.SCALED, clip_sample=False))
+    spec = models.spec_of(RunOptions("a dog", model=where, image=picture()))
+    with pytest.raises(FairleadError, match="image cannot be used with .*: this family has no picture input here"):
+        models.check(spec)
+    pipe = diffusers.LatentConsistencyModelPipeline.from_pretrained(where)
+    with pytest.raises(FairleadError, match="'image' of LatentConsistencyModelPipeline cannot be used"):
+        models.lend(pipe, {"image": picture()})
+
+
+def test_the_levels_of_a_picture_obey_the_laws_of_levels(folder: Callable[..., str]) -> None:
+    """At every number of steps at least one move, and never more than without a picture."""
+    for family in ("sd", "flux"):
+        model: Any = ADAPTERS[family](folder(family), height=24, width=24, image=picture(), strength=0.34)
+        plain: Any = ADAPTERS[family](folder(family), height=24, width=24)
+        for steps in range(1, 12):
+            levels = model.levels(steps)
+            assert len(levels) >= 2
+            assert list(levels) == list(plain.levels(steps)[-len(levels) :])
+            assert steps in model.whole_steps(len(levels) - 1)

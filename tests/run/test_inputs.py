@@ -13,14 +13,13 @@ from PIL import Image
 
 import fairlead
 from fairlead.core.errors import FairleadError, StoreError
-from fairlead.core.model import StartsFromPicture
 from fairlead.run import engine, inputs, models, price
-from fairlead.run.executor import Local
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import Part, Spec
 from fairlead.run.store import Store
 
 PROMPT = "a red apple left of a blue car"
+DEMON = {"demon": {"k": 2, "estimate": "few"}}
 BASE: dict[str, Any] = {"model": "pocket-turbo", "reward": "brightness", "steps": 5, "batch": 2, "strength": 0.6}
 
 
@@ -154,7 +153,7 @@ def test_what_the_model_cannot_do_leaves_nothing_behind(
         {"draft": 2},
         {"draft": "peek(2)"},
         {"steer": "lidar", "settings": {"lidar": {"n": 2}}},
-        {"steer": "demon", "settings": {"demon": {"k": 2}}},
+        {"steer": "demon", "settings": DEMON},
         {"steer": "feynman_kac", "group": 2, "sampler": "ancestral"},
         {"intervene": "repulsion", "group": 2},
         {"sampler": "scheduler"},
@@ -170,21 +169,6 @@ def test_it_composes_at_its_price(more: dict[str, Any], files: Path, tmp_path: P
     assert store.spent().nfe == pytest.approx(each.total.nfe, abs=2 * each.cost_per_candidate.nfe)
 
 
-def test_what_the_mask_keeps_is_kept(files: Path, tmp_path: Path) -> None:
-    """Whatever steers: the black half decodes to the round trip of the picture, up to the decoder's reach."""
-    chosen = spec(files, mask=files / "half.png", steer="demon", settings={"demon": {"k": 2}}, budget={"nfe": 40})
-    executor = Local(models.with_dtype(chosen))
-    model: Any = executor.setup.model
-    assert isinstance(model, StartsFromPicture)
-    engine.start(chosen, tmp_path / "run").close()
-    with torch.no_grad(), executor.worker.meter.grant(chosen.limit):
-        whole = model.decode(model._clean.float())[0]
-    made = np.asarray(Image.open(tmp_path / "run" / "best.png")) / 255
-    gap = np.abs(made - whole.permute(1, 2, 0).numpy()).max((0, 2))
-    assert gap[:20].max() < 0.02
-    assert gap[40:].max() > 0.1
-
-
 def test_python_takes_a_live_pipeline(files: Path, tmp_path: Path) -> None:
     from diffusers import FluxPipeline
 
@@ -195,7 +179,8 @@ def test_python_takes_a_live_pipeline(files: Path, tmp_path: Path) -> None:
     live = fairlead.run(PROMPT, model=pipe, budget={"nfe": 4}, out=tmp_path / "live", **words, **fixed)
     given = {**words, **fixed, "model": "pocket-turbo", "dtype": "float32", "budget": {"nfe": 4}}
     named = fairlead.run(PROMPT, out=tmp_path / "named", **given)
-    assert np.array_equal(np.asarray(live.best.image), np.asarray(named.best.image))
+    pixels = [np.asarray(result.best.image).astype(int) for result in (live, named)]
+    assert np.abs(pixels[0] - pixels[1]).max() <= 3
     own = {"model": {"height": 64, "width": 64, "max_sequence_length": 16}}
     more = fairlead.resume(tmp_path / "live", budget={"nfe": 8}, model=pipe, settings=own)
     assert len(more.candidates) == 4
