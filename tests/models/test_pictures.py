@@ -223,7 +223,7 @@ def test_a_shape_is_kept_where_no_side_was_chosen(folder: Callable[..., str]) ->
 def test_a_family_without_picture_inputs_says_so(tmp_path: Path) -> None:
     where = tiny.saved(tmp_path, tiny.lcm, diffusers.LCMScheduler(**tiny.SCALED, clip_sample=False))
     spec = models.spec_of(RunOptions("a dog", model=where, image=picture()))
-    with pytest.raises(FairleadError, match="image cannot be used with .*: this family has no picture input here"):
+    with pytest.raises(FairleadError, match="this family has no picture input here"):
         models.check(spec)
     pipe = diffusers.LatentConsistencyModelPipeline.from_pretrained(where)
     with pytest.raises(FairleadError, match="'image' of LatentConsistencyModelPipeline cannot be used"):
