@@ -25,8 +25,8 @@ class EditDirection(Reward):
     by it together with `image_similarity`: the one rewards the change, the other what stays.
 
     Settings:
-        source (text): what the input picture shows, in the style of the prompt.
-        image (file): the input picture, where pictures are scored; a run takes its own.
+        source (text, required): what the input picture shows, in the style of the prompt.
+        image (file, required): the input picture, where pictures are scored; a run takes its own.
         checkpoint (folder, hub name, file or None, default None): a transformers CLIP, or an open_clip file; None
             is the small one in the package, which knows only the pocket world.
         device (name of a device, default 'cpu'): where the network runs; a run chooses the machine's device.

@@ -29,7 +29,7 @@ class ImageSimilarity(Reward):
     `clip` compares what is shown, as InstructPix2Pix measures it; `lpips` compares how it looks, place by place.
 
     Settings:
-        image (file): the picture to compare with, where pictures are scored; a run takes its own input picture.
+        image (file, required): the picture to compare with, where pictures are scored; a run takes its own.
         by (clip or lpips, default 'clip'): what is compared. `lpips` needs the packages lpips and torchvision.
         checkpoint (folder, hub name, file or None, default None): a transformers CLIP, or an open_clip file; None
             is the small one in the package, which knows only the pocket world.
