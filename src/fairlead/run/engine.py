@@ -14,7 +14,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
-from fairlead.run import fingerprint, machine, models
+from fairlead.run import final_judge, fingerprint, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -24,8 +24,9 @@ from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason, Task
 from fairlead.run.replay import compared, with_states
+from fairlead.run.requests import Stop
 from fairlead.run.rung_plan import without_drafts
-from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
+from fairlead.run.search_loop import SearchLoop
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
 from fairlead.run.stop_rules import stop_text, until_text
@@ -121,7 +122,7 @@ def resume(
         spec = store.spec
         changed = _changed(spec, store.stopped, budget, until, stop_rule)
         if changed == spec and store.status == RunStatus.FINISHED and budget is None:
-            write_pictures(store)
+            final_judge.write_pictures(store)
             return store
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")

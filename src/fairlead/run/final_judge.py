@@ -27,7 +27,7 @@ from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
-from fairlead.run.store import Store
+from fairlead.run.store import Store, write_atomically
 
 ROW = "final judge"
 """The row among what a run prepared."""
@@ -193,3 +193,12 @@ def record(
             rows.seal(db, "prepared", "name=?", [ROW])
         except sqlite3.Error as error:
             raise StoreError(f"{store.folder} cannot be written ({error}). Check its permissions.") from error
+
+
+def write_pictures(store: Store) -> None:
+    """The winner and the plain sample as files beside the record, unless they are there."""
+    for name, candidate in (("best", winner(store)), ("baseline", store.baseline())):
+        if candidate is not None:
+            path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
+            if not path.is_file() or path.read_bytes() != data:
+                write_atomically(path, data)
