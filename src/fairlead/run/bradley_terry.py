@@ -87,6 +87,8 @@ def estimate(n: int, comparisons: Iterable[Comparison], prior: float = PRIOR) ->
     """The most probable strengths of n pictures; with an infinite prior those of maximum likelihood, if they exist."""
     won = np.zeros((n, n))
     tied = np.zeros((n, n))
+    if n == 0:
+        return Strengths(np.zeros(0), won, -math.inf)
     for c in comparisons:
         if c.outcome == 0.5:
             tied[c.first, c.second] += c.weight

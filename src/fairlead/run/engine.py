@@ -51,10 +51,12 @@ def start(
     siblings: Siblings = None,
     on_progress: Watch = _silent,
     stop: Stop = _never,
+    person: Person | None = None,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
-    `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
+    `reward`, `model` and `siblings` are Python objects that replace those which the Spec names. `person` answers the
+    questions of the run while it waits; without one it stops at the first.
     """
     out = Path(out)
     refuse_taken(out)
@@ -64,13 +66,13 @@ def start(
     spec = models.with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, siblings=siblings)
     spec = executor.setup.spec
-    loop = SearchLoop(spec, executor, clock)
+    loop = SearchLoop(spec, executor, clock, person)
     left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
     if left_out is not None:
         spec = left_out[0]
         clock = Clock(spec, on_progress)
         executor.leave_out_drafts(spec)
-        loop = SearchLoop(spec, executor, clock)
+        loop = SearchLoop(spec, executor, clock, person)
     for leaf in executor.worker.reward.leaves():
         if isinstance(leaf, PaidReward):
             leaf.ready()

@@ -17,7 +17,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import rows
-from fairlead.run.claim import connect, record_of
+from fairlead.run.claim import connect, connect_to_read, record_of
 from fairlead.run.sqlite_errors import sqlite_errors
 
 PAIR = "pair"
@@ -140,7 +140,7 @@ def read(db: sqlite3.Connection) -> list[Judgement]:
 
 def of(folder: Path) -> list[Judgement]:
     """Every row of a run."""
-    with sqlite_errors(Path(folder)), closing(connect(record_of(Path(folder)))) as db:
+    with sqlite_errors(Path(folder)), closing(connect_to_read(record_of(Path(folder)))) as db:
         return read(db)
 
 

@@ -21,12 +21,15 @@ from fairlead.app.studio import events, form, values
 from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.judging import Judging
+from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.supervisor import Supervisor
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import Follower
+from fairlead.run.question_store import QuestionStore
 from fairlead.run.spec import parse_budget
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -90,6 +93,8 @@ class Studio:
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
+            *Judging(self.library, self.jobs, self.supervisor.wake).routes(),
+            *Keeping(self.library, self._work).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)
@@ -160,7 +165,7 @@ class Studio:
             raise Refused(404, "not_found", f"{digest!r:.40} is not the name of a picture.")
         follower = Follower(folder)
         try:
-            if not follower.has_picture(digest):
+            if not follower.has_picture(digest) and not QuestionStore(folder).shows(digest):
                 raise Missing(f"{folder.name} has no picture {digest!r:.40}.")
             data = follower.store.image(digest)
         finally:
@@ -187,6 +192,10 @@ class Studio:
         except FairleadError as error:
             found = {"error": str(error)}
         return _json({**found, **lines})
+
+    async def _work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """What the process that computes answers."""
+        return await self._unless_closing(self.supervisor.work(failure, **message))
 
     async def _unless_closing(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         """The result of some work, unless the server ends before it."""

@@ -27,11 +27,14 @@ from fairlead.app.running import reported
 from fairlead.app.studio.address import address, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
+from fairlead.core.people import Question
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
 class Desk:
@@ -110,7 +113,26 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._price(message)))
+        work = {"price": self._price, "front": self._front}[str(message["do"])]
+        answer(caught(lambda: work(message)))
+
+    def meanwhile(self, question: Question) -> None:
+        """What can be done while a person is asked: nothing that needs the model in the middle of a picture."""
+        if question.kind != "steer":
+            self.answer_questions()
+            return
+        with contextlib.suppress(queue.Empty):
+            while (asked := self._questions.get_nowait()) is None or asked[1]({"error": BUSY}) is None:
+                pass
+
+    def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What each weight of the reward would keep of a run."""
+        from fairlead.run.diverse_subset import front
+
+        words = {name: message[name] for name in ("floor", "among", "quality") if message.get(name) is not None}
+        if "quality" in words:
+            words["quality"] = {int(index): float(value) for index, value in words["quality"].items()}
+        return front(self.root / str(message["folder"]), int(message["k"]), **words)
 
     def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
         from fairlead.app.studio.pricing import priced
@@ -139,6 +161,7 @@ class Worker:
             self.jobs.move(job, State.FAILED, found["error"])
         else:
             self.jobs.remove(job)
+            resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -156,14 +179,16 @@ class Worker:
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
+        asked = person(folder, lambda: stop() or bool(self.jobs.waiting()), self.meanwhile)
+
         with reported(folder):
             if job.kind == "resume":
                 self._keep_model(View.read(folder).spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop).close()
+                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop, person=asked).close()
             else:
                 options = read_options(job.options)
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
+                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop, person=asked).close()
         write_report(folder)
         return {}
 
@@ -216,10 +241,13 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _price(self, message: Mapping[str, Any]) -> None:
+    def _work(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
+
+    _price = _work
+    _front = _work
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

@@ -4,9 +4,11 @@ import { get } from "./api.js";
 import { Runs } from "./runs.js";
 import { New } from "./new.js";
 import { Run } from "./run.js";
+import { Judge } from "./judge.js";
+import { Keep } from "./keep.js";
 import { Keys } from "./keys.js";
 
-const SCREENS = { "": Runs, new: New, run: Run };
+const SCREENS = { "": Runs, new: New, run: Run, judge: Judge, keep: Keep };
 
 function route() {
   const [screen, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
