@@ -47,7 +47,7 @@ def keep(
     """Choose K pictures of a run that are good and different. Nothing is rendered."""
     from fairlead.run.diverse_subset import keep as choose
 
-    among = _starred(run) if starred else None
+    among = starred_of(run) if starred else None
     quality = strengths(run) if judged else None
     chosen = choose(run, k, weight=weight, floor=_level(floor), likeness=likeness, among=among, quality=quality)
     print(" ".join(map(str, chosen)))
@@ -64,7 +64,7 @@ def _level(floor: str) -> float | str:
         return floor
 
 
-def _starred(run: Path) -> list[int]:
+def starred_of(run: Path) -> list[int]:
     """The candidates with a star."""
     Store.open(run).close()
     if found := marks.starred(run):

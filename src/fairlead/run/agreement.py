@@ -42,4 +42,8 @@ def alpha_of_pairs(units: Sequence[Sequence[float]]) -> float:
 
     Which picture of a pair is called the first means nothing, so every pair is counted in both orders.
     """
-    return alpha([*units, *([1 - value for value in values] for values in units)])
+    return alpha([*units, *map(_turned, units)])
+
+
+def _turned(values: Sequence[float]) -> list[float]:
+    return [1 - value for value in values]

@@ -37,8 +37,8 @@ POOL = 800
 """Pictures compared with each other at most, unless many are kept."""
 FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of quality whose choices the report shows."""
-SLIDER = (0.0, 0.03, 0.06, 0.125, 0.18, 0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0)
-"""Weights between which the page chooses."""
+SLIDER = (0.0, *(round(2 ** (i / 4 - 6), 4) for i in range(37)))
+"""Weights that a page tries, up to 8; the default is one of them."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,21 @@ def front(
     among: Collection[int] | None = None,
     quality: Mapping[int, float] | None = None,
 ) -> dict[str, Any]:
-    """What each of several weights would keep, from the most different to the best. Writes nothing."""
+    """The different choices that weights lead to, from the most different to the best. Writes nothing.
+
+    Of weights that choose the same pictures the default is named, else the lowest.
+    """
     full = _choosable(folder, k, floor, None, among, quality, _remembered)
     least = _least(full.worth, floor)
-    points = []
+    points: list[dict[str, Any]] = []
     for weight in SLIDER:
         chosen = full.pick(k, weight, least)
-        points.append({**full.point(weight, chosen), "kept": [full.candidates[i].index for i in chosen]})
+        kept = [full.candidates[i].index for i in chosen]
+        if points and set(points[-1]["kept"]) == set(kept):
+            if weight == WEIGHT:
+                points[-1] |= {"weight": weight, "kept": kept}
+            continue
+        points.append({**full.point(weight, chosen), "kept": kept})
     usable = int(full.worth.isfinite().sum())
     return {"k": k, "of": usable, "likeness": full.likeness, "default": WEIGHT, "points": points}
 

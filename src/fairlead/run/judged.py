@@ -7,6 +7,7 @@ Everything is a function of the recorded judgements, so a page that was reloaded
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +27,9 @@ ENTRANTS = 16
 REPEAT = 4
 """Every so many pairs, one that somebody else has judged is shown: without these, agreement cannot be computed."""
 OUTCOMES = {FIRST: 1.0, SECOND: 0.0}
-UNIT = "log odds that people prefer it to the average judged picture of the run"
+JUDGED = "judged by people"
+"""What the ranking is called among rewards. Its unit: log odds of being preferred to the average judged picture of the
+run."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,7 @@ class Judged:
     @cached_property
     def judges(self) -> dict[str, int]:
         """Judgements by name."""
-        names = dict.fromkeys(j.who for j in self.every)
-        return {name: sum(j.who == name for j in self.every) for name in names}
+        return dict(Counter(j.who for j in self.every))
 
     @cached_property
     def agreement(self) -> Agreement:

@@ -1,7 +1,7 @@
 // People judge: questions of a run that waits come first, then pairs of finished pictures, and the ranking below.
 import { html, useEffect, useLayoutEffect, useRef, useState } from "./view.js";
 import { get, picture, post, stream } from "./api.js";
-import { count, number } from "./words.js";
+import { count } from "./words.js";
 
 const NAME = "fairlead-judge";
 const TABLE = "fairlead-judge-table";
@@ -213,7 +213,7 @@ function Ranking({ run, data }) {
       <span class="num">${percent(place.chance)}</span>
       <span class="small">place ${place.best_place === place.worst_place ? place.best_place : `${place.best_place} to ${place.worst_place}`} · seen ${place.seen}${place.bad ? ` · bad ${place.bad}` : ""}</span></li>`)}</ol>
     <p class="judge-people">${judges.map((one) => html`<span>${one.who || "without a name"} <b class="num">${one.judgements}</b></span>`)}
-      ${judges.length > 1 && html`<span>${agreement.alpha === null ? "no pair yet that two have judged" : html`agreement <b class="num">${number(Number(agreement.alpha))}</b> over ${agreement.pairs} shared pairs (Krippendorff's alpha)`}</span>`}</p>
+      ${judges.length > 1 && html`<span>${agreement.alpha === null ? "no pair yet that two have judged" : html`agreement <b class="num">${agreement.alpha.toFixed(2).replace("-", "−")}</b> over ${agreement.pairs} shared pairs (Krippendorff's alpha)`}</span>`}</p>
     <p class="judge-acts left">${file("ranking.csv", "Ranking as CSV")}${file("preferences.jsonl", "Preferences as JSONL")}
       <a class="button" href="#/keep/${run}">Choose what to keep</a></p>`;
 }

@@ -15,6 +15,7 @@ export function Keep({ id, fail }) {
   const [missing, setMissing] = useState("");
   const [busy, setBusy] = useState(true);
   const latest = useRef(0);
+  const weight = useRef(0);
   useEffect(() => {
     const mine = ++latest.current;
     setBusy(true);
@@ -23,7 +24,8 @@ export function Keep({ id, fail }) {
       if (mine !== latest.current) return;
       setProblem("");
       setData(found);
-      setAt((now) => now ?? found.points.findIndex((p) => p.weight === found.default));
+      // Another count has other choices: stay at the weight that was chosen.
+      setAt((now) => nearest(found.points, now === null ? found.default : weight.current));
     }).catch((error) => {
       if (mine !== latest.current) return;
       if (error.status === 404) setMissing(error.message);
@@ -35,7 +37,8 @@ export function Keep({ id, fail }) {
   const count = (value) => value >= 1 && value <= 200 && set("k", value);
 
   if (missing) return html`<div class="empty"><h1>This run is not here</h1><p>${missing}</p><a class="button" href="#/">All runs</a></div>`;
-  const point = data?.points[at];
+  const point = data?.points[Math.min(at, data.points.length - 1)];
+  if (point) weight.current = point.weight;
   return html`
     <div class="top"><b>Keep</b>${data && html`<span>${data.name}</span>`}</div>
     <div class="judge-head"><h1>${data?.prompt ?? "Keep"}</h1><a class="quiet" href="#/run/${id}">The run</a></div>
@@ -61,6 +64,11 @@ export function Keep({ id, fail }) {
         <p class="small">The zip has each picture with its recipe. The same choice as a command, which also shows it in the report:</p>
         <code class="keep-command">${point.command}</code>
       </div></section>`}`;
+}
+
+function nearest(points, weight) {
+  const last = points.findLastIndex((p) => p.weight <= weight);
+  return Math.max(0, last);
 }
 
 function Front({ data, at, onPick, judged }) {
