@@ -226,8 +226,8 @@ def test_a_waiting_run_goes_on_and_the_front_is_the_control(studio: Any, page: A
     assert page.locator(".keep-gallery figure").count() == 6
     before = page.locator(".keep-command").inner_text()
     kept = page.eval_on_selector_all(".keep-gallery figure", "all => all.map(f => +f.dataset.index)")
-    page.get_by_label("From the most different to the best").focus()
-    page.keyboard.press("End")
+    page.get_by_label("From the best to the most different").focus()
+    page.keyboard.press("Home")
     page.wait_for_function("before => document.querySelector('.keep-command').innerText !== before", arg=before)
     best = page.eval_on_selector_all(".keep-gallery figure", "all => all.map(f => +f.dataset.index)")
     assert best != kept

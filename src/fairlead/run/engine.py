@@ -18,6 +18,7 @@ from fairlead.run import final_judge, fingerprint, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
+from fairlead.run.forming import Every, OnStep, Watching
 from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
@@ -50,13 +51,17 @@ def start(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
     person: Person | None = None,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
-    `reward`, `model` and `siblings` are Python objects that replace those which the Spec names. `person` answers the
-    questions of the run while it waits; without one it stops at the first.
+    `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
+    `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
+    every `previews` steps (`run/forming.py`). `person` answers the questions of the run while it waits; without one it
+    stops at the first.
     """
     out = Path(out)
     refuse_taken(out)
@@ -92,6 +97,8 @@ def start(
     if loop.plan.rungs:
         versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
+    executor.watch(Watching.of(on_step, previews))
+    clock.say(Phase.SEARCHING)
     with store.lock():
         loop.run(store, stop)
     return store
@@ -108,6 +115,8 @@ def resume(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
     person: Person | None = None,
     trust: bool = False,
@@ -118,6 +127,7 @@ def resume(
     an empty text removes one. A larger budget alone removes the rule that ended the run: it would end it again.
 
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
+    `on_step` and `previews` are as in `start`.
     """
     store = Store.open(folder)
     with store.lock():
@@ -148,6 +158,7 @@ def resume(
             executor.check_budget()
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         store.set_status(RunStatus.RUNNING)
+        executor.watch(Watching.of(on_step, previews))
         loop.run(store, stop)
     return store
 
@@ -178,6 +189,7 @@ def replay(
     model: Model | None = None,
     siblings: Siblings = None,
     trust: bool = False,
+    watching: Watching | None = None,
 ) -> Replay:
     """Render one recorded candidate again and compare it with the record, bit for bit; `trust` as in `resume`.
 
@@ -185,7 +197,7 @@ def replay(
     same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
     round differently, and small differences are expected.
 
-    `trust` is as in `resume`.
+    `trust` is as in `resume`. `watching` is shown every step of the batch, for example to see one picture form.
     """
     store = Store.open(folder)
     spec = store.spec
@@ -207,6 +219,7 @@ def replay(
     chosen = [index] if alone else companions
     task, steering = questions(chosen)
     task = with_states(task, store, questions, executor)
+    executor.watch(watching)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)

@@ -14,6 +14,7 @@ from fairlead.core.search import Space
 from fairlead.core.sibling import model_key
 from fairlead.core.steering import Chain
 from fairlead.run import dry_run, rungs
+from fairlead.run.forming import Watching
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
 from fairlead.run.rung_plan import RungCosts
@@ -52,6 +53,10 @@ class Executor(Protocol):
 
     def ask_through(self, previews: PreviewQuestions) -> None:
         """From now on a steering asks a person through `previews`."""
+        ...
+
+    def watch(self, watching: Watching | None) -> None:
+        """From now on `watching` is shown every step of every batch."""
         ...
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
@@ -146,6 +151,10 @@ class Local:
     def ask_through(self, previews: PreviewQuestions) -> None:
         """The worker asks through them."""
         self.worker.previews = previews
+
+    def watch(self, watching: Watching | None) -> None:
+        """The worker shows it."""
+        self.worker.watching = watching
 
     def prepare(self, grant: Cost) -> tuple[Chain, Cost]:
         """On this worker."""

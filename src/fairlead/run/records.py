@@ -176,6 +176,23 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class BatchStep:
+    """A batch after one denoising step, for whoever watches. Nothing of it is recorded."""
+
+    indices: tuple[int, ...]
+    """The candidates that are rendered."""
+    step: int
+    """Denoising steps taken, from 1."""
+    steps: int
+    spent: Cost
+    """What the batch has spent so far; it is part of no `Progress` yet."""
+    previews: Mapping[int, bytes] = field(default_factory=dict)
+    """Candidate -> its decoded clean prediction as a small WebP picture; empty where none was wanted at this step."""
+    apart: Cost = field(default_factory=Cost)
+    """What previews have cost since this process started the run: part of no budget and of no count."""
+
+
+@dataclass(frozen=True)
 class Replay:
     """A recorded candidate rendered again."""
 

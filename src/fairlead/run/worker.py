@@ -24,6 +24,7 @@ from fairlead.core.sampling import Span, sample
 from fairlead.core.sibling import ModelRef, model_key
 from fairlead.core.steering import Chain, EarlyPredictions, Scene, Steering
 from fairlead.run import machine, memory, png, prepared, rungs
+from fairlead.run.forming import Forming, Watching
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.setup import Setup
@@ -45,6 +46,8 @@ class Worker:
         self.reward.meter(self.meter)
         self.previews: PreviewQuestions | None = None
         """How a steering asks a person while it samples; the engine sets it."""
+        self.watching: Watching | None = None
+        """Who wants to see every step; the engine sets it."""
         self._device = self.model.device.type
         self._fits: float = math.inf
 
@@ -170,7 +173,8 @@ class Worker:
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
             latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
-            latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys)
+            forming = Forming(self, task) if self.watching else None
+            latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys, forming)
             span = self._span(effort, len(levels) - 1, task)
             if task.states:
                 latents = torch.stack(task.states)[:, 0].to(latents)
@@ -191,6 +195,7 @@ class Worker:
                 siblings=self.siblings,
                 notes=notes,
                 span=span,
+                on_step=forming,
             )
             judged, states = self._left_behind(z, span, len(levels) - 1, effort)
             images = self._picture(judged)
@@ -214,7 +219,12 @@ class Worker:
         return out, cost
 
     def _drafted(
-        self, effort: rungs.Effort, latents: Tensor, cond: Conditioning, keys: tuple[Key, ...]
+        self,
+        effort: rungs.Effort,
+        latents: Tensor,
+        cond: Conditioning,
+        keys: tuple[Key, ...],
+        forming: Forming | None,
     ) -> tuple[Tensor, Conditioning, Sequence[Level], Predicts, Sampler]:
         """Where sampling at this effort starts: state, conditioning, levels, network and sampler.
 
@@ -231,7 +241,8 @@ class Worker:
         levels = list(sibling.levels(rung.own))
         if rung.after:
             own = self.model.levels(self.spec.steps)[: rung.after + 1]
-            latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter)
+            told = None if forming is None else forming.first_part(beyond=rung.own)
+            latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter, on_step=told)
             levels = [own[-1], *(level for level in levels if level.time < own[-1].time)]
         return latents, sibling.conditioning(len(latents)), levels, sibling, sibling.sampler
 

@@ -38,6 +38,7 @@ export function Keep({ id, fail }) {
 
   if (missing) return html`<div class="empty"><h1>This run is not here</h1><p>${missing}</p><a class="button" href="#/">All runs</a></div>`;
   const point = data?.points[Math.min(at, data.points.length - 1)];
+  const last = data ? data.points.length - 1 : 0;
   if (point) weight.current = point.weight;
   return html`
     <div class="top"><b>Keep</b>${data && html`<span>${data.name}</span>`}</div>
@@ -54,10 +55,10 @@ export function Keep({ id, fail }) {
     ${!data && busy && html`<p class="small" role="status">Comparing the pictures with each other …</p>`}
     ${point && html`<section class="keep ${busy || problem ? "stale" : ""}">
       <div class="card keep-front"><${Front} data=${data} at=${at} onPick=${setAt} judged=${words.judged} />
-        <label class="keep-slider"><span>most different</span><input type="range" min="0" max=${data.points.length - 1} step="1" value=${at} aria-label="From the most different to the best"
-          aria-valuetext="weight ${point.weight}: mean ${number(point.reward)}, Vendi ${number(point.vendi)}" onInput=${(e) => setAt(Number(e.target.value))} /><span>best</span></label></div>
+        <label class="keep-slider"><span>best</span><input type="range" min="0" max=${last} step="1" value=${last - at} aria-label="From the best to the most different"
+          aria-valuetext="weight ${point.weight}: mean ${number(point.reward)}, Vendi ${number(point.vendi)}" onInput=${(e) => setAt(last - Number(e.target.value))} /><span>most different</span></label></div>
       <div class="keep-set">
-        <p class="keep-numbers"><span>mean ${words.judged ? "strength" : "reward"} <b class="num">${number(point.reward)}</b></span><span>different pictures <b class="num">${number(point.vendi)}</b> of ${data.k}</span></p>
+        <p class="keep-numbers"><span>mean ${words.judged ? "strength" : "reward"} <b class="num">${number(point.reward)}</b></span><span>different pictures <b class="num">${point.vendi.toFixed(2)}</b> of ${data.k}</span></p>
         <div class="gallery keep-gallery" role="list" aria-label="Kept pictures">${point.kept.map((one) => html`<figure class="card" role="listitem" key=${one.candidate} data-index=${one.candidate}>
           <img src=${picture(id, one.image, true)} alt="Kept: candidate ${one.candidate}" /><figcaption><b class="num">${number(one.reward === null ? NaN : Number(one.reward))}</b><span>${one.candidate}</span></figcaption></figure>`)}</div>
         <p class="judge-acts left"><a class="button primary" href="/api/runs/${id}/kept.zip?candidates=${point.kept.map((one) => one.candidate).join(",")}" download>Download ${data.k} as a zip</a></p>
