@@ -113,8 +113,8 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        work = {"price": self._price, "front": self._front}[str(message["do"])]
-        answer(caught(lambda: work(message)))
+        works = {"price": self._price, "front": self._front}
+        answer(caught(lambda: works[str(message["do"])](message)))
 
     def meanwhile(self, question: Question) -> None:
         """What can be done while a person is asked: nothing that needs the model in the middle of a picture."""
@@ -122,8 +122,10 @@ class Worker:
             self.answer_questions()
             return
         with contextlib.suppress(queue.Empty):
-            while (asked := self._questions.get_nowait()) is None or asked[1]({"error": BUSY}) is None:
-                pass
+            while True:
+                asked = self._questions.get_nowait()
+                if asked is not None:
+                    asked[1]({"error": BUSY})
 
     def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """What each weight of the reward would keep of a run."""
@@ -161,7 +163,8 @@ class Worker:
             self.jobs.move(job, State.FAILED, found["error"])
         else:
             self.jobs.remove(job)
-            resume_if_answered(self.jobs, self.root / job.folder)
+            with contextlib.suppress(FairleadError):
+                resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
