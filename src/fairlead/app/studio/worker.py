@@ -117,15 +117,14 @@ class Worker:
         answer(caught(lambda: works[str(message["do"])](message)))
 
     def meanwhile(self, question: Question) -> None:
-        """What can be done while a person is asked: nothing that needs the model in the middle of a picture."""
-        if question.kind != "steer":
-            self.answer_questions()
-            return
+        """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
         with contextlib.suppress(queue.Empty):
             while True:
                 asked = self._questions.get_nowait()
-                if asked is not None:
+                if asked is not None and asked[0].get("do") == "price" and question.kind == "steer":
                     asked[1]({"error": BUSY})
+                else:
+                    self._answer(asked)
 
     def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """What each weight of the reward would keep of a run."""
