@@ -224,18 +224,19 @@ def test_a_waiting_run_goes_on_and_the_front_is_the_control(studio: Any, page: A
     page.goto(f"{studio.base}/#/keep/{finished}")
     page.wait_for_selector(".keep-gallery figure", timeout=120_000)
     assert page.locator(".keep-gallery figure").count() == 6
-    before = page.locator(".keep-command").inner_text()
     kept = page.eval_on_selector_all(".keep-gallery figure", "all => all.map(f => +f.dataset.index)")
+    dots = page.locator(".front-dot").count()
     page.get_by_label("From the best to the most different").focus()
     page.keyboard.press("Home")
-    page.wait_for_function("before => document.querySelector('.keep-command').innerText !== before", arg=before)
+    page.wait_for_selector(f".keep[data-setting='{dots - 1}']", timeout=60_000)
     best = page.eval_on_selector_all(".keep-gallery figure", "all => all.map(f => +f.dataset.index)")
     assert best != kept
     assert set(best) == {c.index for c in View.read(folder_of(studio, finished)).ranked[:6]}
-    page.locator("[data-setting='0']").click()
-    page.wait_for_function("document.querySelector('.keep-command').innerText.includes('--weight 0')")
+    page.locator("[data-dot='0']").click()
+    page.wait_for_selector(".keep[data-setting='0']", timeout=60_000)
+    assert page.locator(".keep-command").inner_text().endswith(" 6 --weight 0")
     page.get_by_label("One less").click()
-    page.wait_for_function("document.querySelectorAll('.keep-gallery figure').length === 5")
+    page.wait_for_selector(".keep-gallery figure:nth-child(6)", state="detached", timeout=60_000)
     with page.expect_download() as download:
         page.get_by_role("link", name="Download 5 as a zip").click()
     with zipfile.ZipFile(download.value.path()) as archive:

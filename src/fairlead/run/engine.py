@@ -91,7 +91,7 @@ def start(
     """
     watching = Watching.of(on_step, previews)
     given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    with started(spec, out, on_progress=on_progress, **given) as run:  # type: ignore[arg-type]
+    with started(spec, out, on_progress=on_progress, person=person, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
 
@@ -105,6 +105,7 @@ def started(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    person: Person | None = None,
     watching: Watching | None = None,
 ) -> Iterator[OpenRun]:
     """A new run that is locked and ready to go; see `start`."""

@@ -53,7 +53,7 @@ export function Keep({ id, fail }) {
     </form>
     ${problem && html`<p class="note-box" role="alert">${problem}</p>`}
     ${!data && busy && html`<p class="small" role="status">Comparing the pictures with each other …</p>`}
-    ${point && html`<section class="keep ${busy || problem ? "stale" : ""}">
+    ${point && html`<section class="keep ${busy || problem ? "stale" : ""}" data-setting=${at}>
       <div class="card keep-front"><${Front} data=${data} at=${at} onPick=${setAt} judged=${words.judged} />
         <label class="keep-slider"><span>best</span><input type="range" min="0" max=${last} step="1" value=${last - at} aria-label="From the best to the most different"
           aria-valuetext="weight ${point.weight}: mean ${number(point.reward)}, Vendi ${number(point.vendi)}" onInput=${(e) => setAt(last - Number(e.target.value))} /><span>most different</span></label></div>
@@ -96,7 +96,7 @@ function Front({ data, at, onPick, judged }) {
     <text class="label" x=${LEFT + (WIDTH - LEFT - RIGHT) / 2} y=${HEIGHT - 8} text-anchor="middle">Vendi score: how many different pictures</text>
     <text class="label" x=${LEFT - 8} y=${TOP - 8} text-anchor="start">mean ${judged ? "strength" : "reward"}</text>
     <polyline class="best line front-line" points=${points.map((p) => `${x(p.vendi).toFixed(1)},${y(p.reward).toFixed(1)}`).join(" ")} />
-    ${points.map((p) => html`<circle class="dot front-dot" cx=${x(p.vendi)} cy=${y(p.reward)} r="6" data-setting=${p.i} onClick=${() => onPick(p.i)}><title>weight ${p.weight}: ${number(p.reward)}, ${number(p.vendi)}</title></circle>`)}
+    ${points.map((p) => html`<circle class="dot front-dot" cx=${x(p.vendi)} cy=${y(p.reward)} r="6" data-dot=${p.i} onClick=${() => onPick(p.i)}><title>weight ${p.weight}: ${number(p.reward)}, ${number(p.vendi)}</title></circle>`)}
     ${now && html`<circle class="winner line" cx=${x(now.vendi)} cy=${y(now.reward)} r="8" />`}
   </svg>`;
 }
