@@ -251,6 +251,8 @@ def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished:
     folder = studio.runs / studio.run(finished)["name"]
     if not judgements.of(folder):
         judgements.add(folder, "pair", (0, 1), "1", "Ada", 0)
+    second = studio.start(**TURBO, budget="nfe=16", seed=7)
+    studio.wait(second)
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.goto(studio.link)
@@ -260,9 +262,13 @@ def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished:
         ("run", f"run/{finished}", ".cell"),
         ("judge", f"judge/{finished}", ".ranking"),
         ("keep", f"keep/{finished}", ".keep-gallery figure"),
+        ("compare", f"compare/{finished}/{second}", ".column + .column"),
     ):
         page.goto(f"{studio.base}/#/{path}")
         page.wait_for_selector(ready)
+        if name == "new":
+            page.get_by_text("Search and sampling").click()
+            page.get_by_text("1 setting of best_of").click()
         page.wait_for_timeout(300)
         found = axe.run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []
