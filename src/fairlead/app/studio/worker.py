@@ -203,8 +203,9 @@ class Worker:
                 if job.trust:
                     check_vouched(self.root, job, formulas_in(spec))
                 self._keep_model(spec.model.name)
-                words = {"budget": job.budget, "on_progress": watch, "stop": stop, "person": asked}
-                engine.resume(folder, trust=job.trust, **words).close()
+                budget = job.budget
+                trust = job.trust
+                engine.resume(folder, budget=budget, on_progress=watch, stop=stop, person=asked, trust=trust).close()
             else:
                 options = read_options(job.options)
                 check_vouched(self.root, job, formulas_of(options))
