@@ -126,7 +126,7 @@ def test_the_next_pair_is_the_least_certain() -> None:
     gains = estimate(3, said).gains()
     assert gains[0, 1] < min(gains[0, 2], gains[1, 2])
     allowed = [(0, 1), (0, 2), (1, 2)]
-    assert best_pair(gains, allowed, [0, 1, 2]) == (1, 2) or gains[0, 2] > gains[1, 2]
+    assert best_pair(gains, allowed, [0, 1, 2]) in {(0, 2), (1, 2)}
     same = estimate(3, []).gains()
     assert best_pair(same, allowed, [2, 0, 1]) == (0, 2)
     assert best_pair(same, [], []) is None
