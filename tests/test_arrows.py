@@ -16,6 +16,7 @@ PACKAGE = Path(fairlead.__file__).parent
 AXES = {"models", "rewards", "spaces", "searches", "steering", "interventions", "metrics"}
 APP_READS = {
     "run.config",
+    "run.inputs",
     "run.rungs",
     "run.spec",
     "run.store",
@@ -25,6 +26,8 @@ APP_READS = {
     "run.view",
     "run.follow",
     "run.marks",
+    "run.judgements",
+    "run.judged",
     "run.held_out",
     "run.folders",
     "run.options",
@@ -134,6 +137,8 @@ LIGHT = [
     "fairlead.run.view",
     "fairlead.run.follow",
     "fairlead.run.marks",
+    "fairlead.run.judgements",
+    "fairlead.run.judged",
     "fairlead.run.held_out",
     "fairlead.run.folders",
     "fairlead.run.options",
