@@ -370,8 +370,7 @@ class Store:
         with sqlite_errors(self.folder):
             path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
+            data = Path(path).read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
         if picture_name(data) != digest:
