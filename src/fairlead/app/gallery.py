@@ -55,7 +55,5 @@ def _shot(folder: Path, row: Mapping[str, Any], several: bool) -> dict[str, Any]
         "link": report if (folder / report).is_file() else best,
         "prompt": shorter(str(row["prompt"]), 120),
         "seed": row["seed"] if several else None,
-        "reward": "no reward yet"
-        if row["best"] is None
-        else f"{number(row['best'])} ({number(row['gain'], sign=True)})",
+        "reward": found,
     }

@@ -32,7 +32,7 @@ Prompts = Annotated[
 ]
 Seeds = Annotated[
     str | None,
-    typer.Option("--seeds", metavar="LIST", help="Run every prompt with each of these seeds: 0-7, or 1,5,9."),
+    typer.Option("--seeds", metavar="LIST", help="Run every prompt with each of these seeds: 0-7 or 1,5."),
 ]
 SHOWN = 20
 """Rows of the table in the terminal; the file has all."""
@@ -76,10 +76,14 @@ def resume_set(folder: Path, changes: Any, trust: bool, as_json: bool) -> int:
 
     with computing(as_json) as (watch, stop):
         try:
-            run_set(folder, changes=changes, on_progress=watch, stop=stop, trust=trust, on_finished=write_report)
+            run_set(folder, changes=changes, on_progress=watch, stop=stop, trust=trust, on_finished=_reported)
         finally:
             page = write_gallery(folder)
     return _finish(folder, page, as_json)
+
+
+def _reported(folder: Path) -> None:
+    write_report(folder)
 
 
 def _ended(folder: Path, keep: int | None) -> None:

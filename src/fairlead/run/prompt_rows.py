@@ -33,7 +33,7 @@ def read(path: Path) -> tuple[list[Row], list[str]]:
     """The rows of a file, and sentences about lines that were left out."""
     if path.suffix.lower() not in KINDS:
         raise FairleadError(
-            f"{path} must end in {', '.join(KINDS)}: one prompt per line, or a table with a prompt column."
+            f"{path} must end in {', '.join(KINDS)}: a prompt per line, or a table with a prompt column."
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -131,9 +131,7 @@ def expanded(options: RunOptions, rows: Sequence[Row], seeds: Any = None) -> lis
         several = [own["seed"]] if "seed" in own else chosen or [options.seed]
         out += [(row.place, replace(options, **{**own, "seed": seed})) for seed in several]
         if len(out) > MOST_RUNS:
-            raise FairleadError(
-                f"There are more than {MOST_RUNS} runs (prompts times seeds). Split them into several sets."
-            )
+            raise FairleadError(f"There are more than {MOST_RUNS} runs (prompts times seeds). Split them.")
     return out
 
 
