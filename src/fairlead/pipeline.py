@@ -192,7 +192,7 @@ class Pipeline:
             raise FairleadError("generator and latents both say where sampling starts. Pass one of them.")
         if isinstance(generator, list) and len(generator) != prompts * count:
             raise FairleadError(
-                f"generator is a list of {len(generator)}, but {prompts * count} pictures were asked for. Pass one for each."
+                f"generator is a list of {len(generator)} for {prompts * count} pictures. Pass one for each picture."
             )
         sizes = {name: chosen[name] for name in ("height", "width") if chosen.get(name) is not None}
         adapter = models.lend(self.wrapped, {**settings.get("model", {}), **sizes})
