@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.app.page import page
-from fairlead.app.results import rows_of
+from fairlead.app.set_rows import rows_of
 from fairlead.app.table import Table
 from fairlead.app.words import command, number, reason, shorter, shown
 from fairlead.run.set_file import SetFile

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, overload
 
 from fairlead.app.result import Result
+from fairlead.app.set_rows import rows_of
 from fairlead.app.table import Table
-from fairlead.run.view import View
 
 
 class Results(Sequence[Result]):
@@ -55,23 +55,3 @@ class Results(Sequence[Result]):
 
     def __repr__(self) -> str:
         return f"Results({str(self.folder)!r}: {len(self)} runs)"
-
-
-def rows_of(runs: Sequence[Path]) -> list[dict[str, Any]]:
-    """One row for every run: what it was asked, what it found and what it cost."""
-    return [_row(View.read(run)) for run in runs]
-
-
-def _row(view: View) -> dict[str, Any]:
-    return {
-        "prompt": view.spec.prompt,
-        "seed": view.spec.seed,
-        "baseline": None if view.baseline is None else view.baseline.reward,
-        "best": None if view.best is None else view.best.reward,
-        "gain": view.gain,
-        "candidates": len(view.candidates),
-        "nfe": view.spent.nfe,
-        "seconds": view.spent.seconds,
-        "stopped": view.stopped or str(view.status),
-        "run": view.folder.name,
-    }

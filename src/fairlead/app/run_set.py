@@ -12,9 +12,9 @@ from fairlead.app.console import plain_table, print_json, print_pairs, print_tab
 from fairlead.app.gallery import begun, write_gallery
 from fairlead.app.keep import say_what_was_kept
 from fairlead.app.report import write_report
-from fairlead.app.results import rows_of
 from fairlead.app.run_object import run_object
 from fairlead.app.running import INTERRUPTED, computing, refuse_existing
+from fairlead.app.set_rows import rows_of
 from fairlead.app.words import command, duration, number, shorter, shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import config, prompt_rows

@@ -219,9 +219,7 @@ class Worker:
         out = []
         for i, index in enumerate(task.indices):
             named = {k: v[i] for k, v in values.items()}
-            picture = _png(
-                task.owners[i].spec if task.owners else self.spec, images[i], index, keys[i], rewards[i], named, steps
-            )
+            picture = _png(self._run_of(task, i), images[i], index, keys[i], rewards[i], named, steps)
             slope = None if gradient is None else gradient[i].cpu()
             state = None if states is None else states[i].detach().cpu()
             out.append(Outcome(index, rewards[i], named, cost * (1 / real), picture, slope, state))
@@ -278,6 +276,9 @@ class Worker:
         if self.setup.steering.learns_from_drafts and effort is not None:
             states = z[:, None]
         return judged, states
+
+    def _run_of(self, task: Task, row: int) -> Spec:
+        return task.owners[row].spec if task.owners else self.spec
 
     def _told(self, task: Task) -> Conditioning:
         """What the network is told of every row; where a batch is shared, each row has its own run's prompt."""
