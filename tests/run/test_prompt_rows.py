@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_a_set_on_the_command_line_and_its_resume(tmp_path: Path, capsys: pytest
     assert all(f"{entry.folder}/best.png" in page for entry in entries)
     assert (tmp_path / "set" / "table.csv").read_text().count("\n") == 3
     assert main(["resume", str(tmp_path / "set"), "--budget", "nfe=8", "--json"]) == 0
-    assert '"candidates"' in capsys.readouterr().out or (tmp_path / "set" / "table.csv").is_file()
+    assert [run["cost"]["nfe"] for run in json.loads(capsys.readouterr().out)["runs"]] == [8, 8]
     assert main(["run"]) == 2
     assert "Missing argument 'PROMPT'" in capsys.readouterr().err
     assert main(["run", "a dog", "--prompts", str(tmp_path / "p.txt")]) == 2
@@ -102,4 +103,6 @@ def test_a_list_of_prompts_in_python() -> None:
     assert found.table["seed"] == [0, 4, 0]
     assert found.table["best"] == [result.best.reward for result in found]
     with pytest.raises(FairleadError, match="prompt 0 sets 'reward', but reward was passed as an object"):
-        fairlead.run([{"prompt": "a dog", "reward": "brightness"}], reward=lambda images, prompts: images.mean((1, 2, 3)))
+        fairlead.run(
+            [{"prompt": "a dog", "reward": "brightness"}], reward=lambda images, prompts: images.mean((1, 2, 3))
+        )
