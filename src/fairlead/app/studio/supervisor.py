@@ -99,17 +99,20 @@ class Supervisor:
             raise FairleadError(f"Job {job} has ended already: no process computes it.") from None
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the worker says about the cost; waits for a worker that is being started."""
+        """What the worker says about the cost."""
+        return await self.work("The price was not counted", do="price", options=dict(options))
+
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The worker's answer; waits for a worker that is being started. `failure` says what did not happen in time."""
         self._wanted = True
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
                     with contextlib.suppress(OSError):
-                        return await self._asked({"do": "price", "options": dict(options)})
+                        return await self._asked(message)
                     await asyncio.sleep(RETRY)
         except TimeoutError:
-            message = f"The price was not counted within {PATIENCE:.0f} seconds. Wait for the present batch."
-            raise FairleadError(message) from None
+            raise FairleadError(f"{failure} within {PATIENCE:.0f} seconds. Wait for the present batch.") from None
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
@@ -156,5 +159,11 @@ class Crew:
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the first worker without work says about the cost."""
-        free = (one for one in self._all if one.state.get("job") is None)
-        return await next(free, self._all[0]).price(options)
+        return await self._free().price(options)
+
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The answer of the first worker without work; see `Supervisor.work`."""
+        return await self._free().work(failure, **message)
+
+    def _free(self) -> Supervisor:
+        return next((one for one in self._all if one.state.get("job") is None), self._all[0])

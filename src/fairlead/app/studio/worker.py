@@ -29,11 +29,14 @@ from fairlead.app.studio.address import WORKER, address, device_of, lock_path, o
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
+from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
+from fairlead.core.people import Question
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
 class Desk:
@@ -120,7 +123,27 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._price(message)))
+        works = {"price": self._price, "front": self._front}
+        answer(caught(lambda: works[str(message["do"])](message)))
+
+    def meanwhile(self, question: Question) -> None:
+        """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked = self._questions.get_nowait()
+                if asked is not None and asked[0].get("do") == "price" and question.kind == "steer":
+                    asked[1]({"error": BUSY})
+                else:
+                    self._answer(asked)
+
+    def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What each weight of the reward would keep of a run."""
+        from fairlead.run.diverse_subset import front
+
+        words = {name: message[name] for name in ("floor", "among", "quality") if message.get(name) is not None}
+        if "quality" in words:
+            words["quality"] = {int(index): float(value) for index, value in words["quality"].items()}
+        return front(self.root / str(message["folder"]), int(message["k"]), **words)
 
     def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
         from fairlead.app.studio.pricing import priced
@@ -150,6 +173,9 @@ class Worker:
         else:
             self.jobs.remove(job)
         forget(self.root, job)
+        if "error" not in found:
+            with contextlib.suppress(FairleadError):
+                resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -168,18 +194,23 @@ class Worker:
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
+        mine = device_of(self.name)
+        asked = person(folder, lambda: stop() or bool(self.jobs.waiting(mine)), self.meanwhile)
+
         with place, reported(folder):
             if job.kind == "resume":
                 spec = View.read(folder).spec
                 if job.trust:
                     check_vouched(self.root, job, formulas_in(spec))
                 self._keep_model(spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop, trust=job.trust).close()
+                budget = job.budget
+                trust = job.trust
+                engine.resume(folder, budget=budget, on_progress=watch, stop=stop, person=asked, trust=trust).close()
             else:
                 options = read_options(job.options)
                 check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
+                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop, person=asked).close()
             write_report(folder)
         return {}
 
@@ -232,10 +263,13 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _price(self, message: Mapping[str, Any]) -> None:
+    def _work(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
+
+    _price = _work
+    _front = _work
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
