@@ -358,8 +358,7 @@ class Store:
         """Where the batch of `index` stood in one that several runs shared; None where it was a batch of its own."""
         with sqlite_errors(self.folder):
             found = "select questions from task where number=(select task from outcome where idx=?)"
-            row = self._db.execute(found, (index,)).fetchone()
-            return None if row is None else rows.companions(row[0])
+            return rows.companions(*self._db.execute(found, (index,)).fetchone() or ("",))
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
