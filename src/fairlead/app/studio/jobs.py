@@ -52,6 +52,10 @@ class Job:
     created: str = ""
     sentence: str = ""
     """Why it failed."""
+    error: str = ""
+    """The class of the error, for programs."""
+    trust: bool = False
+    """A resumed run may execute the file and ask the server that its record names: the operator chose them."""
     state: State = State.QUEUED
 
 
@@ -77,28 +81,35 @@ class Jobs:
         """The latest job of a run folder."""
         return next((job for job in reversed(self.all()) if job.folder == folder), None)
 
-    def add(self, options: Mapping[str, Any]) -> Job:
-        """Queue a new run; its folder is chosen now."""
-        return self._put(folder=self._vacant(str(options.get("prompt", ""))), options=dict(options))
+    def add(self, options: Mapping[str, Any], folder: str | None = None) -> Job:
+        """Queue a new run; its folder is chosen now, unless the caller names one."""
+        if folder is not None and (old := self.of(folder)) is not None:
+            self._forget(old)
+        name = folder or self._vacant(str(options.get("prompt", "")))
+        return self._put(folder=name, options=dict(options))
 
-    def resume(self, folder: str, budget: Mapping[str, float] | None) -> Job:
+    def resume(self, folder: str, budget: Mapping[str, float] | None, trust: bool = False) -> Job:
         """Queue a run that has a record. An older failure of it is forgotten."""
         old = self.of(folder)
-        if old is not None and old.state is not State.FAILED:
-            raise StoreError(f"{folder} is {old.state} already. Wait for it, or stop it first.")
         if old is not None:
-            self.remove(old)
-        return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget))
+            self._forget(old)
+        return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget), trust=trust)
 
-    def move(self, job: Job, state: State, sentence: str = "") -> Job | None:
+    def _forget(self, old: Job) -> None:
+        """Remove a job that failed; refuse one that is still to be done."""
+        if old.state is not State.FAILED:
+            raise StoreError(f"{old.folder} is {old.state} already. Wait for it, or stop it first.")
+        self.remove(old)
+
+    def move(self, job: Job, state: State, sentence: str = "", error: str = "") -> Job | None:
         """The job in its new state; None if another process was faster.
 
         A sentence is written before the state changes, so that nobody reads a failure without its reason. Only the
         process that holds the worker's lock may pass one.
         """
-        moved = replace(job, state=state, sentence=sentence)
+        moved = replace(job, state=state, sentence=sentence, error=error)
         if sentence and self._path(job).is_file():
-            self._write(replace(job, sentence=sentence))
+            self._write(replace(job, sentence=sentence, error=error))
         try:
             self._path(job).rename(self._path(moved))
         except FileNotFoundError:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fairlead.app.price_table import sentence
+from fairlead.app.studio.form import read_options
 from fairlead.run.options import RunOptions
+
+
+def price_of(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the worker to a question about a price."""
+    return priced(read_options(message["options"]))
 
 
 def priced(options: RunOptions) -> dict[str, Any]:

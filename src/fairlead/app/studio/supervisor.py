@@ -31,6 +31,8 @@ class Supervisor:
         self.root = root
         self.jobs = jobs
         self.state: Mapping[str, Any] = IDLE_STATE
+        self.is_up = False
+        """True while a worker answers."""
         self._idle = idle
         self._wanted = True
         self._started = 0.0
@@ -50,12 +52,14 @@ class Supervisor:
             writer.write(b'{"do": "follow"}\n')
             while line := await reader.readline():
                 self.state = json.loads(line)
+                self.is_up = True
         finally:
             writer.close()
 
     def _lost(self) -> None:
         """No worker answers: mark what it left, and start another if somebody waits for it."""
         self.state = IDLE_STATE
+        self.is_up = False
         if self._process is not None:
             self._process.poll()
         with only_one(self.root) as alone:
@@ -84,6 +88,10 @@ class Supervisor:
         except OSError:
             self._started = 0.0
 
+    def end(self) -> None:
+        """End the worker, unless somebody else waits for a job of it; raises OSError where none lives."""
+        ask(self.root, {"do": "end"})
+
     def stop(self, job: str) -> None:
         """Ask the worker to end a job after its present batch."""
         try:
@@ -92,17 +100,21 @@ class Supervisor:
             raise FairleadError(f"Job {job} has ended already: no process computes it.") from None
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the worker says about the cost; waits for a worker that is being started."""
+        """What the worker says about the cost."""
+        return await self.asked({"do": "price", "options": dict(options)})
+
+    async def asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The worker's answer to a question; waits for a worker that is being started."""
         self._wanted = True
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
                     with contextlib.suppress(OSError):
-                        return await self._asked({"do": "price", "options": dict(options)})
+                        return await self._asked(message)
                     await asyncio.sleep(RETRY)
         except TimeoutError:
-            message = f"The price was not counted within {PATIENCE:.0f} seconds. Wait for the present batch."
-            raise FairleadError(message) from None
+            sentence = f"The {message['do']} was not counted within {PATIENCE:.0f} seconds. Wait for the present batch."
+            raise FairleadError(sentence) from None
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -32,6 +33,13 @@ from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+QUESTIONS = {
+    "price": "fairlead.app.studio.pricing:price_of",
+    "costs": "fairlead.app.serve.compute:costs",
+    "choose": "fairlead.app.serve.compute:choose",
+    "score": "fairlead.app.serve.compute:score",
+}
+"""What the process is asked beside its jobs -> the function that answers between two batches."""
 
 
 class Desk:
@@ -110,15 +118,15 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._price(message)))
+        answer(caught(lambda: self._answered(message)))
 
-    def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        from fairlead.app.studio.pricing import priced
-
-        options = read_options(message["options"])
-        if self.desk.state()["job"] is None:
-            self._keep_model(str(options.model))
-        return priced(options)
+    def _answered(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a question, from the function that its word stands for."""
+        module, _, name = QUESTIONS[message["do"]].partition(":")
+        if "options" in message and self.desk.state()["job"] is None:
+            self._keep_model(str(read_options(message["options"]).model))
+        found: dict[str, Any] = getattr(importlib.import_module(module), name)(self.root, message)
+        return found
 
     def _keep_model(self, name: str) -> None:
         """Keep one model loaded at a time: another one takes its place."""
@@ -136,7 +144,7 @@ class Worker:
         self.desk.say(job=job.id, folder=job.folder, phase="loading model")
         found = caught(lambda: self._compute(job))
         if "error" in found:
-            self.jobs.move(job, State.FAILED, found["error"])
+            self.jobs.move(job, State.FAILED, found["error"], found["class"])
         else:
             self.jobs.remove(job)
         self.desk.stops.discard(job.id)
@@ -159,7 +167,7 @@ class Worker:
         with reported(folder):
             if job.kind == "resume":
                 self._keep_model(View.read(folder).spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop).close()
+                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop, trust=job.trust).close()
             else:
                 options = read_options(job.options)
                 self._keep_model(str(options.model))
@@ -180,11 +188,11 @@ def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return do()
     except FairleadError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "class": type(error).__name__}
     except Exception as error:
         traceback.print_exc()
         cause = " ".join(str(error).split()) or type(error).__name__
-        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)"}
+        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)", "class": "bug"}
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -195,7 +203,8 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             message = json.loads(self.rfile.readline())
-            getattr(self, f"_{message.get('do')}", self._unknown)(message)
+            word = "question" if message.get("do") in QUESTIONS else message.get("do")
+            getattr(self, f"_{word}", self._unknown)(message)
 
     def _send(self, value: Any) -> None:
         self.wfile.write(as_json(value).encode() + b"\n")
@@ -216,7 +225,14 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _price(self, message: Mapping[str, Any]) -> None:
+    def _end(self, message: Mapping[str, Any]) -> None:
+        """End the process after the present batch, unless somebody else still waits for a job."""
+        worker = self.server.worker
+        if all(job.state is State.FAILED for job in worker.jobs.all()):
+            _close(worker)
+        self._send({})
+
+    def _question(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
