@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-openai = pytest.importorskip("openai", reason="needs openai: pip install openai")
-
 from PIL import Image
 
 from fairlead.app.cli import main
 from fairlead.app.studio.address import lock_path
 from fairlead.run.diverse_subset import keep
 from fairlead.run.view import View
+
+openai = pytest.importorskip("openai", reason="needs openai: pip install openai")
+
 
 LONG = {"budget": "nfe=1000000"}
 """A run that takes minutes."""

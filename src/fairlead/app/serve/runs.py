@@ -83,7 +83,7 @@ class SharedRun:
             while (need := self._need()) is not None:
                 before = self.standing
                 self._stopping = False
-                self._job = await asyncio.to_thread(self._submit, need)
+                self._job = await asyncio.to_thread(self._submit, need, before)
                 if self._stopping:
                     await self._stop_job()
                 await self._followed(self._job)
@@ -109,13 +109,12 @@ class SharedRun:
         open_budgets = [one.budget for one in self.listeners if not self.is_done_for(one.budget)]
         return max(open_budgets, key=lambda budget: budget.get("nfe", 0.0), default=None)
 
-    def _submit(self, need: Mapping[str, float]) -> Job:
+    def _submit(self, need: Mapping[str, float], now: Standing | None) -> Job:
         """Queue the run, or join the job that an earlier server has left."""
         jobs = self._runs.jobs
         old = jobs.of(self.folder)
         if old is not None and old.state is not State.FAILED:
             return old
-        now = self.record.standing()
         if now is None:
             text = ",".join(f"{name}={limit:.15g}" for name, limit in need.items())
             job = jobs.add({**self._options, "budget": text}, self.folder)
