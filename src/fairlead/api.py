@@ -56,6 +56,8 @@ class _Call(RunOptions):
     latents: Tensor | None = None
     out: str | Path | None = None
     on_progress: Callable[[Any], None] | None = None
+    on_step: Callable[[Any], None] | None = None
+    previews: int | Callable[[], int] = 0
 
 
 @called_with(_Call, defaults=config.of_a_run)
@@ -72,6 +74,8 @@ def run(options: _Call) -> Result:
     both with `negative_`. `latents` [1, C, h, w] is the noise of the first candidate. The record keeps their digests:
     `resume` needs them in `settings["model"]`.
     `siblings` are live pipelines, or pairs of one and its adapter's settings, by the names a steering uses for them.
+    `on_progress` is called after every batch with a `Progress`, `on_step` after every denoising step with a
+    `BatchStep`, which holds the pictures as they form every `previews` steps.
     Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
     from fairlead.app.result import Result
@@ -97,7 +101,16 @@ def run(options: _Call) -> Result:
         out = Path(scratch) / "run"
     watch = options.on_progress or (lambda progress: None)
     with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
-        engine.start(spec, Path(out), reward=live, model=lent, siblings=others, on_progress=watch).close()
+        engine.start(
+            spec,
+            Path(out),
+            reward=live,
+            model=lent,
+            siblings=others,
+            on_progress=watch,
+            on_step=options.on_step,
+            previews=options.previews,
+        ).close()
     return Result(Path(out))
 
 

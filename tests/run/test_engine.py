@@ -512,9 +512,9 @@ def test_an_existing_folder_is_refused(go: Callable[..., Store], tmp_path: Path)
 def test_progress_counts_up(go: Callable[..., Store]) -> None:
     seen: list[Progress] = []
     store = go("run", on_progress=seen.append)
-    assert [p.phase for p in seen] == ["loading model"] + ["searching"] * 4 + ["done"]
-    assert [p.done for p in seen] == [0, 3, 6, 9, 10, 10]
-    assert [p.spent.nfe for p in seen[1:]] == pytest.approx([12, 24, 36, 40, 40])
+    assert [p.phase for p in seen] == ["loading model"] + ["searching"] * 5 + ["done"]
+    assert [p.done for p in seen] == [0, 0, 3, 6, 9, 10, 10]
+    assert [p.spent.nfe for p in seen[1:]] == pytest.approx([0, 12, 24, 36, 40, 40])
     assert all(p.expected == 10 for p in seen[1:])
     best = store.best()
     assert best is not None

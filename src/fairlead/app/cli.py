@@ -97,7 +97,7 @@ def run_command(
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, stop=stop).close()
+        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 
@@ -124,7 +124,14 @@ def resume(
 
     with computing(as_json) as (watch, stop), reported(run):
         engine.resume(
-            run, budget=limits, until=until, stop_rule=stop_rule, on_progress=watch, stop=stop, trust=trust
+            run,
+            budget=limits,
+            until=until,
+            stop_rule=stop_rule,
+            on_progress=watch,
+            on_step=watch.step,
+            stop=stop,
+            trust=trust,
         ).close()
     if watch.idle:
         say(nothing_left(View.read(run)))

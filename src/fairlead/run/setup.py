@@ -17,6 +17,7 @@ from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry
 from fairlead.run.compatibility import Parts, check_compatibility
+from fairlead.run.kept import once
 from fairlead.run.rewards import build_final_judge, reward_leaf, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
@@ -95,7 +96,7 @@ def resolve(
     reward = watched_reward(spec, reward_leaf, reward)
     steering = build_steering(spec)
     others = load_siblings(steering, spec, model, siblings or {})
-    conditioning = model.encode([spec.prompt])
+    conditioning = once("prompt", (id(model), spec.prompt), lambda: model.encode([spec.prompt]))
     tokens = conditioning.tokens.shape
     space = registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning))
     setup = Setup(
