@@ -27,6 +27,7 @@ from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import HELP, Metrics
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.partial import Partials
+from fairlead.app.serve.quotas import Quotas
 from fairlead.app.serve.record import Standing
 from fairlead.app.serve.turns import Turns
 from fairlead.core.cost import Cost
@@ -205,6 +206,46 @@ def test_keys_are_compared_in_constant_time() -> None:
     source = Path(keys_module.__file__).read_text()
     assert source.count("compare_digest(") == 1
     assert not re.search(r"hash\w*\(?.*[!=]=|[!=]=.*hash", source)
+
+
+# quotas
+
+
+def test_a_quota_is_booked_before_and_corrected_after(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    quotas = Quotas(tmp_path / "q.sqlite", lambda: now[0])
+    limits = {"nfe": 100.0}
+    first = quotas.reserve("a", limits, 80)
+    with pytest.raises(Refused, match="nfe=20 left") as caught:
+        quotas.reserve("a", limits, 21)
+    assert (caught.value.status, caught.value.code) == (429, "insufficient_quota")
+    assert caught.value.headers["x-should-retry"] == "false"
+    quotas.reserve("b", limits, 100)
+    quotas.settle(first, Cost(nfe=30, seconds=2))
+    assert quotas.spent("a") == {"nfe": 30, "seconds": 2, "dollars": 0}, "what was not spent is given back"
+    late = quotas.reserve("a", limits, 70)
+    now[0] += 86_400  # midnight passes
+    quotas.settle(late, Cost(nfe=10))
+    assert quotas.spent("a")["nfe"] == 0, "it was booked yesterday"
+    now[0] -= 86_400
+    assert Quotas(tmp_path / "q.sqlite", lambda: now[0]).spent("a")["nfe"] == 40, "a new server reads the same"
+
+
+def test_requests_a_minute(tmp_path: Path) -> None:
+    now = [0.0]
+    quotas = Quotas(tmp_path / "q.sqlite", lambda: now[0])
+    for second in (0, 20):
+        now[0] = second
+        quotas.check_request("a", {"requests": 2})
+    with pytest.raises(Refused) as caught:
+        quotas.check_request("a", {"requests": 2})
+    assert caught.value.headers == {"retry-after": "40"}
+    quotas.check_request("b", {"requests": 2})
+    now[0] = 61
+    quotas.check_request("a", {"requests": 2})
+    with pytest.raises(Refused):
+        quotas.check_runs({"runs": 1}, 1, 0)
+    quotas.check_runs({"runs": 2, "waiting": 1}, 1, 0)
 
 
 # the gate

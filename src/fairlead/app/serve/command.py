@@ -15,8 +15,7 @@ from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 
-HOME = ".serve"
-KEYS = "keys.json"
+KEYS = Path(".serve", "keys.json")
 
 serve = typer.Typer(invoke_without_command=True, add_completion=False)
 keys = typer.Typer(help="API keys of a server.", no_args_is_help=True)
@@ -85,7 +84,7 @@ def start(
     folder = runs or config.runs_folder()
     host = host or str(config.in_force()["server.host"].value)
     port = int(config.in_force()["server.port"].value) if port is None else port
-    stored = KeyFile(keys_file or folder / HOME / KEYS)
+    stored = KeyFile(keys_file or folder / KEYS)
     has_keys = bool(stored.keys())
     if not is_loopback(host) and not has_keys:
         raise FairleadError(
@@ -190,4 +189,4 @@ def remove_key(
 def _file(runs: Path | None, keys_file: Path | None):  # type: ignore[no-untyped-def]
     from fairlead.app.serve.keys import KeyFile
 
-    return KeyFile(keys_file or (runs or config.runs_folder()) / HOME / KEYS)
+    return KeyFile(keys_file or (runs or config.runs_folder()) / KEYS)

@@ -72,7 +72,7 @@ class Gate:
                 message = {**message, "headers": [*message["headers"], *extra]}
             await send(message)
 
-        scope["state"] = {**scope.get("state", {}), "request": request, "tenant": OPEN, "code": ""}
+        scope["state"] = {**scope.get("state", {}), "request": request, "tenant": OPEN, "limits": {}, "code": ""}
         try:
             await self._passed(scope, receive, sending)
         except Exception as error:
@@ -122,6 +122,7 @@ class Gate:
         if key is None:
             raise _no_key("the header is missing, or its key is unknown")
         scope["state"]["tenant"] = key.id
+        scope["state"]["limits"] = key.limits
 
     def _is_here(self, host: str) -> bool:
         """Names of loopback and those that the operator gave; of an open server any numeric address."""

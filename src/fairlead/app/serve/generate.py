@@ -55,6 +55,8 @@ class Generator:
         self.allowed = allowed
         self.most = most
         self._fresh = fresh
+        self.streams = 0
+        """Streams that are being sent."""
         self._start = secrets.token_hex(8)
         self._counters: dict[str, int] = {}
         self._costs: dict[str, Costs] = {}
@@ -213,6 +215,7 @@ class Generator:
         return StreamingResponse(events, media_type="text/event-stream", headers=headers)
 
     async def _events(self, order: Order, run: SharedRun, listener: Listener) -> AsyncIterator[str]:
+        self.streams += 1
         try:
             yield ": ok\n\n"
             async for text in self._partial_events(order, run, listener):
@@ -225,6 +228,7 @@ class Generator:
         except FairleadError as error:
             yield event({"type": "error", "error": of_sentence(error).value})
         finally:
+            self.streams -= 1
             self.runs.leave(run, listener)
 
     async def _partial_events(self, order: Order, run: SharedRun, listener: Listener) -> AsyncIterator[str]:

@@ -21,6 +21,8 @@ from fairlead.run.store import write_atomically
 KEY = re.compile(rb"fl-([0-9a-f]{8})-([A-Za-z0-9_-]{43})")
 LIMITS = ("requests", "runs", "waiting", "nfe", "seconds", "dollars")
 """What a key may be limited in: requests a minute, runs at once, runs that wait, and three amounts a day."""
+HOME = ".serve"
+"""The folder of the server below the runs folder."""
 OPEN = "local"
 """The tenant of a server without keys."""
 _NOBODY = hashlib.sha256(b"nobody").hexdigest()

@@ -37,9 +37,8 @@ class Metrics:
         self._counts: dict[str, dict[Labels, float]] = defaultdict(lambda: defaultdict(float))
         self._seconds: dict[str, list[int]] = {}
         self._sums: dict[str, float] = defaultdict(float)
-        self.gauges: dict[str, Callable[[], float]] = {}
-        """Read when somebody asks."""
-        self.streams = 0
+        self.read: dict[str, Callable[[], float]] = {}
+        """Numbers that somebody else keeps, read when somebody asks."""
 
     def add(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Increase a counter."""
@@ -69,11 +68,11 @@ class Metrics:
         lines = []
         for name, (kind, about) in HELP.items():
             lines += [f"# HELP {name} {about}", f"# TYPE {name} {kind}"]
-            if kind == "counter":
+            if name in self.read:
+                lines.append(f"{name} {self.read[name]():.15g}")
+            elif kind == "counter":
                 lines += [f"{name}{_labels(labels)} {value:.15g}" for labels, value in self._counts[name].items()]
-            elif kind == "gauge":
-                lines += [f"{name} {self.gauges[name]():.15g}"] if name in self.gauges else []
-            else:
+            elif kind == "histogram":
                 lines += self._histogram(name)
         return "\n".join(lines) + "\n"
 

@@ -47,6 +47,8 @@ class SharedRun:
         """The record before this server computed anything."""
         self.label = ""
         """The served model, for the metrics."""
+        self.booked = 0.0
+        """Denoiser evaluations that were booked for it."""
         self.asked = time.monotonic()
         self.error: Refused | None = None
         self.ended = False
@@ -199,6 +201,8 @@ class Runs:
         self.turns = Turns(most=most_waiting)
         self.closing = False
         self.on_end: Callable[[SharedRun], None] = lambda run: None
+        self.reserve: Callable[[SharedRun, float], None] = lambda run, nfe: None
+        """Book the price of what is to be computed, or refuse it."""
         self._linger = linger
         self._active: dict[tuple[str, str], SharedRun] = {}
 
@@ -212,19 +216,28 @@ class Runs:
             if is_outdated(self.root / tenant / id):
                 set_aside(self.root / tenant / id)
             run = SharedRun(self, tenant, id, options, trust)
-            now = run.record.standing()
-            if now is None or not now.covers(budget):
+            run.standing = run.first = run.record.standing()
+            if not run.is_done_for(budget):
                 self.turns.check_room()
-            run.standing = now
-            run.first = now
-            run.listeners.add(listener)
+            self._pay(run, budget)
             self._active[tenant, id] = run
+            run.listeners.add(listener)
             run.task = asyncio.create_task(run.drive())
-        elif run.linger is not None:
+            return run, listener
+        self._pay(run, budget)
+        if run.linger is not None:
             run.linger.cancel()
             run.linger = None
         run.listeners.add(listener)
         return run, listener
+
+    def _pay(self, run: SharedRun, budget: Mapping[str, float]) -> None:
+        """Book what a budget adds to what is recorded and booked already."""
+        spent = 0.0 if run.first is None else run.first.spent.nfe
+        missing = budget["nfe"] - spent - run.booked
+        if missing > 0 and not run.is_done_for(budget):
+            self.reserve(run, missing)
+            run.booked += missing
 
     def leave(self, run: SharedRun, listener: Listener, *, now: bool = False) -> None:
         """A request has ended. A run without listeners stops after the linger, or `now`."""
@@ -245,6 +258,8 @@ class Runs:
         """A run is not computed any more; its record answers from now on."""
         if self._active.get((run.tenant, run.id)) is run:
             del self._active[run.tenant, run.id]
+        if run.linger is not None:
+            run.linger.cancel()
         self.on_end(run)
 
     def find(self, tenant: str, id: str) -> SharedRun | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +26,14 @@ from fairlead.app.serve.budgets import LIMITS
 from fairlead.app.serve.errors import HANDLERS, Refused, json_response, unavailable
 from fairlead.app.serve.gate import Gate
 from fairlead.app.serve.generate import Generator
-from fairlead.app.serve.keys import KeyFile
+from fairlead.app.serve.keys import HOME, KeyFile
 from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import Metrics
 from fairlead.app.serve.models import Served
+from fairlead.app.serve.quotas import Quotas, Reservation
 from fairlead.app.serve.run_view import described, picture
 from fairlead.app.serve.runs import LINGER, Runs, SharedRun
+from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -72,14 +75,18 @@ class Application:
             most_seconds=setup.most["seconds"],
         )
         self.runs.on_end = self._ended
+        self.runs.reserve = self._reserve
+        self.quotas = None if setup.keys is None else Quotas(setup.runs / HOME / "quotas.sqlite")
+        self._reservations: dict[SharedRun, list[Reservation]] = defaultdict(list)
         self.generator = Generator(self.runs, setup.served, setup.allowed, setup.most, setup.fresh)
         self.is_ready = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
-        self.metrics.gauges |= {
+        self.metrics.read |= {
             "fairlead_queue_length": lambda: len(self.runs.turns),
-            "fairlead_streams_open": lambda: self.metrics.streams,
+            "fairlead_streams_open": lambda: self.generator.streams,
             "fairlead_worker_up": lambda: self.runs.supervisor.is_up,
+            "fairlead_worker_restarts_total": lambda: max(0, self.runs.supervisor.starts - 1),
         }
 
     def app(self) -> ASGIApp:
@@ -159,7 +166,9 @@ class Application:
         if self.runs.closing:
             raise unavailable("worker_down", f"This server ends. Ask {request.url.path!r} again.")
         tenant = request.state.tenant
+        self._count(request)
         order, options, budget, _ = await self.generator.order(await read_json(request), tenant, request.headers)
+        self._check_runs(request, order.run)
         request.state.run = order.run
         request.state.prompt = options["prompt"]
         trust = order.asked.reward in self.setup.allowed.aliases
@@ -171,6 +180,37 @@ class Application:
             return await self.generator.whole(request, order, run, listener)
         return self.generator.stream(order, run, listener)
 
+    # quotas
+
+    def _count(self, request: Request) -> None:
+        """Count a request of a key."""
+        if self.quotas is not None:
+            self.quotas.check_request(request.state.tenant, request.state.limits)
+
+    def _check_runs(self, request: Request, id: str) -> None:
+        """Refuse another run of a key that has too many; joining one costs nothing."""
+        tenant = request.state.tenant
+        if self.quotas is None or self.runs.find(tenant, id) is not None:
+            return
+        mine = [run for run in self.runs.active() if run.tenant == tenant]
+        waiting = sum(run.started is None for run in mine)
+        self.quotas.check_runs(request.state.limits, len(mine), waiting)
+
+    def _reserve(self, run: SharedRun, nfe: float) -> None:
+        """Book the price of a run on its key."""
+        if self.quotas is None or self.setup.keys is None:
+            return
+        key = self.setup.keys.keys().get(run.tenant)
+        limits = {} if key is None else key.limits
+        self._reservations[run].append(self.quotas.reserve(run.tenant, limits, nfe))
+
+    def _settle(self, run: SharedRun, spent: Cost) -> None:
+        """Replace what was booked for a run by its bill."""
+        booked = self._reservations.pop(run, [])
+        for place, one in enumerate(booked):
+            if self.quotas is not None:
+                self.quotas.settle(one, spent if place == 0 else Cost())
+
     async def no_edits(self, request: Request) -> Response:
         """Pictures as input. The body is not read: it may be large."""
         message = f"{request.url.path!r} is not offered: the served models make pictures from text alone."
@@ -178,6 +218,7 @@ class Application:
 
     async def price(self, request: Request) -> Response:
         """What a request for pictures would spend; nothing is computed."""
+        self._count(request)
         order, _, budget, costs = await self.generator.order(
             await read_json(request), request.state.tenant, request.headers
         )
@@ -187,6 +228,7 @@ class Application:
 
     async def score(self, request: Request) -> Response:
         """Numbers for pictures that exist."""
+        self._count(request)
         found, count = await scores.answer(request, self.setup.allowed, self.runs.supervisor)
         self.metrics.add("fairlead_scores_total", count, reward=scores.label(found["reward"], self.setup.allowed))
         return json_response(found)
@@ -252,10 +294,12 @@ class Application:
 
     def _ended(self, run: SharedRun) -> None:
         """A run is not computed any more: count what it made."""
+        before = run.first
+        now = Cost() if run.standing is None else run.standing.spent
+        spent = now if before is None else now - before.spent
+        self._settle(run, spent)
         if run.standing is None or run.started is None:
             return
-        before = run.first
-        spent = run.standing.spent if before is None else run.standing.spent - before.spent
         made = run.standing.count - (0 if before is None else before.count)
         self.metrics.add("fairlead_runs_total", end="failed" if run.error else run.standing.status.value)
         self.metrics.add("fairlead_candidates_total", max(0, made), model=run.label)

@@ -33,6 +33,8 @@ class Supervisor:
         self.state: Mapping[str, Any] = IDLE_STATE
         self.is_up = False
         """True while a worker answers."""
+        self.starts = 0
+        """How many workers this process has started."""
         self._idle = idle
         self._wanted = True
         self._started = 0.0
@@ -71,6 +73,7 @@ class Supervisor:
 
     def _start(self) -> None:
         self._wanted = False
+        self.starts += 1
         self._started = time.monotonic()
         log = self.root / HOME / "worker.log"
         if log.is_file() and log.stat().st_size > LOG_SIZE:
