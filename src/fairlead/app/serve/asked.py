@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,12 @@ class Asked:
     events: bool = False
     safety_identifier: str | None = None
     warnings: tuple[str, ...] = ()
+    arrived: float = field(default_factory=time.monotonic)
+
+    def uses_alias(self, aliases: Mapping[str, str]) -> bool:
+        """True if a formula of the run has a piece that the operator wrote."""
+        texts = [self.words["reward"], *self.words.get("watch", ())]
+        return any(formula in text for formula in aliases.values() for text in texts)
 
 
 def read(body: dict[str, Any], served: Mapping[str, Served], allowed: Allowed) -> Asked:

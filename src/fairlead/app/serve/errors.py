@@ -102,9 +102,15 @@ async def _answer_http(request: Request, error: HTTPException) -> Response:
     )
 
 
+async def _answer_bug(request: Request, error: Exception) -> Response:
+    message = f"The server made an error in request {request.state.request}. Its log says where."
+    return await _answer_refused(request, Refused(500, "internal", message))
+
+
 HANDLERS: Mapping[Any, Callable[..., Any]] = {
     Refused: _answer_refused,
     FairleadError: _answer_error,
     HTTPException: _answer_http,
+    Exception: _answer_bug,
 }
-"""How each kind of error is answered; what is left is a bug and is answered by `gate.py`."""
+"""How each kind of error is answered. `gate.py` writes a bug into the log."""

@@ -196,7 +196,7 @@ class Generator:
 
     async def whole(self, request: Request, order: Order, run: SharedRun, listener: Listener) -> Response:
         """One JSON answer, before the client's patience ends."""
-        until = listener.since + SHARE * patience(request.headers)
+        until = order.asked.arrived + SHARE * patience(request.headers)
         gone = asyncio.ensure_future(request.receive())
         why = "gone"
         try:

@@ -16,7 +16,7 @@ from fairlead.app.serve.turns import Turns
 from fairlead.app.studio.jobs import DIED, Job, Jobs, State
 from fairlead.app.studio.supervisor import Supervisor
 from fairlead.core.cost import Cost
-from fairlead.core.errors import FairleadError
+from fairlead.core.errors import FairleadError, StoreError
 
 TICK = 0.05
 """Seconds between two looks at a record."""
@@ -32,7 +32,6 @@ class Listener:
     budget: Mapping[str, float]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set whenever there is something new."""
-    since: float = field(default_factory=time.monotonic)
 
 
 class SharedRun:
@@ -92,8 +91,12 @@ class SharedRun:
                 self._job = None
                 if self.error is not None or (before is not None and self.standing == before):
                     break
+        except StoreError as error:
+            self.error = locked(str(error))
         except FairleadError as error:
             self.error = Refused(400, "invalid_value", without_places(str(error)))
+        except OSError as error:
+            self.error = Refused(500, "internal", f"Run {self.id} cannot be written ({error.strerror}).")
         finally:
             if timer is not None:
                 timer.cancel()
@@ -119,10 +122,10 @@ class SharedRun:
             return old
         if now is None:
             text = ",".join(f"{name}={limit:.15g}" for name, limit in need.items())
-            job = jobs.add({**self._options, "budget": text}, self.folder)
+            job = jobs.add({**self._options, "budget": text}, self.folder, report=False)
         else:
             same = Cost.budget(need) == now.limit
-            job = jobs.resume(self.folder, None if same else need, self._trust)
+            job = jobs.resume(self.folder, None if same else need, trust=self._trust, report=False)
         self._runs.supervisor.wake()
         return job
 
@@ -171,6 +174,11 @@ class SharedRun:
         self.stop()
 
 
+def locked(sentence: str) -> Refused:
+    """Another process writes the run: the client asks again in a moment."""
+    return Refused(409, "run_locked", without_places(sentence), headers={"retry-after": "5"})
+
+
 def failure(job: Job, has_record: bool) -> Refused:
     """What a failed job is to whoever waits for it."""
     sentence = without_places(job.sentence)
@@ -181,7 +189,7 @@ def failure(job: Job, has_record: bool) -> Refused:
     if job.error == "RewardError":
         return unavailable("reward_unavailable", sentence)
     if "another process" in job.sentence:
-        return Refused(409, "run_locked", sentence, headers={"retry-after": "5"})
+        return locked(sentence)
     if job.error == "OutOfMemory":
         return unavailable("worker_down", sentence)
     code = "budget_too_small" if "budget" in job.sentence and not has_record else "invalid_value"

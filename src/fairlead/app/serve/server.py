@@ -171,7 +171,7 @@ class Application:
         self._check_runs(request, order.run)
         request.state.run = order.run
         request.state.prompt = options["prompt"]
-        trust = order.asked.reward in self.setup.allowed.aliases
+        trust = order.asked.uses_alias(self.setup.allowed.aliases)
         run, listener = self.runs.join(tenant, order.run, options, budget, trust)
         run.label = order.asked.served.name
         if run.is_done_for(budget):

@@ -56,6 +56,8 @@ class Job:
     """The class of the error, for programs."""
     trust: bool = False
     """A resumed run may execute the file and ask the server that its record names: the operator chose them."""
+    report: bool = True
+    """Write the page of the run when it ends."""
     state: State = State.QUEUED
 
 
@@ -81,19 +83,22 @@ class Jobs:
         """The latest job of a run folder."""
         return next((job for job in reversed(self.all()) if job.folder == folder), None)
 
-    def add(self, options: Mapping[str, Any], folder: str | None = None) -> Job:
+    def add(self, options: Mapping[str, Any], folder: str | None = None, report: bool = True) -> Job:
         """Queue a new run; its folder is chosen now, unless the caller names one."""
         if folder is not None and (old := self.of(folder)) is not None:
             self._forget(old)
         name = folder or self._vacant(str(options.get("prompt", "")))
-        return self._put(folder=name, options=dict(options))
+        return self._put(folder=name, options=dict(options), report=report)
 
-    def resume(self, folder: str, budget: Mapping[str, float] | None, trust: bool = False) -> Job:
+    def resume(
+        self, folder: str, budget: Mapping[str, float] | None, *, trust: bool = False, report: bool = True
+    ) -> Job:
         """Queue a run that has a record. An older failure of it is forgotten."""
         old = self.of(folder)
         if old is not None:
             self._forget(old)
-        return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget), trust=trust)
+        limits = None if budget is None else dict(budget)
+        return self._put(folder=folder, kind="resume", budget=limits, trust=trust, report=report)
 
     def _forget(self, old: Job) -> None:
         """Remove a job that failed; refuse one that is still to be done."""

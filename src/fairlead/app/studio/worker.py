@@ -172,7 +172,8 @@ class Worker:
                 options = read_options(job.options)
                 self._keep_model(str(options.model))
                 engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
-        write_report(folder)
+        if job.report:
+            write_report(folder)
         return {}
 
 
