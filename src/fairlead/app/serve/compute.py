@@ -83,10 +83,12 @@ def score(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
     for place, prompt in enumerate(message["prompts"]):
         pictures.append(scoring.Picture(Path(f"images[{place}]"), prompt, str(place)))
     scores = scoring.score(pictures, reward, read=lambda picture: tensors[picture.label])
-    labels = dict.fromkeys(name for one in scores for name in one.terms)
+    terms: dict[str, list[float | None]] = {}
+    for name in dict.fromkeys(name for one in scores for name in one.terms):
+        terms[name] = [_number(one.terms.get(name, math.nan)) for one in scores]
     return {
         "scores": [_number(one.reward) for one in scores],
-        "terms": {name: [_number(one.terms.get(name, math.nan)) for one in scores] for name in labels},
+        "terms": terms,
         "reasons": [one.reason for one in scores],
         "unit": reward.unit,
     }
