@@ -96,6 +96,22 @@ def test_whoever_leaves_the_queue_blocks_nobody() -> None:
     assert asyncio.run(leave())
 
 
+def test_a_turn_that_comes_too_late_goes_to_the_next() -> None:
+    async def leave() -> bool:
+        turns = Turns()
+        await turns.take("a")
+        gone = asyncio.create_task(turns.take("b"))
+        stays = asyncio.create_task(turns.take("b"))
+        await asyncio.sleep(0)
+        turns.leave(1.0)
+        gone.cancel()  # its turn has come, and it has not noticed yet
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return stays.done()
+
+    assert asyncio.run(leave())
+
+
 # partial pictures
 
 

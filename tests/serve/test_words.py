@@ -142,6 +142,11 @@ def test_a_formula_names_nothing_outside(opened: list[str]) -> None:
     assert opened == []
 
 
+@pytest.mark.parametrize("formula", OUTSIDE)
+def test_what_is_outside_is_not_allowed(formula: str) -> None:
+    assert code(fairlead={"reward": formula}) == "not_allowed"
+
+
 @pytest.mark.parametrize("formula", OUTSIDE[:10])
 def test_the_closed_parser_refuses_before_it_opens(formula: str) -> None:
     with pytest.raises(FairleadError, match=r"may not be (named|set) here"):

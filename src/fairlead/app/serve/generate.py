@@ -163,10 +163,9 @@ class Generator:
             stopped = standing.ended_by(listener.budget)
         if standing is None:
             raise self._too_slow(order, why)
-        every = await asyncio.to_thread(images.usable, folder)
-        if not every:
+        if standing.best is None:
             raise images.nothing_yet(order.run)
-        indices = every[:1] if order.asked.n == 1 else await self._chosen(order, run, every)
+        indices = [standing.best.index] if order.asked.n == 1 else await self._chosen(order, run)
         found = await asyncio.to_thread(images.answer, order, folder, indices, stopped)
         if len(indices) < order.asked.n:
             found["fairlead"]["warnings"].append(f"Only {len(indices)} of {order.asked.n} pictures have a reward.")
@@ -177,9 +176,9 @@ class Generator:
             return Refused(400, "use_stream", f"Run {order.run} made no picture in time. Use stream=true.", "stream")
         return unavailable("worker_down", f"Run {order.run} has no picture yet ({why}). Ask again.")
 
-    async def _chosen(self, order: Order, run: SharedRun, every: list[int]) -> list[int]:
+    async def _chosen(self, order: Order, run: SharedRun) -> list[int]:
         """n pictures that are good and different."""
-        n = min(order.asked.n, len(every))
+        n = min(order.asked.n, await asyncio.to_thread(images.usable, self.runs.root / run.folder))
         assert run.standing is not None
         key = json.dumps([run.folder, n, dict(order.asked.keep), run.standing.count, run.standing.spent.as_dict()])
         if key not in self._choices:

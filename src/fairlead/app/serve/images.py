@@ -27,16 +27,15 @@ class Order:
     warnings: tuple[str, ...]
 
 
-def usable(folder: Path) -> list[int]:
-    """The finished pictures that have a reward, the best first; empty where nothing is recorded."""
+def usable(folder: Path) -> int:
+    """How many finished pictures have a reward."""
     store = Store.open(folder, verify=False)
     try:
         every = store.candidates()
     finally:
         store.close()
     highest = max((c.rung for c in every), default=0)
-    found = [c for c in every if c.rung == highest and c.reward == c.reward]
-    return [c.index for c in sorted(found, key=lambda c: (-c.reward, c.index))]
+    return sum(c.rung == highest and c.reward == c.reward for c in every)
 
 
 def nothing_yet(run: str) -> Refused:

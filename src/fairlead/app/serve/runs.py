@@ -19,7 +19,9 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 
 TICK = 0.05
-"""Seconds between two looks at a record."""
+"""Seconds between two looks at a record, at least."""
+REST = 10
+"""A record is looked at for a tenth of the time at most."""
 LINGER = 30.0
 """Seconds that a run goes on without a listener: a client that retries comes back within eight."""
 SETTLE = 0.2
@@ -133,14 +135,16 @@ class SharedRun:
         """Watch the record until the job has ended."""
         while True:
             found = await asyncio.to_thread(self._runs.jobs.of, self.folder)
+            before = time.perf_counter()
             self._look()
+            looking = time.perf_counter() - before
             if found is None or found.id != job.id:
                 return
             if found.state is State.FAILED:
                 self.error = failure(found, self.standing is not None)
                 await asyncio.to_thread(self._runs.jobs.remove, found)
                 return
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(max(TICK, REST * looking))  # reading a long record takes a while
 
     def _look(self) -> None:
         now = self.record.standing()
