@@ -121,4 +121,8 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 @pytest.fixture(scope="session")
 def server(open_server: Callable[..., Served]) -> Served:
     """One server for many tests, without keys."""
-    return open_server("--reward", "nice=judge(model='m', base_url='http://127.0.0.1:9/v1')", "--queue", "4")
+    aliases = (
+        "nice=judge(model='m', base_url='http://127.0.0.1:9/v1')",
+        "gone=http(url='http://127.0.0.1:9/x',pause=0)",
+    )
+    return open_server("--reward", aliases[0], "--reward", aliases[1], "--queue", "4")

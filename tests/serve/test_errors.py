@@ -118,6 +118,16 @@ def test_each_error_is_its_class(server: Any) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
 
+def test_a_reward_that_is_gone(server: Any) -> None:
+    with pytest.raises(openai.InternalServerError) as whole:
+        server.draw("gone", own={"reward": "gone"})
+    assert (whole.value.status_code, whole.value.code) == (503, "reward_unavailable")
+    with pytest.raises(openai.APIError, match="returned no scores") as streamed:
+        list(server.draw("gone", own={"reward": "gone"}, stream=True))
+    for error in (whole.value, streamed.value):
+        assert "127.0.0.1:9" not in str(error)
+
+
 def test_a_price_is_a_dry_run(server: Any) -> None:
     body = {"prompt": "priced", "quality": "low", "fairlead": {"reward": "brightness", "steps": 4}}
     found = server.ask("POST", "/v1/price", json=body).json()

@@ -98,7 +98,9 @@ class Generator:
         found = self._costs.get(key)
         if found is None:
             try:
-                answer = await self.runs.supervisor.asked({"do": "costs", "options": dict(options)})
+                answer = await self.runs.supervisor.work(
+                    "The costs were not counted", do="costs", options=dict(options)
+                )
             except FairleadError as error:
                 raise unavailable("worker_down", without_places(str(error))) from None
             if "error" in answer:
@@ -182,8 +184,9 @@ class Generator:
         assert run.standing is not None
         key = json.dumps([run.folder, n, dict(order.asked.keep), run.standing.count, run.standing.spent.as_dict()])
         if key not in self._choices:
-            message = {"do": "choose", "folder": run.folder, "n": n, "keep": dict(order.asked.keep)}
-            answer = await self.runs.supervisor.asked(message)
+            answer = await self.runs.supervisor.work(
+                "No pictures were chosen", do="choose", folder=run.folder, n=n, keep=dict(order.asked.keep)
+            )
             if "error" in answer:
                 raise _of_answer(answer)
             if len(self._choices) > 1000:

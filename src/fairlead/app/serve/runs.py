@@ -122,6 +122,8 @@ class SharedRun:
         old = jobs.of(self.folder)
         if old is not None and old.state is not State.FAILED:
             return old
+        if old is not None:
+            jobs.remove(old)
         if now is None:
             text = ",".join(f"{name}={limit:.15g}" for name, limit in need.items())
             job = jobs.add({**self._options, "budget": text}, self.folder, report=False)

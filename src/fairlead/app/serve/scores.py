@@ -30,9 +30,9 @@ async def answer(request: Request, allowed: Allowed, supervisor: Supervisor) -> 
         raise Refused(413, "too_large", f"images has {len(images)} pictures: must be at most {MOST}.", "images")
     asked = body.get("reward", request.query_params.get("reward", "clip_score"))
     formula = allowed.formula(asked, "reward")
-    message = {"do": "score", "images": images, "prompts": prompts_of(body, len(images)), "reward": formula}
+    prompts = prompts_of(body, len(images))
     try:
-        found = await supervisor.asked(message)
+        found = await supervisor.work("Nothing was scored", do="score", images=images, prompts=prompts, reward=formula)
     except FairleadError as error:
         raise unavailable("worker_down", without_places(str(error))) from None
     if "error" in found:

@@ -136,9 +136,8 @@ class Application:
         first = next(iter(self.setup.served.values()))
         while not self.is_ready:
             with contextlib.suppress(FairleadError):
-                found = await self.runs.supervisor.asked(
-                    {"do": "costs", "options": {"prompt": "a dog", "model": first.model}}
-                )
+                options = {"prompt": "a dog", "model": first.model}
+                found = await self.runs.supervisor.work("The model was not loaded", do="costs", options=options)
                 if "error" in found:
                     self.log.write("not ready", model=first.name, reason=found["error"])
                     return

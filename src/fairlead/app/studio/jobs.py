@@ -83,28 +83,19 @@ class Jobs:
         """The latest job of a run folder."""
         return next((job for job in reversed(self.all()) if job.folder == folder), None)
 
-    def add(self, options: Mapping[str, Any], folder: str | None = None, report: bool = True) -> Job:
-        """Queue a new run; its folder is chosen now, unless the caller names one."""
-        if folder is not None and (old := self.of(folder)) is not None:
-            self._forget(old)
+    def add(self, options: Mapping[str, Any], folder: str = "", **more: Any) -> Job:
+        """Queue a new run; its folder is chosen now. `more` are fields of a job, and what `_put` takes."""
         name = folder or self._vacant(str(options.get("prompt", "")))
-        return self._put(folder=name, options=dict(options), report=report)
+        return self._put(folder=name, options=dict(options), **more)
 
-    def resume(
-        self, folder: str, budget: Mapping[str, float] | None, *, trust: bool = False, report: bool = True
-    ) -> Job:
+    def resume(self, folder: str, budget: Mapping[str, float] | None, **more: Any) -> Job:
         """Queue a run that has a record. An older failure of it is forgotten."""
         old = self.of(folder)
+        if old is not None and old.state is not State.FAILED:
+            raise StoreError(f"{folder} is {old.state} already. Wait for it, or stop it first.")
         if old is not None:
-            self._forget(old)
-        limits = None if budget is None else dict(budget)
-        return self._put(folder=folder, kind="resume", budget=limits, trust=trust, report=report)
-
-    def _forget(self, old: Job) -> None:
-        """Remove a job that failed; refuse one that is still to be done."""
-        if old.state is not State.FAILED:
-            raise StoreError(f"{old.folder} is {old.state} already. Wait for it, or stop it first.")
-        self.remove(old)
+            self.remove(old)
+        return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget), **more)
 
     def move(self, job: Job, state: State, sentence: str = "", error: str = "") -> Job | None:
         """The job in its new state; None if another process was faster.

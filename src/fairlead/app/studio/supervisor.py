@@ -104,10 +104,10 @@ class Supervisor:
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the worker says about the cost."""
-        return await self.asked({"do": "price", "options": dict(options)})
+        return await self.work("The price was not counted", do="price", options=dict(options))
 
-    async def asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker's answer to a question; waits for a worker that is being started."""
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The worker's answer; waits for a worker that is being started. `failure` says what did not happen in time."""
         self._wanted = True
         try:
             async with asyncio.timeout(PATIENCE):
@@ -116,8 +116,7 @@ class Supervisor:
                         return await self._asked(message)
                     await asyncio.sleep(RETRY)
         except TimeoutError:
-            sentence = f"The {message['do']} was not counted within {PATIENCE:.0f} seconds. Wait for the present batch."
-            raise FairleadError(sentence) from None
+            raise FairleadError(f"{failure} within {PATIENCE:.0f} seconds. Wait for the present batch.") from None
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
