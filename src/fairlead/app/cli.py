@@ -32,6 +32,7 @@ from fairlead.app.options import (
     AsJson,
     DryRun,
     Folder,
+    InStudio,
     LargerBudget,
     NewStop,
     NewUntil,
@@ -45,6 +46,7 @@ from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
+from fairlead.app.studio.opening import open_run
 from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
@@ -85,12 +87,16 @@ def run_command(
     out: Out = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
+    in_studio: InStudio = False,
 ) -> int:
     """Search for a better picture; write it, the other candidates and a report into a new folder."""
     spec = _spec(options)
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
+    if in_studio:
+        warn(spec)
+        return open_run(options, out, {"--json": as_json, "--keep": keep})
     folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from fairlead.app.serve.record import Record, Standing, is_outdated, set_aside
 from fairlead.app.serve.turns import Turns
 from fairlead.app.studio.jobs import DIED, Job, Jobs, State
 from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.studio.vouching import forget, vouch
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 
@@ -124,12 +126,13 @@ class SharedRun:
             return old
         if old is not None:
             jobs.remove(old)
+        more = {"report": False, "where": os.getcwd(), "ready": lambda job: vouch(self._runs.root, job)}
         if now is None:
             text = ",".join(f"{name}={limit:.15g}" for name, limit in need.items())
-            job = jobs.add({**self._options, "budget": text}, self.folder, report=False)
+            job = jobs.add({**self._options, "budget": text}, self.folder, **more)
         else:
             same = Cost.budget(need) == now.limit
-            job = jobs.resume(self.folder, None if same else need, trust=self._trust, report=False)
+            job = jobs.resume(self.folder, None if same else need, trust=self._trust, **more)
         self._runs.supervisor.wake()
         return job
 
@@ -169,7 +172,10 @@ class SharedRun:
 
     async def _stop_job(self) -> None:
         job = self._job
-        if job is None or await asyncio.to_thread(self._runs.jobs.remove, job):
+        if job is None:
+            return
+        if await asyncio.to_thread(self._runs.jobs.remove, job):
+            forget(self._runs.root, job)
             return  # it was still queued
         with contextlib.suppress(FairleadError):
             await asyncio.to_thread(self._runs.supervisor.stop, job.id)
