@@ -46,9 +46,7 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._next()  # the turn had come: it goes to somebody else
-            self._forget(tenant, turn)
+            self._give_up(tenant, turn)
             raise
 
     def leave(self, seconds: float) -> None:
@@ -68,7 +66,10 @@ class Turns:
                 return
         self._free += 1
 
-    def _forget(self, tenant: str, turn: asyncio.Future[None]) -> None:
+    def _give_up(self, tenant: str, turn: asyncio.Future[None]) -> None:
+        """Leave the queue; a turn that had come goes to the next."""
+        if turn.done() and not turn.cancelled():
+            self._next()
         own = self._waiting.get(tenant)
         if own is not None and turn in own:
             own.remove(turn)
