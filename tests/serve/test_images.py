@@ -6,7 +6,6 @@ import base64
 import io
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -120,21 +119,10 @@ def test_a_hasty_client_gets_the_best_so_far(server: Any) -> None:
     assert own(more)["reward"] >= own(answer)["reward"]
 
 
-def post_and_leave(server: Any, body: bytes, seconds: float) -> None:
-    """A client that hangs up."""
-    with socket.create_connection(("127.0.0.1", server.port)) as link:
-        head = f"POST /v1/images/generations HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        link.sendall(head.encode() + body)
-        time.sleep(seconds)
-
-
 def test_a_client_that_leaves_ends_the_run_and_one_that_returns_does_not(server: Any) -> None:
     stream = server.draw("left", own=LONG, stream=True, partial_images=1)
     next(iter(stream))
-    run = server.ask("GET", "/v1/runs/" + "0" * 32)
-    assert run.status_code == 404
-    id = next(line["run"] for line in [{"run": path.name} for path in running(server)])
+    id = running(server)[0].name
     stream.close()
     again = server.draw("left", own=LONG, stream=True, partial_images=1)
     next(iter(again))
