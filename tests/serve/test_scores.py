@@ -129,7 +129,7 @@ def test_what_is_no_picture(server: Any, name: str) -> None:
     error = answer.json()["error"]
     assert (error["code"], error["param"]) == ("bad_image", "images")
     assert "images[1]" in error["message"]
-    assert "0x" not in error["message"]
+    assert " at 0x" not in error["message"]
 
 
 def test_what_is_refused_before_a_picture_is_read(server: Any) -> None:
