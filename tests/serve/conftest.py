@@ -122,7 +122,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[.
 def server(open_server: Callable[..., Served]) -> Served:
     """One server for many tests, without keys."""
     aliases = (
-        "nice=judge(model='m', base_url='http://127.0.0.1:9/v1')",
+        "nice=judge(model='m', base_url='http://127.0.0.1:9/v1', price_in=1.0, price_out=9.0)",
         "gone=http(url='http://127.0.0.1:9/x',pause=0)",
     )
     return open_server("--reward", aliases[0], "--reward", aliases[1], "--queue", "4")

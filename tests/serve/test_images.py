@@ -85,7 +85,7 @@ def test_several_pictures_are_kept_ones(server: Any) -> None:
 
 
 def test_a_stream_shows_the_best_so_far(server: Any) -> None:
-    words = {"prompt": "streamed", "own": {"budget": "nfe=20000"}, "n": 2}
+    words = {"prompt": "streamed", "own": {"budget": "nfe=4000"}, "n": 2}
     events = list(server.draw(**words, stream=True, partial_images=3))
     partial = [event for event in events if event.type == "image_generation.partial_image"]
     done = events[len(partial) :]
@@ -163,7 +163,7 @@ def test_a_run_is_stopped_by_its_id(server: Any) -> None:
 
 def test_a_full_queue_is_tried_again(server: Any) -> None:
     def ask(number: int, retries: int) -> Any:
-        body = {"seed": number, **{"budget": "nfe=30000"}}
+        body = {"seed": number, **{"budget": "nfe=4000"}}
         return server.draw("queued", own=body, client=server.client(max_retries=retries))
 
     with ThreadPoolExecutor(8) as pool:
@@ -177,14 +177,14 @@ def test_a_full_queue_is_tried_again(server: Any) -> None:
 
 
 def test_an_undisturbed_result_after_the_worker_was_killed(server: Any) -> None:
-    words = {"prompt": "killed", "own": {"budget": "nfe=40000"}}
+    words = {"prompt": "killed", "own": {"budget": "nfe=12000"}}
     stream = server.draw(**words, stream=True, partial_images=1)
     next(iter(stream))
     os.kill(int(lock_path(server.runs).read_text()), signal.SIGKILL)
     with pytest.raises(openai.APIError, match="What it made is kept"):
         list(stream)
     answer = server.draw(**words, client=server.client(max_retries=2))
-    assert own(answer)["cost"]["nfe"] == 40000
+    assert own(answer)["cost"]["nfe"] == 12000
     fresh = server.draw(**words, client=server.client(max_retries=2))
     assert fresh.data[0].b64_json == answer.data[0].b64_json
 
@@ -192,7 +192,7 @@ def test_an_undisturbed_result_after_the_worker_was_killed(server: Any) -> None:
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM])
 def test_a_server_that_ends_loses_nothing(open_server: Callable[..., Any], sign: int, tmp_path: Path) -> None:
     server = open_server(runs=tmp_path / "runs")
-    words: dict[str, Any] = {"prompt": "lost", "own": {"budget": "nfe=60000"}}
+    words: dict[str, Any] = {"prompt": "lost", "own": {"budget": "nfe=12000"}}
     stream = server.draw(**words, stream=True, partial_images=1)
     first = next(iter(stream))
     assert first.type == "image_generation.partial_image"
@@ -208,6 +208,6 @@ def test_a_server_that_ends_loses_nothing(open_server: Callable[..., Any], sign:
         server.end(sign)
     again = open_server(runs=server.runs)
     answer = again.draw(**words)
-    assert own(answer)["cost"]["nfe"] == 60000
+    assert own(answer)["cost"]["nfe"] == 12000
     assert len(list((server.runs / "local").iterdir())) == 1
     again.end()
