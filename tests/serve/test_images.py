@@ -121,11 +121,11 @@ def test_a_hasty_client_gets_the_best_so_far(server: Any) -> None:
 
 def test_a_client_that_leaves_ends_the_run_and_one_that_returns_does_not(server: Any) -> None:
     stream = server.draw("left", own=LONG, stream=True, partial_images=1)
-    next(iter(stream))
+    next(stream)
     id = running(server)[0].name
     stream.close()
     again = server.draw("left", own=LONG, stream=True, partial_images=1)
-    next(iter(again))
+    next(again)
     time.sleep(1.5)  # longer than the linger
     assert server.ask("GET", f"/v1/runs/{id}").json()["status"] == "running"
     again.close()
@@ -179,7 +179,7 @@ def test_a_full_queue_is_tried_again(server: Any) -> None:
 def test_an_undisturbed_result_after_the_worker_was_killed(server: Any) -> None:
     words = {"prompt": "killed", "own": {"budget": "nfe=12000"}}
     stream = server.draw(**words, stream=True, partial_images=1)
-    next(iter(stream))
+    next(stream)
     os.kill(int(lock_path(server.runs).read_text()), signal.SIGKILL)
     with pytest.raises(openai.APIError, match="What it made is kept"):
         list(stream)
@@ -194,7 +194,7 @@ def test_a_server_that_ends_loses_nothing(open_server: Callable[..., Any], sign:
     server = open_server(runs=tmp_path / "runs")
     words: dict[str, Any] = {"prompt": "lost", "own": {"budget": "nfe=12000"}}
     stream = server.draw(**words, stream=True, partial_images=1)
-    first = next(iter(stream))
+    first = next(stream)
     assert first.type == "image_generation.partial_image"
     started = time.monotonic()
     if sign == signal.SIGTERM:
