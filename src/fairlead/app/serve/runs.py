@@ -59,6 +59,8 @@ class SharedRun:
         """When its turn came; None while it waits."""
         self.linger: asyncio.TimerHandle | None = None
         self.listeners: set[Listener] = set()
+        self._given_up: set[Listener] = set()
+        """Those that get what there is when the run was stopped."""
         self._runs = runs
         self._options = options
         self._trust = trust
@@ -115,7 +117,7 @@ class SharedRun:
         """The largest budget of a listener that the record does not cover."""
         if self._runs.closing or self.has_expired:
             return None
-        open_budgets = [one.budget for one in self.listeners if not self.is_done_for(one.budget)]
+        open_budgets = [one.budget for one in self.listeners - self._given_up if not self.is_done_for(one.budget)]
         return max(open_budgets, key=lambda budget: budget.get("nfe", 0.0), default=None)
 
     def _submit(self, need: Mapping[str, float], now: Standing | None) -> Job:
@@ -163,7 +165,7 @@ class SharedRun:
 
     def stop(self) -> None:
         """End the computing after its present batch; what is recorded stays."""
-        self.listeners.clear()
+        self._given_up |= self.listeners
         self._stopping = True
         if self._job is not None:
             self._stops = asyncio.create_task(self._stop_job())
