@@ -31,6 +31,10 @@ def test_a_form_of_fields_refuses_beside_the_field(studio: Any, page: Any, tmp_p
     assert page.get_by_label("sigma", exact=True).get_attribute("aria-invalid") == "true"
     page.get_by_label("sigma", exact=True).fill("0.25")
     page.locator("#s-sep_cma-active").uncheck()
+    page.get_by_label("watch", exact=True).fill("jpeg_size")
+    page.get_by_label("watch, entry 2").fill("2*jpeg_size")
+    page.get_by_label("watch, entry 3").wait_for()
+    page.wait_for_selector("code:has-text('--watch jpeg_size --watch')", state="attached", timeout=60_000)
     page.wait_for_selector(".price", timeout=60_000)
     command = page.locator(".facts code").first.text_content()
     assert "--set sep_cma.sigma=0.25 --set sep_cma.active=False" in command
