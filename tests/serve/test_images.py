@@ -137,7 +137,7 @@ def test_a_client_that_leaves_ends_the_run_and_one_that_returns_does_not(server:
 
 def running(server: Any) -> list[Path]:
     """The run folders that are written now."""
-    found = [path for path in (server.runs / "local").iterdir() if path.is_dir()]
+    found = [path for path in (server.runs / "local").glob("*") if path.is_dir()]
     return [path for path in found if server.ask("GET", f"/v1/runs/{path.name}").json().get("status") == "running"]
 
 
