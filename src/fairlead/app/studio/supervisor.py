@@ -170,5 +170,11 @@ class Crew:
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the first worker without work says about the cost."""
-        free = (one for one in self._all if one.state.get("job") is None)
-        return await next(free, self._all[0]).price(options)
+        return await self._free().price(options)
+
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The answer of the first worker without work; see `Supervisor.work`."""
+        return await self._free().work(failure, **message)
+
+    def _free(self) -> Supervisor:
+        return next((one for one in self._all if one.state.get("job") is None), self._all[0])

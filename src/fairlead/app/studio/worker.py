@@ -30,18 +30,23 @@ from fairlead.app.studio.address import WORKER, address, device_of, lock_path, o
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
+from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
+from fairlead.core.people import Question
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
 QUESTIONS = {
     "price": "fairlead.app.studio.pricing:price_of",
+    "front": "fairlead.app.studio.pricing:front_of",
     "costs": "fairlead.app.serve.compute:costs",
     "choose": "fairlead.app.serve.compute:choose",
     "score": "fairlead.app.serve.compute:score",
 }
 """What the process is asked beside its jobs -> the function that answers between two batches."""
+NEED_THE_MODEL = ("price", "costs")
+BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
 class Desk:
@@ -130,6 +135,16 @@ class Worker:
         message, answer = question
         answer(caught(lambda: self._answered(message)))
 
+    def meanwhile(self, question: Question) -> None:
+        """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked = self._questions.get_nowait()
+                if asked is not None and asked[0].get("do") in NEED_THE_MODEL and question.kind == "steer":
+                    asked[1]({"error": BUSY, "class": "Busy"})
+                else:
+                    self._answer(asked)
+
     def _answered(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer to a question, from the function that its word stands for."""
         module, _, name = QUESTIONS[message["do"]].partition(":")
@@ -158,6 +173,9 @@ class Worker:
         else:
             self.jobs.remove(job)
         forget(self.root, job)
+        if "error" not in found:
+            with contextlib.suppress(FairleadError):
+                resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -176,18 +194,23 @@ class Worker:
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
+        mine = device_of(self.name)
+        asked = person(folder, lambda: stop() or bool(self.jobs.waiting(mine)), self.meanwhile)
+
         with place, reported(folder):
             if job.kind == "resume":
                 spec = View.read(folder).spec
                 if job.trust:
                     check_vouched(self.root, job, formulas_in(spec))
                 self._keep_model(spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop, trust=job.trust).close()
+                budget = job.budget
+                trust = job.trust
+                engine.resume(folder, budget=budget, on_progress=watch, stop=stop, person=asked, trust=trust).close()
             else:
                 options = read_options(job.options)
                 check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
+                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop, person=asked).close()
             if job.report:
                 write_report(folder)
         return {}
