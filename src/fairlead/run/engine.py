@@ -177,7 +177,8 @@ def resume(
     changes = Changes(budget, until, stop_rule)
     watching = Watching.of(on_step, previews)
     given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    with reopened(folder, changes, on_progress=on_progress, person=person, trust=trust, **given) as run:  # type: ignore[arg-type]
+    given |= {"on_progress": on_progress, "person": person}
+    with reopened(folder, changes, trust=trust, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
 

@@ -193,7 +193,9 @@ def companions(text: Any) -> Companions | None:
     own = data.get("questions")
     if not isinstance(own, list) or not 0 <= before <= many - len(own) or many > MOST_ROWS:
         raise BadRow(f"a batch of {many} rows cannot hold its own behind {before} others")
-    runs = [(str(name), tuple(whole(i, "candidate") for i in indices)) for name, indices in data.get("runs", [])]
+    runs = []
+    for name, indices in data.get("runs", []):
+        runs.append((str(name), tuple(whole(i, "candidate") for i in indices)))
     return Companions(before, many, tuple(runs))
 
 
