@@ -177,8 +177,8 @@ def resume(
     changes = Changes(budget, until, stop_rule)
     watching = Watching.of(on_step, previews)
     given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    given |= {"on_progress": on_progress, "person": person}
-    with reopened(folder, changes, trust=trust, **given) as run:  # type: ignore[arg-type]
+    words = {"on_progress": on_progress, "person": person, "trust": trust}
+    with reopened(folder, changes, **words, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
 
