@@ -24,6 +24,7 @@ from fairlead.app import (
     compare,
     configuring,
     rank,
+    run_set,
     scoring,
 )
 from fairlead.app import judge as judging
@@ -56,6 +57,7 @@ from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
+from fairlead.run.set_file import SetFile
 from fairlead.run.spec import Spec, parse_budget
 from fairlead.run.store import Store, write_atomically
 from fairlead.run.view import View
@@ -81,16 +83,27 @@ def _spec(options: RunOptions) -> Spec:
 
 
 @app.command("run", short_help="Search for a better picture.")
-@with_run_options()
+@with_run_options(optional_prompt=True)
 def run_command(
     options: RunOptions,
+    prompts: run_set.Prompts = None,
+    seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
     out: Out = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
     in_studio: InStudio = False,
 ) -> int:
-    """Search for a better picture; write it, the other candidates and a report into a new folder."""
+    """Search for a better picture; write it, the other candidates and a report into a new folder.
+
+    With --prompts or --seeds, do so for each of them, with one page and one table; one resume continues all.
+    """
+    if not options.prompt and prompts is None:
+        raise FairleadError("Missing argument 'PROMPT': write what the picture should show, or use --prompts FILE.")
+    if prompts is not None or seeds is not None:
+        if dry_run:
+            raise FairleadError("--dry-run is for one prompt and one seed. A set costs that times its runs.")
+        return run_set.run_set_command(options, prompts, seeds, keep, out, as_json)
     spec = _spec(options)
     if dry_run:
         warn(spec)
@@ -126,6 +139,10 @@ def resume(
     A run that ended by --until or --stop goes on if that rule is changed, or with a larger budget, which removes it.
     """
     limits = None if budget is None else parse_budget(budget)
+    if SetFile.is_here(run):
+        from fairlead.run.engine import Changes
+
+        return run_set.resume_set(run, Changes(limits, until, stop_rule), trust, as_json)
     Store.open(run).close()
     from fairlead.run import engine
 

@@ -176,9 +176,17 @@ def resume(
     """
     changes = Changes(budget, until, stop_rule)
     watching = Watching.of(on_step, previews)
-    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    words = {"on_progress": on_progress, "person": person, "trust": trust}
-    with reopened(folder, changes, **words, **given) as run:  # type: ignore[arg-type]
+    with reopened(
+        folder,
+        changes,
+        reward=reward,
+        model=model,
+        siblings=siblings,
+        on_progress=on_progress,
+        person=person,
+        trust=trust,
+        watching=watching,
+    ) as run:
         run.search(stop)
     return run.store
 
