@@ -47,6 +47,7 @@ from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
+from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
 from fairlead.app.studio.opening import open_run
 from fairlead.app.words import command, nothing_left, shown
@@ -284,6 +285,7 @@ app.command(short_help="How much of a gain survives fewer steps.")(calibrate.cal
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
+app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI's images interface does.")
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

@@ -236,8 +236,11 @@ def reopened(
         loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
             executor.check_budget()
+        store.set_status(
+            RunStatus.RUNNING
+        )  # first: a finished run with the new budget would look as if it had spent it
+        if extended:
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
-        store.set_status(RunStatus.RUNNING)
         executor.watch(watching)
         yield OpenRun(loop, store, executor)
 

@@ -28,7 +28,7 @@ from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Companions, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
-from fairlead.run.sqlite_errors import sqlite_errors
+from fairlead.run.sqlite_errors import sqlite_errors as sqlite_errors
 
 
 class Store:
