@@ -127,7 +127,7 @@ class FakeEngine(ModuleType):
         self.while_running: Callable[[], None] = lambda: None
 
     def start(
-        self, spec: Spec, out: Path, *, on_progress: Callable[[Progress], None], stop: Callable[[], bool]
+        self, spec: Spec, out: Path, *, on_progress: Callable[[Progress], None], stop: Callable[[], bool], **more: Any
     ) -> Store:
         self.calls.append(("start", spec))
         if self.error:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fairlead.app.progress import Interrupt, Watch, fraction, line, time_left
 from fairlead.core.cost import Cost
-from fairlead.run.records import Progress
+from fairlead.run.records import BatchStep, Progress
 
 NOW = Progress("searching", 8, 32, Cost(nfe=160, seconds=2.0), Cost.budget({"nfe": 640}), 0.25, 0.3127, 5, 3.0, 4.0)
 
@@ -116,3 +116,36 @@ def test_drift_is_said_once_while_the_run_goes_on() -> None:
     (said,) = [each for each in out.getvalue().splitlines() if "warning" in each]
     for word in ("After 8 candidates", "+0.0627", "aesthetic (−0.5000)", "detector (−0.1000)", "Ctrl-C"):
         assert word in said
+
+
+STEP = BatchStep((8, 9, 10, 11), 15, 20, Cost(nfe=60))
+
+
+def test_a_batch_moves_the_bar_step_by_step() -> None:
+    assert fraction(NOW, STEP) == (8 + 3) / 32
+    assert fraction(replace(NOW, expected=None), STEP) == (160 + 60) / 640
+    out = io.StringIO()
+    clock = iter(range(0, 10_000))
+    console = Console(file=out, force_terminal=True, width=100)
+    with Watch(console, Interrupt(), clock=lambda: float(next(clock))) as watch:
+        watch(replace(NOW, rate=0.0))
+        for step in range(1, 16):
+            watch.step(replace(STEP, step=step))
+        console.print(watch._render())
+        assert "step 15 of 20, candidates 8 to 11" in out.getvalue()
+        assert " 34%" in out.getvalue()
+        assert "left" in out.getvalue(), "the steps of the first batch tell how long it takes"
+        watch(NOW)
+        assert watch._step is None
+
+
+def test_a_slow_batch_writes_lines_too() -> None:
+    clock = iter(range(0, 10_000, 4))
+    out = io.StringIO()
+    with Watch(Console(file=out, width=200), Interrupt(), clock=lambda: float(next(clock))) as watch:
+        watch(NOW)
+        for step in range(1, 10):
+            watch.step(replace(STEP, step=step, indices=(-1,)))
+    lines = out.getvalue().splitlines()
+    assert 3 <= len(lines) <= 5
+    assert "step 3 of 20, the baseline" in out.getvalue()

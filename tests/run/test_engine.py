@@ -512,9 +512,9 @@ def test_an_existing_folder_is_refused(go: Callable[..., Store], tmp_path: Path)
 def test_progress_counts_up(go: Callable[..., Store]) -> None:
     seen: list[Progress] = []
     store = go("run", on_progress=seen.append)
-    assert [p.phase for p in seen] == ["loading model"] + ["searching"] * 4 + ["done"]
-    assert [p.done for p in seen] == [0, 3, 6, 9, 10, 10]
-    assert [p.spent.nfe for p in seen[1:]] == pytest.approx([12, 24, 36, 40, 40])
+    assert [p.phase for p in seen] == ["loading model"] + ["searching"] * 5 + ["done"]
+    assert [p.done for p in seen] == [0, 0, 3, 6, 9, 10, 10]
+    assert [p.spent.nfe for p in seen[1:]] == pytest.approx([0, 12, 24, 36, 40, 40])
     assert all(p.expected == 10 for p in seen[1:])
     best = store.best()
     assert best is not None
@@ -544,3 +544,20 @@ def test_a_price_between_two_batches_changes_nothing(tmp_path: Path) -> None:
     assert len(found) > 3
     assert answers(store) == answers(alone)
     assert store.spent().nfe == alone.spent().nfe
+
+
+def test_a_finished_run_never_claims_a_budget_that_it_has_not_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the record while a larger budget is written must not take the run for finished within it."""
+    engine.start(small_spec(budget={"nfe": 40}), tmp_path / "run").close()
+    seen = []
+    extend = Store.extend
+
+    def watched(store: Store, *words: Any) -> None:
+        seen.append(store.status.value)
+        extend(store, *words)
+
+    monkeypatch.setattr(Store, "extend", watched)
+    engine.resume(tmp_path / "run", budget={"nfe": 80}).close()
+    assert seen == ["running"]

@@ -23,8 +23,11 @@ from fairlead.app import (
     checking,
     compare,
     configuring,
+    rank,
+    run_set,
     scoring,
 )
+from fairlead.app import judge as judging
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
@@ -32,6 +35,7 @@ from fairlead.app.options import (
     AsJson,
     DryRun,
     Folder,
+    InStudio,
     LargerBudget,
     NewStop,
     NewUntil,
@@ -43,7 +47,9 @@ from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
+from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
+from fairlead.app.studio.opening import open_run
 from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
@@ -52,6 +58,7 @@ from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
+from fairlead.run.set_file import SetFile
 from fairlead.run.spec import Spec, parse_budget
 from fairlead.run.store import Store, write_atomically
 from fairlead.run.view import View
@@ -77,26 +84,41 @@ def _spec(options: RunOptions) -> Spec:
 
 
 @app.command("run", short_help="Search for a better picture.")
-@with_run_options()
+@with_run_options(optional_prompt=True)
 def run_command(
     options: RunOptions,
+    prompts: run_set.Prompts = None,
+    seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
     out: Out = None,
     as_json: AsJson = False,
     dry_run: DryRun = False,
+    in_studio: InStudio = False,
 ) -> int:
-    """Search for a better picture; write it, the other candidates and a report into a new folder."""
+    """Search for a better picture; write it, the other candidates and a report into a new folder.
+
+    With --prompts or --seeds, do so for each of them, with one page and one table; one resume continues all.
+    """
+    if not options.prompt and prompts is None:
+        raise FairleadError("Missing argument 'PROMPT': write what the picture should show, or use --prompts FILE.")
+    if prompts is not None or seeds is not None:
+        if dry_run:
+            raise FairleadError("--dry-run is for one prompt and one seed. A set costs that times its runs.")
+        return run_set.run_set_command(options, prompts, seeds, keep, out, as_json)
     spec = _spec(options)
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
+    if in_studio:
+        warn(spec)
+        return open_run(options, out, {"--json": as_json, "--keep": keep})
     folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, stop=stop).close()
+        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 
@@ -118,12 +140,23 @@ def resume(
     A run that ended by --until or --stop goes on if that rule is changed, or with a larger budget, which removes it.
     """
     limits = None if budget is None else parse_budget(budget)
+    if SetFile.is_here(run):
+        from fairlead.run.engine import Changes
+
+        return run_set.resume_set(run, Changes(limits, until, stop_rule), trust, as_json)
     Store.open(run).close()
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(run):
         engine.resume(
-            run, budget=limits, until=until, stop_rule=stop_rule, on_progress=watch, stop=stop, trust=trust
+            run,
+            budget=limits,
+            until=until,
+            stop_rule=stop_rule,
+            on_progress=watch,
+            on_step=watch.step,
+            stop=stop,
+            trust=trust,
         ).close()
     if watch.idle:
         say(nothing_left(View.read(run)))
@@ -245,11 +278,14 @@ app.command(short_help="Methods at one budget, side by side.")(compare.compare)
 app.command(short_help="A model or a method on a benchmark's prompts.")(bench.bench)
 app.command(short_help="Score and rank pictures that exist.")(scoring.score)
 app.command(short_help="Choose good and different pictures of a run.")(keeping.keep)
+app.command(short_help="Rank the pictures that people compared.")(rank.rank)
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
+app.command(short_help="Let a judge choose among a run's best pictures.")(judging.judge)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
+app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI's images interface does.")
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

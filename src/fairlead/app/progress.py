@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fairlead.app.words import count, duration, number
-from fairlead.run.records import Phase, Progress
+from fairlead.run.records import BASELINE, BatchStep, Phase, Progress
 
 STOPPING = "stopping after this batch… (Ctrl-C again to abort)"
 EVERY = 10.0
@@ -72,6 +72,10 @@ class Watch:
         self._at = self._said = clock()
         self._phase = ""
         self._first: tuple[float, int] | None = None
+        self._step: BatchStep | None = None
+        self._step_rate = 0.0
+        self._batch_since: tuple[float, int] | None = None
+        """When the present batch was seen first, after how many steps."""
         self.idle = True
         """True if there was nothing to do."""
         self._drifted = 0
@@ -92,6 +96,8 @@ class Watch:
         """Called by the engine after every batch."""
         self._at = self._clock()
         self._now = progress = replace(progress, rate=self._rate(progress))
+        self._step = None
+        self._batch_since = None
         self.idle = False
         self._drifted = self._drifted + 1 if drifting(progress) else min(self._drifted, 0)
         if self._drifted == STEADY:
@@ -102,6 +108,17 @@ class Watch:
         if not self._console.is_terminal and progress.phase != Phase.DONE and (fresh or self._at - self._said >= EVERY):
             self._said = self._at
             self._console.print(line(progress), markup=False, highlight=False, soft_wrap=True)
+
+    def step(self, step: BatchStep) -> None:
+        """Called by the engine after every denoising step."""
+        now = self._clock()
+        self._step = step
+        since, taken = self._batch_since = self._batch_since or (now, step.step)
+        if now > since and step.step > taken:
+            self._step_rate = len(step.indices) * (step.step - taken) / step.steps / (now - since)
+        if not self._console.is_terminal and self._now is not None and now - self._said >= EVERY:
+            self._said = now
+            self._console.print(line(self._now, step), markup=False, highlight=False, soft_wrap=True)
 
     def _rate(self, progress: Progress) -> float:
         """Images per second as they arrive, recording included; the engine's own figure until two batches were seen."""
@@ -116,9 +133,9 @@ class Watch:
         if now is None or now.phase != Phase.SEARCHING:
             what = f"{now.phase if now else 'starting'} … {duration(self._clock() - self._at)}"
             return Group(Text(what, style="dim"), *self._notice())
-        left = time_left(now)
+        left = time_left(now if now.rate else replace(now, rate=self._step_rate))
         left = None if left is None else max(0.0, left - (self._clock() - self._at))
-        share = fraction(now)
+        share = fraction(now, self._step)
         bar = Table.grid(padding=(0, 1))
         bar.add_row(
             ProgressBar(
@@ -131,7 +148,10 @@ class Watch:
             Text(f"{share:4.0%}"),
             Text("" if left is None else f"{duration(left)} left", style="dim"),
         )
-        return Group(bar, Text(_counts(now), style="dim", overflow="fold"), _rewards(now), *self._notice())
+        lines = [Text(_counts(now), style="dim", overflow="fold")]
+        if self._step is not None:
+            lines.append(Text(batch_step(self._step), style="dim", overflow="fold"))
+        return Group(bar, *lines, _rewards(now), *self._notice())
 
     def _notice(self) -> list[Text]:
         return [Text(STOPPING, style="bold yellow")] if self._stop() else []
@@ -155,13 +175,29 @@ def drift(now: Progress) -> str:
     )
 
 
-def fraction(now: Progress) -> float:
-    """How far a run is: the fullest entry of its budget, or its candidates, whichever is further."""
-    spent = asdict(now.spent)
+def batch_step(step: BatchStep) -> str:
+    """How far the present batch is."""
+    first, last = min(step.indices), max(step.indices)
+    if first == BASELINE:
+        what = "the baseline"
+    elif first == last:
+        what = f"candidate {first}"
+    else:
+        what = f"candidates {first} to {last}"
+    return f"step {step.step} of {step.steps}, {what}"
+
+
+def fraction(now: Progress, step: BatchStep | None = None) -> float:
+    """How far a run is: the fullest entry of its budget, or its candidates, whichever is further.
+
+    `step` is what the present batch has done so far.
+    """
+    spent = asdict(now.spent if step is None else now.spent + step.spent)
+    done = now.done if step is None else now.done + len(step.indices) * step.step / step.steps
     limits = now.limit.limits()
     shares = [spent[name] / limit for name, limit in limits.items() if limit > 0]
     if now.expected:
-        shares.append(now.done / now.expected)
+        shares.append(done / now.expected)
     return min(1.0, max(shares, default=0.0))
 
 
@@ -210,12 +246,16 @@ def _rewards(now: Progress) -> Text:
     return out
 
 
-def line(now: Progress) -> str:
+def line(now: Progress, step: BatchStep | None = None) -> str:
     """One short line for a log."""
     if now.phase != Phase.SEARCHING:
         return f"{now.phase} …"
     left = time_left(now)
-    words = [_counts(now), _rewards(now).plain.replace("   ", ", ").replace("  ", " ")]
+    words = [
+        _counts(now),
+        "" if step is None else batch_step(step),
+        _rewards(now).plain.replace("   ", ", ").replace("  ", " "),
+    ]
     if left is not None:
         words.append(f"{duration(left)} left")
     return " · ".join(filter(None, words))

@@ -123,6 +123,9 @@ class Meter:
         self._limit: Cost | None = None
         self._before = Cost()
         self._since = 0.0
+        self._is_apart = False
+        self.apart_spent = Cost()
+        """What was charged inside `apart`, with its seconds; part of no grant."""
 
     @property
     def spent(self) -> Cost:
@@ -155,8 +158,23 @@ class Meter:
         finally:
             self._since += time.perf_counter() - since
 
+    @contextmanager
+    def apart(self) -> Iterator[None]:
+        """Work for somebody who watches: counted in `apart_spent`, and no grant pays for it or for its seconds."""
+        since = time.perf_counter()
+        self._is_apart = True
+        try:
+            with self.paused():
+                yield
+        finally:
+            self._is_apart = False
+            self.apart_spent = self.apart_spent + Cost(seconds=time.perf_counter() - since)
+
     def charge(self, cost: Cost) -> None:
         """Raises `Unmetered` outside a grant and `BudgetExceeded` when the grant does not cover `cost`."""
+        if self._is_apart:
+            self.apart_spent = self.apart_spent + cost
+            return
         limit = self._granted(cost)
         left = limit - (self._spent - self._before) - Cost(seconds=time.perf_counter() - self._since)
         if not cost.fits(left):

@@ -16,7 +16,11 @@ from fairlead.core.key import Key, normals
 from fairlead.core.model import Conditioning, Level, Predicts, Rows, recomputed
 from fairlead.core.samplers import PreviousStep, Sampler, StatefulSampler
 from fairlead.core.sibling import Sibling
-from fairlead.core.steering import Chain, Denoise, Steering, Step
+from fairlead.core.steering import Chain, Denoise, Schedule, Steering, Step
+
+OnPrediction = Callable[[Tensor, int, int], None]
+"""Called after every step with the clean prediction x0 [B, C, h, w] that the step was taken with, which it must not
+write to, with how many steps are taken, and of how many."""
 
 
 @dataclass
@@ -65,6 +69,17 @@ def _denoiser(
     return denoise
 
 
+def _sibling_denoisers(
+    siblings: Mapping[str, Sibling], group: Tensor, index: int, steps: int, meter: Meter
+) -> dict[str, tuple[Denoise, Schedule]]:
+    """What `Step.siblings` holds."""
+    found: dict[str, tuple[Denoise, Schedule]] = {}
+    for name, sibling in siblings.items():
+        own = partial(sibling.conditioning, len(group))
+        found[name] = (_denoiser(sibling, own, group, index, steps, meter), sibling.levels)
+    return found
+
+
 def _gradient(f: Callable[[Tensor], Tensor], x: Tensor, meter: Meter) -> tuple[Tensor, Tensor]:
     """Values [R] and gradient of f at x [R, ...]; as many rows are charged as the network saw forwards."""
     before = meter.spent
@@ -91,11 +106,13 @@ def sample(
     siblings: Mapping[str, Sibling] | None = None,
     notes: dict[str, Tensor] | None = None,
     span: Span | None = None,
+    on_step: OnPrediction | None = None,
 ) -> Tensor:
     """x [B, C, h, w] at levels[0] -> x [B, C, h, w] at levels[-1]. The whole loop.
 
     `notes` receives what steerings record with `Step.note`. With `span`, x is at its first level and only a part of
     the steps is taken; everything else is as in the whole loop.
+    `on_step` costs no evaluation: the step needs the prediction in any case.
     """
     steering = Chain(() if steering is None else (steering,))
     levels = steering.grid(levels, model.levels)
@@ -121,10 +138,6 @@ def sample(
         noise = torch.empty(0)
         if sampler.stochastic:
             noise = normals(tuple(key.fold("step", i) for key in keys), *x.shape[1:])
-        others = {}
-        for name, sibling in (siblings or {}).items():
-            own = partial(sibling.conditioning, len(x))
-            others[name] = (_denoiser(sibling, own, group, i, steps, meter), sibling.levels)
         return Step(
             x=x,
             at=at,
@@ -142,12 +155,15 @@ def sample(
             prompt_conditioning=cond,
             gradient=partial(_gradient, meter=meter),
             levels=levels,
-            siblings=others,
+            siblings=_sibling_denoisers(siblings or {}, group, i, steps, meter),
         )
 
-    for i, (at, to) in list(enumerate(pairwise(levels)))[span.first : span.end]:
-        step = steering(step_at(i, at, to, x))
+    moves = list(enumerate(pairwise(levels)))[span.first : span.end]
+    for taken, (i, (at, to)) in enumerate(moves, start=1):
+        step = steering(step_at(i, at, to, x)).solved()
         x = step.run()
+        if on_step is not None and step.x0 is not None:
+            on_step(step.x0, taken, len(moves))
         if step.last:
             break
     span.previous = memory.get("previous")

@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
-from fairlead.run import fingerprint, machine, models
+from fairlead.run import final_judge, fingerprint, inputs, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
+from fairlead.run.forming import Every, OnStep, Watching
 from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason, Task
 from fairlead.run.replay import compared, with_states
+from fairlead.run.requests import Stop
 from fairlead.run.rung_plan import without_drafts
-from fairlead.run.search_loop import SearchLoop, Stop, write_pictures
+from fairlead.run.search_loop import SearchLoop
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
 from fairlead.run.stop_rules import stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
+
+
+class OpenRun(NamedTuple):
+    """A run whose folder is locked for writing."""
+
+    loop: SearchLoop | None
+    """None where nothing is left to do."""
+    store: Store
+    executor: Local | None
+
+    def search(self, stop: Stop) -> None:
+        """Run it to its end, or until `stop` says so."""
+        if self.loop is not None:
+            self.loop.run(self.store, stop)
+
+
+class Changes(NamedTuple):
+    """What replaces the budget and the stop rules of a run that goes on; None leaves it, an empty text removes a
+    rule.
+    """
+
+    budget: Mapping[str, float] | None = None
+    until: str | None = None
+    stop_rule: str | None = None
 
 
 def _silent(progress: Progress) -> None:
@@ -49,12 +77,38 @@ def start(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
+    person: Person | None = None,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
+    `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
+    every `previews` steps (`run/forming.py`). `person` answers the questions of the run while it waits; without one it
+    stops at the first.
     """
+    watching = Watching.of(on_step, previews)
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
+    with started(spec, out, on_progress=on_progress, person=person, **given) as run:  # type: ignore[arg-type]
+        run.search(stop)
+    return run.store
+
+
+@contextmanager
+def started(
+    spec: Spec,
+    out: Path,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: Siblings = None,
+    on_progress: Watch = _silent,
+    person: Person | None = None,
+    watching: Watching | None = None,
+) -> Iterator[OpenRun]:
+    """A new run that is locked and ready to go; see `start`."""
     out = Path(out)
     refuse_taken(out)
     clock = Clock(spec, on_progress)
@@ -63,13 +117,13 @@ def start(
     spec = models.with_dtype(spec)
     executor = Local(spec, reward=reward, model=model, siblings=siblings)
     spec = executor.setup.spec
-    loop = SearchLoop(spec, executor, clock)
+    loop = SearchLoop(spec, executor, clock, person)
     left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
     if left_out is not None:
         spec = left_out[0]
         clock = Clock(spec, on_progress)
         executor.leave_out_drafts(spec)
-        loop = SearchLoop(spec, executor, clock)
+        loop = SearchLoop(spec, executor, clock, person)
     for leaf in executor.worker.reward.leaves():
         if isinstance(leaf, PaidReward):
             leaf.ready()
@@ -80,7 +134,7 @@ def start(
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, stacklevel=5)
     sentences = [*executor.setup.warnings, *executor.setup.model_warnings]
     sentences += [] if left_out is None else [left_out[1]]
     if sentences:
@@ -89,9 +143,10 @@ def start(
     if loop.plan.rungs:
         versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
+    executor.watch(watching)
+    clock.say(Phase.SEARCHING)
     with store.lock():
-        loop.run(store, stop)
-    return store
+        yield OpenRun(loop, store, executor)
 
 
 @machine.outside_inference_mode
@@ -105,6 +160,8 @@ def resume(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    on_step: OnStep | None = None,
+    previews: Every = 0,
     stop: Stop = _never,
     person: Person | None = None,
     trust: bool = False,
@@ -115,14 +172,50 @@ def resume(
     an empty text removes one. A larger budget alone removes the rule that ended the run: it would end it again.
 
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
+    `on_step` and `previews` are as in `start`.
     """
+    changes = Changes(budget, until, stop_rule)
+    watching = Watching.of(on_step, previews)
+    with reopened(
+        folder,
+        changes,
+        reward=reward,
+        model=model,
+        siblings=siblings,
+        on_progress=on_progress,
+        person=person,
+        trust=trust,
+        watching=watching,
+    ) as run:
+        run.search(stop)
+    return run.store
+
+
+@contextmanager
+def reopened(
+    folder: Path,
+    changes: Changes,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: Siblings = None,
+    on_progress: Watch = _silent,
+    person: Person | None = None,
+    trust: bool = False,
+    watching: Watching | None = None,
+    again: bool = False,
+) -> Iterator[OpenRun]:
+    """A recorded run, locked and ready to go on; see `resume`. `again`: also a finished one, which recalls all."""
+    budget = changes.budget
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
-        changed = _changed(spec, store.stopped, budget, until, stop_rule)
-        if changed == spec and store.status == RunStatus.FINISHED and budget is None:
-            write_pictures(store)
-            return store
+        changed = _changed(spec, store.stopped, changes)
+        if changed == spec and store.status == RunStatus.FINISHED and budget is None and not again:
+            final_judge.write_pictures(store)
+            yield OpenRun(None, store, None)
+            return
+        inputs.restore(folder, spec.model)
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
         if budget is not None and not store.spent().fits(replace(changed.limit, seconds=math.inf)):
@@ -143,16 +236,18 @@ def resume(
         loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
             executor.check_budget()
+        store.set_status(
+            RunStatus.RUNNING
+        )  # first: a finished run with the new budget would look as if it had spent it
+        if extended:
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
-        store.set_status(RunStatus.RUNNING)
-        loop.run(store, stop)
-    return store
+        executor.watch(watching)
+        yield OpenRun(loop, store, executor)
 
 
-def _changed(
-    spec: Spec, stopped: str, budget: Mapping[str, float] | None, until: str | None, stop_rule: str | None
-) -> Spec:
+def _changed(spec: Spec, stopped: str, changes: Changes) -> Spec:
     """The Spec of a run that goes on with another budget or other stop rules."""
+    budget, until, stop_rule = changes
     if budget is not None:
         spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
         ended_by = stopped.partition(": ")[0]
@@ -175,6 +270,7 @@ def replay(
     model: Model | None = None,
     siblings: Siblings = None,
     trust: bool = False,
+    watching: Watching | None = None,
 ) -> Replay:
     """Render one recorded candidate again and compare it with the record, bit for bit; `trust` as in `resume`.
 
@@ -182,10 +278,11 @@ def replay(
     same machine with the same versions. With `alone=True` only the candidate is rendered. Matrix kernels may then
     round differently, and small differences are expected.
 
-    `trust` is as in `resume`.
+    `trust` is as in `resume`. `watching` is shown every step of the batch, for example to see one picture form.
     """
     store = Store.open(folder)
     spec = store.spec
+    inputs.restore(folder, spec.model)
     check_present(spec, reward, model, folder, "replay it with that object as {}=")
     fingerprint.check(spec, store.versions, "a replay would draw another picture")
     companions = store.task_of(index)
@@ -199,11 +296,14 @@ def replay(
         found, steering = loop.questions(store, indices)
         if not set(indices) <= found.keys():
             raise StoreError(f"The settings in {folder} do not lead to batch {recorded.task}: restore the record.")
-        return loop.task([found[i] for i in indices], is_baseline=index == BASELINE), steering
+        task = loop.task([found[i] for i in indices], is_baseline=index == BASELINE)
+        among = None if alone else store.companions_of(indices[0])
+        return replace(task, companions=among), steering
 
     chosen = [index] if alone else companions
     task, steering = questions(chosen)
     task = with_states(task, store, questions, executor)
+    executor.watch(watching)
     _, outcomes, _ = next(executor.map([task], steering))
     outcome = next(o for o in outcomes if o.index == index)
     outcome = Ranking(executor.reward, spec.prompt).recalled(outcome, recorded)

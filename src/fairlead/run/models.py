@@ -13,23 +13,23 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import capabilities, hub, registry, rungs
+from fairlead.run import capabilities, hub, inputs, kept, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.files import is_folder
+from fairlead.run.kept import once
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.spec import Part, Spec, checked_settings
 from fairlead.run.spec import spec_of as make_spec_of
 
 LIVE = "python"
 """The name of a live pipeline in a record."""
-_kept: dict[tuple[str, ...], Any] | None = None
 
 
 def folder(name: str) -> Path | None:
@@ -152,29 +152,28 @@ def check(spec: Spec) -> None:
     """Refuse what cannot work before anything is loaded, with the reason."""
     able = abilities(spec.model.name, spec.model.settings.get("revision"))
     if able is not None:
-        adapter(able.pipeline, spec.model.name)
+        _check_inputs(spec, adapter(able.pipeline, spec.model.name))
+    elif inputs.digests(spec.model) and spec.model.name != LIVE:
+        raise FairleadError(f"image cannot be used with {spec.model.name!r}: it has no autoencoder to read pictures.")
     check_before_loading(spec, able)
 
 
-@contextmanager
-def shared() -> Iterator[None]:
+def _check_inputs(spec: Spec, make: Any) -> None:
+    """Refuse picture inputs that the family does not take, before its weights are loaded."""
+    for name in inputs.SETTINGS:
+        if spec.model.settings.get(name) is not None and name not in getattr(make, "inputs", ()):
+            raise FairleadError(f"{name} cannot be used with {spec.model.name!r}: {IN_A_PIPELINE[name]}.")
+
+
+def shared() -> AbstractContextManager[None]:
     """Many runs in one process: inside, `build` loads a model once and returns the same adapter again."""
-    global _kept
-    before, _kept = _kept, {}
-    try:
-        yield
-    finally:
-        _kept = before
+    return kept.shared("model")
 
 
 def build(spec: Spec, *, device: str, dtype: str) -> Any:
-    """The adapter of the run's model, loaded; see `shared`."""
-    if _kept is None:
-        return _load(spec, device, dtype)
+    """The adapter of the run's model, loaded; only once inside `shared`."""
     key = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), device, dtype)
-    if key not in _kept:
-        _kept[key] = _load(spec, device, dtype)
-    return _kept[key]
+    return once("model", key, lambda: _load(spec, device, dtype))
 
 
 def _load(spec: Spec, device: str, dtype: str) -> Any:
@@ -191,7 +190,7 @@ def _load(spec: Spec, device: str, dtype: str) -> Any:
         "device": device,
         "dtype": dtype,
         **defaults(name, settings.get("revision")).get("settings", {}),
-        **settings,
+        **inputs.pictures(settings),
     }
     source = str(hub.checkpoint(name) or folder(name) or name)
     return _made(make, name, wanted, source)
@@ -227,7 +226,7 @@ def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
 def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
     own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
-    accepted = {*own, *getattr(make, "loading", ())}
+    accepted = {*own, *getattr(make, "loading", ()), *getattr(make, "inputs", ())}
     for setting in wanted:
         if setting in IN_A_PIPELINE and setting not in accepted:
             raise FairleadError(f"Setting {setting!r} of {name} cannot be used: {IN_A_PIPELINE[setting]}.")

@@ -13,7 +13,9 @@ from fairlead.core.cost import Cost
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fairlead.core.model import Conditioning
     from fairlead.core.search import Proposal
+    from fairlead.run.spec import Spec
 
 BANK = "bank.png"
 """The best picture that a steering made while it prepared, where it was asked for."""
@@ -92,6 +94,27 @@ class IndexedProposal:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The run that a row belongs to, in a batch that several runs share."""
+
+    spec: Spec
+    conditioning: Conditioning
+    """One row: its prompt, encoded."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Where a task stood in a batch that several runs shared. Kernels round by place and size, not by content."""
+
+    before: int
+    """Rows before its own."""
+    rows: int
+    """Rows of the whole batch."""
+    runs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The folder and the candidates of every run in the batch, this one included, in order."""
+
+
+@dataclass(frozen=True)
 class Task:
     """Whole groups only, in ask order, with what they may spend."""
 
@@ -105,6 +128,10 @@ class Task:
     """Per candidate the one of the rung below that was chosen for it; empty in the first rung."""
     states: tuple[Tensor, ...] = ()
     """Per candidate the captured state that it goes on from, [2, C, h, w]; empty where it starts from the noise."""
+    owners: tuple[Owner, ...] = ()
+    """Per candidate its run, where the batch is shared by several; empty where all belong to one."""
+    companions: Companions | None = None
+    """Where it stood in a shared batch, to render it again in the same place; None where it was a batch of its own."""
 
 
 def question(task: Task, position: int) -> str:
@@ -173,6 +200,23 @@ class Progress:
     """Images per second of this process; 0 before the first."""
     watched: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """Of every watched formula: of the baseline, of the best so far; empty before both are known."""
+
+
+@dataclass(frozen=True)
+class BatchStep:
+    """A batch after one denoising step, for whoever watches. Nothing of it is recorded."""
+
+    indices: tuple[int, ...]
+    """The candidates that are rendered."""
+    step: int
+    """Denoising steps taken, from 1."""
+    steps: int
+    spent: Cost
+    """What the batch has spent so far; it is part of no `Progress` yet."""
+    previews: Mapping[int, bytes] = field(default_factory=dict)
+    """Candidate -> its decoded clean prediction as a small WebP picture; empty where none was wanted at this step."""
+    apart: Cost = field(default_factory=Cost)
+    """What previews have cost since this process started the run: part of no budget and of no count."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
-from pathlib import Path
 
 from fairlead.core.cost import BudgetExceeded, Cost, Ledger
 from fairlead.core.errors import FairleadError, RewardError
@@ -26,6 +25,7 @@ from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.question_store import Person, QuestionStore
 from fairlead.run.ranking import Ranking
 from fairlead.run.records import BANK, BASELINE, Candidate, IndexedProposal, Outcome, Phase, RunStatus, StopReason, Task
+from fairlead.run.requests import Answer, Request, Requests, Stop, Stopped, serve
 from fairlead.run.rung_plan import plan_rungs
 from fairlead.run.setup import ASKED_AT_ONCE, build_steering, make_search
 from fairlead.run.spec import Spec
@@ -34,19 +34,10 @@ from fairlead.run.states import States
 from fairlead.run.stop_rules import StopRules, recorded_terms
 from fairlead.run.store import Store, write_atomically
 
-Stop = Callable[[], bool]
-"""True once somebody wants the run to stop after the present batch."""
-
+Heard = Callable[[list[IndexedProposal]], bool]
+"""Receives every round as it is asked; True ends the rounds before it is answered."""
 FEW = 64
 """Answers of a round after each of which ranks are shown again; of more, once a round."""
-
-
-class _Stopped(Exception):
-    """The run ends here."""
-
-    def __init__(self, status: RunStatus, reason: str) -> None:
-        self.status = status
-        self.reason = reason
 
 
 class SearchLoop:
@@ -105,6 +96,10 @@ class SearchLoop:
 
     def run(self, store: Store, stop: Stop) -> None:
         """Run until the budget or the search ends, or until `stop` says so."""
+        serve(self.requests(store), self._executor, stop)
+
+    def requests(self, store: Store) -> Requests:
+        """The same one batch after the other, for whoever answers them."""
         self._clock.expected = self._expected(Ledger(self._spec.limit))
         status = RunStatus.FINISHED
         reason = ""
@@ -112,7 +107,7 @@ class SearchLoop:
         self._ledger.settle(Cost(), store.unanswered() + final_judge.spent(store))
         self._executor.ask_through(PreviewQuestions(store.folder, QuestionStore(store.folder, self._person).ask))
         try:
-            status, reason = self._searched(store, stop)
+            status, reason = yield from self._searched(store)
             if status == RunStatus.FINISHED:
                 self._choose(store)
         except Pending:
@@ -123,7 +118,7 @@ class SearchLoop:
             raise
         self._finish(store, status, reason)
 
-    def _searched(self, store: Store, stop: Stop) -> tuple[RunStatus, str]:
+    def _searched(self, store: Store) -> Generator[Request, Answer | None, tuple[RunStatus, str]]:
         """Prepare, render the baseline and search: how that ended, and why."""
         try:
             steering = self._prepared(store)
@@ -133,9 +128,9 @@ class SearchLoop:
                     data = {"run": self._spec.id(), "reward": reward, "spec": {"prompt": self._spec.prompt}}
                     image = png.encode(png.pixels(picture), data, self._spec.prompt)
                     write_atomically(store.folder / BANK, image)
-            self._answer_baseline(store, steering, stop)
-            self._search(store, steering, stop)
-        except _Stopped as stopped:
+            yield from self._answer_baseline(store, steering)
+            yield from self._search(store, steering)
+        except Stopped as stopped:
             return stopped.status, stopped.reason
         except BudgetExceeded as error:
             return RunStatus.FINISHED, StopReason.budget(error.names)
@@ -153,16 +148,15 @@ class SearchLoop:
         FinalJudging(self._spec, self._judge, self._ledger, store).choose(pictures, person.ask)
         self._clock.spent = self._ledger.spent
 
-    def _search(self, store: Store, steering: Chain, stop: Stop) -> None:
+    def _search(self, store: Store, steering: Chain) -> Requests:
         """The rounds, then the higher rungs where there are drafts. Ends by raising the reason."""
         ladder = self._ladder
         ladder.keep(store, self._ledger, self._clock)
-        end: _Stopped | BudgetExceeded
+        end: Stopped | BudgetExceeded
         try:
-            for asked in self._rounds(store, steering, stop):
-                self._open = asked
-        except (_Stopped, BudgetExceeded) as over:
-            if not self._spec.rungs or (isinstance(over, _Stopped) and over.status == RunStatus.STOPPED):
+            yield from self._rounds(store, steering, self._opened)
+        except (Stopped, BudgetExceeded) as over:
+            if not self._spec.rungs or (isinstance(over, Stopped) and over.status == RunStatus.STOPPED):
                 raise
             end = over
         ladder.rank(self._open, store.candidates())  # a round that was cut
@@ -175,15 +169,19 @@ class SearchLoop:
                 while batch := ladder.next(store, self._ledger, self._clock, self._groups, states):
                     if rung == len(self._spec.rungs):
                         self._end_if_enough(store)
-                    self._settle(store, self._answer(store, self._tasks(batch), steering, stop))
-            except (_Stopped, BudgetExceeded) as over:
-                if isinstance(over, _Stopped) and over.status == RunStatus.STOPPED:
+                    self._settle(store, (yield from self._answer(store, self._tasks(batch), steering)))
+            except (Stopped, BudgetExceeded) as over:
+                if isinstance(over, Stopped) and over.status == RunStatus.STOPPED:
                     raise
                 end = over  # the clock ended this rung; those above have their own reserve
         raise end
 
-    def _rounds(self, store: Store, steering: Chain, stop: Stop) -> Iterator[list[IndexedProposal]]:
-        """Ask the search, yield what it asked, answer, and tell it the rewards, until the search or the budget ends."""
+    def _opened(self, asked: list[IndexedProposal]) -> bool:
+        self._open = asked
+        return False
+
+    def _rounds(self, store: Store, steering: Chain, heard: Heard) -> Requests:
+        """Ask the search, answer, and tell it the rewards, until the search or the budget ends."""
         search = make_search(self._spec, self._executor.space)
         size = self._spec.group
         made = set(store.refinements().values())
@@ -193,10 +191,10 @@ class SearchLoop:
             n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
             if n == 0:
                 names = (self._cost_per_candidate * size).over(self._ledger.left) or self._ledger.gone()
-                raise _Stopped(RunStatus.FINISHED, StopReason.budget(names))
+                raise Stopped(RunStatus.FINISHED, StopReason.budget(names))
             proposals = search.ask(n)
             if not proposals:
-                raise _Stopped(RunStatus.FINISHED, StopReason.SEARCH_FINISHED)
+                raise Stopped(RunStatus.FINISHED, StopReason.SEARCH_FINISHED)
             if len(proposals) > n:
                 raise RuntimeError(
                     f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
@@ -204,10 +202,11 @@ class SearchLoop:
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
-                some = (replace(p, steps=p.steps or usual) for p in proposals[first : first + size])
+                some = (p if p.steps or not usual else replace(p, steps=usual) for p in proposals[first : first + size])
                 asked += [IndexedProposal(next(index), p, own) for p in some]
-            yield asked
-            outcomes = self._answer(store, self._tasks(asked), steering, stop)
+            if heard(asked):
+                return
+            outcomes = yield from self._answer(store, self._tasks(asked), steering)
             outcomes = self._settle(store, outcomes)
             self._end_if_good(outcomes, finished=not self._spec.draft)
             self._ladder.rank(asked, outcomes)
@@ -219,21 +218,23 @@ class SearchLoop:
         if not reason and not self._spec.draft:
             reason = self._rules.flat(self._clock.expected)
         if reason:
-            raise _Stopped(RunStatus.FINISHED, reason)
+            raise Stopped(RunStatus.FINISHED, reason)
 
     def _end_if_enough(self, store: Store) -> None:
         """End the run where the recorded finals satisfy it, or say that no further draft is worth finishing."""
         if self._spec.until or self._spec.stop:
             self._end_if_good(self._ladder.finals(store), finished=True)
         if self._spec.stop and (found := self._ladder.prospects(store)) is not None:
-            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._clock.expected)
+            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._ladder.pictures)
             if reason:
-                raise _Stopped(RunStatus.FINISHED, reason)
+                raise Stopped(RunStatus.FINISHED, reason)
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
         desk = QuestionStore(store.folder, self._person)
-        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
+        ask = desk.ask if self._writes else desk.peek
+        wanted = bool(self._spec.until or self._spec.stop or self._spec.draft)
+        return self._ranking.settle(outcomes, store if self._writes else None, ask, wanted)
 
     def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
         return [self.task(batch) for batch in batches(self._spec, asked)]
@@ -252,16 +253,19 @@ class SearchLoop:
             refines,
         )
 
-    def _answer(self, store: Store, tasks: Sequence[Task], steering: Chain, stop: Stop) -> list[Outcome]:
+    def _answer(
+        self, store: Store, tasks: Sequence[Task], steering: Chain
+    ) -> Generator[Request, Answer | None, list[Outcome]]:
         """The outcomes in ask order: recalled where they are recorded, else computed and recorded."""
         answers: dict[int, Outcome] = {}
         for task in tasks:
             for piece in self._split(store, task):
-                outcomes = store.recall(piece)
+                outcomes = store.recall(piece, pictures=self._ranking.shown)
                 cost = Cost()
                 if new := outcomes is None:
-                    outcomes, cost = self._compute(store, piece, steering, stop)
+                    outcomes, cost, _ = yield from self._compute(store, piece, steering)
                 else:
+                    yield Request(piece, steering, recorded=True)
                     cost = sum((o.cost for o in outcomes), Cost())
                     self._ledger.settle(Cost(), cost)
                 answers.update({o.index: o for o in outcomes})
@@ -270,7 +274,7 @@ class SearchLoop:
                 evaluations = rungs.evaluations(piece.proposals[0].steps, self._spec.steps)
                 self._clock.answered(cost, evaluations, len(piece.indices), piece.is_baseline)
                 self._clock.seen(outcomes, self._spec.controlled, self._rung)
-                if self._ranking.deferred and len(answers) < FEW:
+                if self._ranking.deferred and new and len(answers) < FEW:
                     self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:
@@ -289,26 +293,27 @@ class SearchLoop:
             self.task([r for r in rows if r.index not in answered]),
         ]
 
-    def _compute(self, store: Store, task: Task, steering: Chain, stop: Stop) -> tuple[list[Outcome], Cost]:
-        if stop():
-            raise _Stopped(RunStatus.STOPPED, StopReason.INTERRUPTED)
+    def _compute(self, store: Store, task: Task, steering: Chain) -> Generator[Request, Answer | None, Answer]:
         n = len(task.indices)
         evaluations = rungs.evaluations(task.proposals[0].steps, self._spec.steps)
         expected = n * self._clock.pace(evaluations, task.grant.nfe / n)
         left = self._ledger.left.seconds - self._ladder.seconds(self._clock)
         if left <= 0 or (expected > left and not task.refines):  # a batch of a higher rung was cut to the time left
-            raise _Stopped(RunStatus.FINISHED, StopReason.budget(["seconds"]))
+            raise Stopped(RunStatus.FINISHED, StopReason.budget(["seconds"]))
         task = replace(task, grant=replace(task.grant, seconds=left, dollars=self._ledger.left.dollars))
         if rungs.starts_from_a_state(task.proposals[0].steps):
             states = States(store.folder)
             task = replace(task, states=tuple(states.get(index) for index in task.refines))
         with self._reserved(store, task.grant):
-            _, outcomes, cost = next(iter(self._executor.map([task], steering)))
+            answer = yield Request(task, steering)
+            assert answer is not None
+        outcomes, cost, companions = answer
+        task = replace(task, companions=companions)
         States(store.folder).keep(outcomes)
         store.record(task, outcomes, cost)
         self._ledger.settle(task.grant, cost)
         self._clock.computed(outcomes, cost)
-        return outcomes, cost
+        return answer
 
     @contextlib.contextmanager
     def _reserved(self, store: Store, grant: Cost) -> Iterator[None]:
@@ -353,29 +358,29 @@ class SearchLoop:
         wanted = [paths[index][0].index if index in paths else index for index in wanted]
         if set(wanted) <= found.keys():
             return found, steering
-        try:
-            self._answer_baseline(store, steering, lambda: True)
-            for asked in self._rounds(store, steering, lambda: True):
-                found.update({a.index: a for a in asked})
-                if set(wanted) <= found.keys():
-                    break
-        except (_Stopped, Pending):
-            pass
+
+        def heard(asked: list[IndexedProposal]) -> bool:
+            found.update({a.index: a for a in asked})
+            return set(wanted) <= found.keys()
+
+        with contextlib.suppress(Stopped, Pending):
+            serve(self._answer_baseline(store, steering), self._executor, lambda: True)
+            serve(self._rounds(store, steering, heard), self._executor, lambda: True)
         add_refined(self._spec, paths.values(), found)
         if any(path[-1].rung == len(self._spec.rungs) for path in paths.values()):
             steering = with_bank(store, steering)
         return found, steering
 
-    def _answer_baseline(self, store: Store, steering: Chain, stop: Stop) -> None:
+    def _answer_baseline(self, store: Store, steering: Chain) -> Requests:
         """Render the plain sample, where it is not the first candidate."""
         if self._spec.own_baseline:
             task = self.task([self._baseline()], is_baseline=True)
-            self._settle(store, self._answer(store, [task], steering, stop))
+            self._settle(store, (yield from self._answer(store, [task], steering)))
 
     def _finish(self, store: Store, status: RunStatus, reason: str) -> None:
         with contextlib.suppress(Pending):
             self._ranking.settle([], store, QuestionStore(store.folder).peek)
-        write_pictures(store)  # before the status: a run that was killed here is resumed and writes them again
+        final_judge.write_pictures(store)  # before the status: killed here, a resumed run writes them again
         store.set_status(status, reason)
         if status == RunStatus.FINISHED:
             States(store.folder).clear()
@@ -388,12 +393,3 @@ class SearchLoop:
             raise RewardError(
                 f"The reward of every candidate is NaN ({store.count()} of them). The report shows its terms."
             )
-
-
-def write_pictures(store: Store) -> None:
-    """The winner and the plain sample as files beside the record, unless they are there."""
-    for name, candidate in (("best", final_judge.winner(store)), ("baseline", store.baseline())):
-        if candidate is not None:
-            path, data = store.folder / f"{name}.png", store.image(Path(candidate.image).stem)
-            if not path.is_file() or path.read_bytes() != data:
-                write_atomically(path, data)

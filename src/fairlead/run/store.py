@@ -15,24 +15,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import rows, rungs
+from fairlead.run import inputs, rows, rungs
 from fairlead.run.claim import DATABASE as DATABASE
 from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, record_of, remove_record
 from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
-from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
+from fairlead.run.records import BASELINE, Candidate, Companions, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
-from fairlead.run.sqlite_errors import sqlite_errors
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fairlead.run.sqlite_errors import sqlite_errors as sqlite_errors
 
 
 class Store:
@@ -41,6 +37,7 @@ class Store:
     def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
         self.folder, self._db, self._version = folder, db, version
         self._images = str(folder / "images")
+        self._listed = frozenset[str]()
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -60,6 +57,7 @@ class Store:
             os.ftruncate(handle, 0)
             os.write(handle, PROCESS.encode())
             (folder / "images").mkdir(exist_ok=True)
+            inputs.keep(folder, spec.model)
             for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
                 (folder / name).unlink(missing_ok=True)
             temporary = folder / f".{DATABASE}.{os.getpid()}"
@@ -181,8 +179,8 @@ class Store:
 
     # what was answered
 
-    def recall(self, task: Task) -> list[Outcome] | None:
-        """The recorded answers to a task's questions, all or none."""
+    def recall(self, task: Task, pictures: bool = True) -> list[Outcome] | None:
+        """The recorded answers to a task's questions, all or none. Without `pictures` these are not read."""
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
@@ -200,9 +198,15 @@ class Store:
                 )
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
-                gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
-            out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
+                gradient = rows.gradient(slope, task.proposals[position].x.numel())
+            picture = self.image(row[4]) if pictures else self._present(row[4])
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
         return out
+
+    def _present(self, digest: str) -> bytes:
+        """Nothing, if there is a picture of that digest; else the error of reading it."""
+        self._listed = self._listed or frozenset(os.listdir(self._images))
+        return b"" if f"{digest}.png" in self._listed else self.image(digest)[:0]
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
         """Which of these have an answer."""
@@ -256,7 +260,8 @@ class Store:
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
-                    "insert into task values(?,?,?,null)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
+                    "insert into task values(?,?,?,null)",
+                    (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict())),
                 )
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
@@ -349,18 +354,22 @@ class Store:
             ).fetchall()
         return [r[0] for r in found]
 
+    def companions_of(self, index: int) -> Companions | None:
+        """Where the batch of `index` stood in one that several runs shared; None where it was a batch of its own."""
+        with sqlite_errors(self.folder):
+            found = "select questions from task where number=(select task from outcome where idx=?)"
+            return rows.companions(*self._db.execute(found, (index,)).fetchone() or ("",))
+
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
-            return rows.candidates(found.fetchall())
+            return rows.candidates(self._db.execute(f"select {COLUMNS} from outcome order by idx").fetchall())
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
         with sqlite_errors(self.folder):
             path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = Path(path).read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
         if picture_name(data) != digest:
@@ -373,14 +382,6 @@ class Store:
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
-
-
-def _tensor(data: bytes | None) -> Tensor | None:
-    if data is None:
-        return None
-    import torch
-
-    return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
 def discard(folder: Path) -> bool:

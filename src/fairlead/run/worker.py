@@ -16,7 +16,7 @@ from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
 from fairlead.core.errors import FairleadError, OutOfMemory, RewardError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, Predicts
+from fairlead.core.model import Conditioning, Level, Predicts, started
 from fairlead.core.people import Pending
 from fairlead.core.reward import HumanReward, Reward, reasons
 from fairlead.core.samplers import PreviousStep, Sampler, euler
@@ -24,9 +24,12 @@ from fairlead.core.sampling import Span, sample
 from fairlead.core.sibling import ModelRef, model_key
 from fairlead.core.steering import Chain, EarlyPredictions, Scene, Steering
 from fairlead.run import machine, memory, png, prepared, rungs
+from fairlead.run.forming import Forming, Watching
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.setup import Setup
+from fairlead.run.shared_batches import joined, padded, part_of, share
+from fairlead.run.spec import Spec
 
 
 class Worker:
@@ -45,6 +48,8 @@ class Worker:
         self.reward.meter(self.meter)
         self.previews: PreviewQuestions | None = None
         """How a steering asks a person while it samples; the engine sets it."""
+        self.watching: Watching | None = None
+        """Who wants to see every step; the engine sets it."""
         self._device = self.model.device.type
         self._fits: float = math.inf
 
@@ -65,7 +70,9 @@ class Worker:
                 network = sibling.model
                 conditioning = sibling.conditioning(len(keys))
                 usual = sibling.sampler
-            return sample(network, sampler or usual, x, conditioning, network.levels(steps), keys, self.meter)
+            levels = network.levels(steps)
+            x = started(network, x, levels[0])
+            return sample(network, sampler or usual, x, conditioning, levels, keys, self.meter)
 
         def score(z: Tensor) -> Tensor:
             return self._score(z, [self.spec.prompt] * len(z))
@@ -82,10 +89,15 @@ class Worker:
         """Sample and score whole groups, in as many pieces as memory needs.
 
         The counted work of an attempt that ran out of memory is not charged, so that the price is the bill on every
-        machine; its seconds and dollars are.
+        machine; its seconds and dollars are. A task that was a part of a shared batch is computed at its place in a
+        batch of the same size, so that kernels round as they did.
         """
         with self._paid_for():
-            return self._in_pieces(task, steering)
+            if task.companions is None:
+                return self._in_pieces(task, steering)
+            outcomes, cost = self._in_pieces(padded(task), steering)
+        own = slice(task.companions.before, task.companions.before + len(task.indices))
+        return outcomes[own], share(cost, len(task.indices), task.companions.rows)
 
     def _charge_here(self) -> None:
         """From now on the models charge this worker; a price that was counted between two batches used them too."""
@@ -169,8 +181,9 @@ class Worker:
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
-            latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
-            latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys)
+            latents, cond = self.space.place(x, self.model, self._told(task), keys)
+            forming = Forming(self, task) if self.watching else None
+            latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys, forming)
             span = self._span(effort, len(levels) - 1, task)
             if task.states:
                 latents = torch.stack(task.states)[:, 0].to(latents)
@@ -191,6 +204,7 @@ class Worker:
                 siblings=self.siblings,
                 notes=notes,
                 span=span,
+                on_step=forming,
             )
             judged, states = self._left_behind(z, span, len(levels) - 1, effort)
             images = self._picture(judged)
@@ -206,32 +220,41 @@ class Worker:
         values = {k: v.detach().tolist() for k, v in (notes | terms).items()}
         out = []
         for i, index in enumerate(task.indices):
-            own = {k: v[i] for k, v in values.items()}
-            picture = self._png(images[i], index, keys[i], rewards[i], own, steps)
+            named = {k: v[i] for k, v in values.items()}
+            picture = _png(self._run_of(task, i), images[i], index, keys[i], rewards[i], named, steps)
             slope = None if gradient is None else gradient[i].cpu()
             state = None if states is None else states[i].detach().cpu()
-            out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope, state))
+            out.append(Outcome(index, rewards[i], named, cost * (1 / real), picture, slope, state))
         return out, cost
 
     def _drafted(
-        self, effort: rungs.Effort, latents: Tensor, cond: Conditioning, keys: tuple[Key, ...]
+        self,
+        effort: rungs.Effort,
+        latents: Tensor,
+        cond: Conditioning,
+        keys: tuple[Key, ...],
+        forming: Forming | None,
     ) -> tuple[Tensor, Conditioning, Sequence[Level], Predicts, Sampler]:
         """Where sampling at this effort starts: state, conditioning, levels, network and sampler.
 
         A sibling's own schedule goes on below the level at which it takes over.
         """
         rung = None if effort is None else rungs.read(effort)
-        if rung is None:
-            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
-        if isinstance(rung, rungs.Peek):
-            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
+        full = self.model.levels(self.spec.steps)
         if not isinstance(rung, rungs.By):
-            return latents, cond, rung.levels(self.model.levels, self.spec.steps), self.model, self.setup.sampler
+            levels = full
+            if isinstance(rung, rungs.Few | rungs.Even):
+                levels = rung.levels(self.model.levels, self.spec.steps)
+            return started(self.model, latents, levels[0]), cond, levels, self.model, self.setup.sampler
         sibling = self.siblings[rung.model]
         levels = list(sibling.levels(rung.own))
-        if rung.after:
-            own = self.model.levels(self.spec.steps)[: rung.after + 1]
-            latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter)
+        if not rung.after:
+            latents = started(sibling, latents, levels[0])
+        else:
+            own = full[: rung.after + 1]
+            told = None if forming is None else forming.first_part(beyond=rung.own)
+            latents = started(self.model, latents, own[0])
+            latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter, on_step=told)
             levels = [own[-1], *(level for level in levels if level.time < own[-1].time)]
         return latents, sibling.conditioning(len(latents)), levels, sibling, sibling.sampler
 
@@ -258,6 +281,15 @@ class Worker:
         if self.setup.steering.learns_from_drafts and effort is not None:
             states = z[:, None]
         return judged, states
+
+    def _run_of(self, task: Task, row: int) -> Spec:
+        return task.owners[row].spec if task.owners else self.spec
+
+    def _told(self, task: Task) -> Conditioning:
+        """What the network is told of every row; where a batch is shared, each row has its own run's prompt."""
+        if task.owners:
+            return joined([owner.conditioning for owner in task.owners])
+        return self._conditioning(len(task.indices))
 
     def _conditioning(self, n: int) -> Conditioning:
         return self.setup.conditioning.take(torch.zeros(n, dtype=torch.int64))
@@ -304,12 +336,14 @@ class Worker:
                 "Fix the reward, then resume the run."
             ) from error
 
-    def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
-        version = machine.versions()["fairlead"]
-        plain = index == BASELINE
-        data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain, steps)
-        size = (image.shape[-1], image.shape[-2])
-        return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))
+
+def _png(
+    spec: Spec, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int
+) -> bytes:
+    version = machine.versions()["fairlead"]
+    data = png.recipe(spec, version, index, key.hex(), reward, terms, index == BASELINE, steps)
+    size = (image.shape[-1], image.shape[-2])
+    return png.encode(png.pixels(image), data, png.parameters(spec, size, version, index, steps))
 
 
 def _halves(task: Task) -> list[Task]:
@@ -320,16 +354,4 @@ def _halves(task: Task) -> list[Task]:
     outside = [i for i, group in enumerate(task.groups) if group not in first]
     if not outside:
         return [task]
-    return [_part_of(task, inside), _part_of(task, outside)]
-
-
-def _part_of(task: Task, rows: Sequence[int]) -> Task:
-    """The task with these rows alone, and their share of the grant."""
-    return replace(
-        task,
-        indices=tuple(task.indices[i] for i in rows),
-        proposals=tuple(task.proposals[i] for i in rows),
-        groups=tuple(task.groups[i] for i in rows),
-        grant=task.grant * (len(rows) / len(task.indices)),
-        states=tuple(task.states[i] for i in rows) if task.states else (),
-    )
+    return [part_of(task, inside), part_of(task, outside)]

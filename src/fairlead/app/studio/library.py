@@ -17,8 +17,9 @@ from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
+from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
-from fairlead.run.spec import reward_text
+from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
 from fairlead.run.view import View
 
@@ -147,6 +148,7 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
     try:
         view = View.read(folder)
         own = marks.present(marks.of(folder))
+        waiting = QuestionStore(folder).pending()
     except FairleadError as error:
         return {**start, "error": str(error)}
     return {
@@ -155,6 +157,7 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
         "model": view.spec.model.name,
         "reward": reward_text(view.spec.reward),
         "search": view.spec.search.name,
+        "method": method_words(view.spec),
         "created": view.created,
         "status": view.status.value,
         "stopped": view.stopped,
@@ -164,7 +167,14 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
         "spent": view.spent.as_dict(),
         "limit": view.spec.limit.limits(),
         "stars": sum("star" in kinds for kinds in own.values()),
+        "questions": len(waiting),
     }
+
+
+def method_words(spec: Spec) -> str:
+    """What tells methods apart in a few words: search, steering, interventions, drafts."""
+    parts = [spec.search, *spec.steering, *spec.interventions]
+    return " + ".join([*(part.name for part in parts), *(["drafts"] if spec.rungs else [])])
 
 
 def _waiting_row(job: Job) -> dict[str, Any]:

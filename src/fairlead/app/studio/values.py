@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import held_out, report
+from fairlead.app import advice, held_out, report
 from fairlead.app.studio.jobs import Job
-from fairlead.app.studio.library import run_id
+from fairlead.app.studio.library import method_words, run_id
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
 from fairlead.run import marks
@@ -30,6 +30,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         position = follower.position()  # before the rows: what comes later is sent again, and replaces itself
         view = View.read(folder)
         present = marks.present(follower.marks())
+        people = follower.people()
     finally:
         follower.close()
     every = [*([view.baseline] if view.own_baseline and view.baseline else []), *view.candidates]
@@ -38,6 +39,8 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "prompt": view.spec.prompt,
         "model": view.spec.model.name,
         "reward": reward_text(view.spec.reward),
+        "method": method_words(view.spec),
+        "seed": view.spec.seed,
         "created": view.created,
         "position": str(position),
         "state": standing(view.status.value, view.stopped, is_held(folder), job),
@@ -49,10 +52,13 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "baseline": BASELINE if view.spec.controlled else 0,
         "watched": [reward_text(tree) for tree in view.spec.watch],
         "candidates": [candidate_json(c) for c in every],
+        "people": people,
         "marks": {str(index): own for index, own in present.items()},
         "notes": report.notes(view),
         "held_out": held_out.warning(view) or "",
         "settings": report.settings(view.spec),
         "versions": view.versions,
-        "commands": report.commands(view),
+        "meaning": advice.meaning(view),
+        "next_steps": advice.next_steps(view),
+        "commands": advice.commands(view),
     }

@@ -1,6 +1,7 @@
 """The process that computes: it takes queued jobs one after the other and keeps its model loaded between them.
 
 `python -m fairlead.app.studio.worker RUNS` is started by the studio and outlives it. It ends after some idle time.
+With several devices there is one such process for each.
 A run is started through the same functions as by `fairlead run`. What imports torch is imported inside functions.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -24,14 +26,27 @@ from typing import Any
 
 from fairlead.app.report import write_report
 from fairlead.app.running import reported
-from fairlead.app.studio.address import address, lock_path, only_one
+from fairlead.app.studio.address import WORKER, address, device_of, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
+from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
+from fairlead.core.people import Question
 from fairlead.run.records import Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+QUESTIONS = {
+    "price": "fairlead.app.studio.pricing:price_of",
+    "front": "fairlead.app.studio.pricing:front_of",
+    "costs": "fairlead.app.serve.compute:costs",
+    "choose": "fairlead.app.serve.compute:choose",
+    "score": "fairlead.app.serve.compute:score",
+}
+"""What the process is asked beside its jobs -> the function that answers between two batches."""
+NEED_THE_MODEL = ("price", "costs")
+BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
 class Desk:
@@ -71,9 +86,10 @@ class Desk:
 class Worker:
     """Takes jobs and questions, one at a time, in the main thread."""
 
-    def __init__(self, root: Path, idle: float) -> None:
-        self.root = root
-        self.jobs = Jobs(root)
+    def __init__(self, root: Path, idle: float, name: str = WORKER) -> None:
+        self.root = root.absolute()
+        self.name = name
+        self.jobs = Jobs(self.root)
         self.desk = Desk()
         self._idle = idle
         self._questions: queue.Queue[tuple[Mapping[str, Any], Answer] | None] = queue.Queue()
@@ -88,10 +104,17 @@ class Worker:
         """Look at the queue again."""
         self._questions.put(None)
 
+    def prepare(self) -> None:
+        """Compute on the device that the name says."""
+        if device := device_of(self.name):
+            from fairlead.run import machine
+
+            machine.use(device)
+
     def run(self) -> None:
         """Work until there is nothing to do for the idle time."""
         while not self.desk.closing:
-            if waiting := self.jobs.waiting():
+            if waiting := self.jobs.waiting(device_of(self.name)):
                 self._take(waiting[0])
                 self.answer_questions()
                 continue
@@ -110,15 +133,25 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._price(message)))
+        answer(caught(lambda: self._answered(message)))
 
-    def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        from fairlead.app.studio.pricing import priced
+    def meanwhile(self, question: Question) -> None:
+        """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked = self._questions.get_nowait()
+                if asked is not None and asked[0].get("do") in NEED_THE_MODEL and question.kind == "steer":
+                    asked[1]({"error": BUSY, "class": "Busy"})
+                else:
+                    self._answer(asked)
 
-        options = read_options(message["options"])
-        if self.desk.state()["job"] is None:
-            self._keep_model(str(options.model))
-        return priced(options)
+    def _answered(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a question, from the function that its word stands for."""
+        module, _, name = QUESTIONS[message["do"]].partition(":")
+        if "options" in message and self.desk.state()["job"] is None:
+            self._keep_model(str(read_options(message["options"]).model))
+        found: dict[str, Any] = getattr(importlib.import_module(module), name)(self.root, message)
+        return found
 
     def _keep_model(self, name: str) -> None:
         """Keep one model loaded at a time: another one takes its place."""
@@ -130,15 +163,19 @@ class Worker:
             self._model = name
 
     def _take(self, queued: Job) -> None:
-        job = self.jobs.move(queued, State.RUNNING)
+        job = self.jobs.move(queued, State.RUNNING, worker=self.name)
         if job is None:
             return
         self.desk.say(job=job.id, folder=job.folder, phase="loading model")
         found = caught(lambda: self._compute(job))
         if "error" in found:
-            self.jobs.move(job, State.FAILED, found["error"])
+            self.jobs.move(job, State.FAILED, found["error"], error=found["class"])
         else:
             self.jobs.remove(job)
+        forget(self.root, job)
+        if "error" not in found:
+            with contextlib.suppress(FairleadError):
+                resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -148,6 +185,7 @@ class Worker:
         from fairlead.run.view import View
 
         folder = self.root / job.folder
+        place = contextlib.chdir(job.where) if os.path.isdir(job.where) else contextlib.nullcontext()
 
         def watch(progress: Progress) -> None:
             self.desk.say(job=job.id, folder=job.folder, **shown(progress))
@@ -156,15 +194,25 @@ class Worker:
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
-        with reported(folder):
+        mine = device_of(self.name)
+        asked = person(folder, lambda: stop() or bool(self.jobs.waiting(mine)), self.meanwhile)
+
+        with place, reported(folder):
             if job.kind == "resume":
-                self._keep_model(View.read(folder).spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop).close()
+                spec = View.read(folder).spec
+                if job.trust:
+                    check_vouched(self.root, job, formulas_in(spec))
+                self._keep_model(spec.model.name)
+                budget = job.budget
+                trust = job.trust
+                engine.resume(folder, budget=budget, on_progress=watch, stop=stop, person=asked, trust=trust).close()
             else:
                 options = read_options(job.options)
+                check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
-        write_report(folder)
+                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop, person=asked).close()
+            if job.report:
+                write_report(folder)
         return {}
 
 
@@ -180,11 +228,11 @@ def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return do()
     except FairleadError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "class": type(error).__name__}
     except Exception as error:
         traceback.print_exc()
         cause = " ".join(str(error).split()) or type(error).__name__
-        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)"}
+        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)", "class": "bug"}
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -195,7 +243,8 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             message = json.loads(self.rfile.readline())
-            getattr(self, f"_{message.get('do')}", self._unknown)(message)
+            word = "question" if message.get("do") in QUESTIONS else message.get("do")
+            getattr(self, f"_{word}", self._unknown)(message)
 
     def _send(self, value: Any) -> None:
         self.wfile.write(as_json(value).encode() + b"\n")
@@ -216,7 +265,14 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _price(self, message: Mapping[str, Any]) -> None:
+    def _end(self, message: Mapping[str, Any]) -> None:
+        """End the process after the present batch, unless somebody else still waits for a job."""
+        worker = self.server.worker
+        if all(job.state is State.FAILED for job in worker.jobs.all()):
+            _close(worker)
+        self._send({})
+
+    def _question(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
@@ -235,19 +291,21 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=Path)
     parser.add_argument("--idle", type=float, required=True)
+    parser.add_argument("--name", default=WORKER)
     words = parser.parse_args()
-    with only_one(words.runs) as alone:
+    with only_one(words.runs, words.name) as alone:
         if not alone:
             return 0
-        lock_path(words.runs).write_text(str(os.getpid()))
-        worker = Worker(words.runs, words.idle)
-        worker.jobs.bury()
-        path = address(words.runs)
+        lock_path(words.runs, words.name).write_text(str(os.getpid()))
+        worker = Worker(words.runs, words.idle, words.name)
+        worker.jobs.bury(lambda name: name == words.name)
+        path = address(words.runs, words.name)
         path.unlink(missing_ok=True)
         server = _Server(str(path), worker)
         signal.signal(signal.SIGTERM, lambda *_: _close(worker))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
+            worker.prepare()
             worker.run()
         finally:
             path.unlink(missing_ok=True)

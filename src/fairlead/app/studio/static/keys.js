@@ -11,6 +11,9 @@ const ALL = [
   ["c", "compare with the pinned picture, else with the best"],
   ["p", "pin the picture for comparing"],
   ["u", "take the last star, reject or note back"],
+  ["j", "judge the pictures of a run two at a time"],
+  ["k", "choose what to keep of a run"],
+  ["1 2 = 0", "judge: the left one, the right one, a tie, both bad"],
   ["Esc", "close"],
   ["?", "this list"],
 ];

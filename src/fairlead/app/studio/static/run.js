@@ -65,6 +65,10 @@ export function Run({ id, say, fail }) {
           if (ended) read();
           draw();
         },
+        people(data) {
+          own.data.people = data;
+          draw();
+        },
         progress(data) {
           own.progress = data;
           draw();
@@ -152,6 +156,8 @@ export function Run({ id, say, fail }) {
         if (compared === null) say(`Candidate ${on} is pinned: c compares others with it.`);
       }
       else if (event.key === "u") undo();
+      else if (event.key === "j") location.hash = `#/judge/${id}`;
+      else if (event.key === "k") location.hash = `#/keep/${id}`;
       else return;
       event.preventDefault();
     };
@@ -162,11 +168,12 @@ export function Run({ id, say, fail }) {
   if (missing) return html`<div class="empty"><h1>This run is not here</h1><p>${missing}</p><a class="button" href="#/">All runs</a></div>`;
   if (!record) return html`<h1 class="sr">Run</h1>`;
   const { data } = record;
-  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch(fail);
+  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch((e) => fail(e, (agreed) => act(verb, { ...body, agreed })));
   return html`
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
-    <h1 class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    ${data.people?.questions > 0 && html`<p class="note-box asks" role="status">The run waits for your answer. <a class="button primary" href="#/judge/${id}">Answer</a></p>`}
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />
@@ -178,16 +185,18 @@ export function Run({ id, say, fail }) {
         ${[["reward", "best first"], ["made", "in order"]].map(([word, text]) => html`<button type="button" aria-pressed=${order === word} onClick=${() => setOrder(word)}>${text}</button>`)}
         <i></i>
         ${[["all", "all"], ["starred", "starred"], ["kept", "not rejected"]].map(([word, text]) => html`<button type="button" aria-pressed=${only === word} onClick=${() => setOnly(word)}>${text}</button>`)}
+        <span class="next"><a class="quiet" href="#/judge/${id}">Judge <kbd>j</kbd></a><a class="quiet" href="#/keep/${id}">Keep <kbd>k</kbd></a></span>
       </div>
       ${!ordered.length && html`<p class="small">No picture is ${only === "starred" ? "starred: press s on one" : "left"}.</p>`}
       <${Gallery} record=${record} order=${ordered} selected=${selected} onSelect=${select} onOpen=${setOpen} columnsRef=${columns} />
       <section class="two below">
-        <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} /></div>
+        <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} />
+          ${data.meaning?.map((sentence) => html`<p class="small">${sentence}</p>`)}</div>
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
           <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
       </section>`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
-      <section class="card cmd">${data.commands.map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
+      <section class="card cmd">${[...(data.next_steps ?? []), ...data.commands].map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
       ${[data.settings, Object.entries(data.versions)].map((rows) => html`<div class="card scroll"><table class="pairs"><tbody>
         ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`)}</div></details>`}
@@ -219,13 +228,16 @@ function Facts({ record, act, onPick }) {
   const { data, gain, progress } = record;
   const { state } = data;
   const css = gain > 0 ? "" : gain < 0 ? "down" : "none";
-  const beaten = record.candidates.filter((c) => record.baseline && c.reward > record.baseline.reward).length;
+  const pictures = record.pictures;
+  const finished = pictures.some((c) => c.refines !== null) ? "finished pictures" : "drafts";
+  const kind = data.draft ? finished : "candidates";
+  const beaten = pictures.filter((c) => record.baseline && c.reward > record.baseline.reward).length;
   const now = state.active ? progress : null;
   const spent = data.spent ?? {};
   return html`<aside class="card facts">
     <div><p class="label">gain in reward over the baseline</p>
       <div class="gain num ${css}">${Number.isNaN(gain) ? "–" : gain === 0 ? "none" : number(gain, true)}</div>
-      <p class="small">${Number.isNaN(gain) ? "" : `${beaten} of ${record.candidates.length} candidates beat the baseline`}</p></div>
+      <p class="small">${Number.isNaN(gain) ? "" : `${beaten} of ${pictures.length} ${kind} beat the baseline`}</p></div>
     <dl class="columns">
       ${Object.entries(data.limit ?? {}).map(([name, limit]) => html`<div><dt>${resource(name)} spent of budget</dt>
         <dd>${amount(name, spent[name] ?? 0)} of ${amount(name, limit)}<div class="bar"><i style=${{ width: `${Math.min(100, (100 * (spent[name] ?? 0)) / limit)}%` }}></i></div></dd></div>`)}
