@@ -24,6 +24,7 @@ from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.studio.watch_routes import WatchRoutes
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import Follower
@@ -90,6 +91,7 @@ class Studio:
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
+            *WatchRoutes(self.library).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)

@@ -27,8 +27,9 @@ from fairlead.app.running import reported
 from fairlead.app.studio.address import address, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.previews import Switch, Window
 from fairlead.core.errors import FairleadError
-from fairlead.run.records import Progress
+from fairlead.run.records import BatchStep, Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
@@ -75,6 +76,8 @@ class Worker:
         self.root = root
         self.jobs = Jobs(root)
         self.desk = Desk()
+        self.window = Window()
+        self._switch = Switch(root)
         self._idle = idle
         self._questions: queue.Queue[tuple[Mapping[str, Any], Answer] | None] = queue.Queue()
         self._models = ExitStack()
@@ -149,9 +152,18 @@ class Worker:
 
         folder = self.root / job.folder
 
+        said: dict[str, Any] = {"job": job.id, "folder": job.folder, "phase": "loading model"}
+
         def watch(progress: Progress) -> None:
-            self.desk.say(job=job.id, folder=job.folder, **shown(progress))
+            said.update(shown(progress))
+            self.desk.say(**said)
             self.answer_questions()
+
+        def on_step(step: BatchStep) -> None:
+            if (batch := self.window.show(job.folder, step)) is not None:
+                self.desk.say(**said, batch=batch)
+
+        watchers: dict[str, Any] = {"on_progress": watch, "on_step": on_step, "previews": self._switch.read}
 
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
@@ -159,11 +171,11 @@ class Worker:
         with reported(folder):
             if job.kind == "resume":
                 self._keep_model(View.read(folder).spec.model.name)
-                engine.resume(folder, budget=job.budget, on_progress=watch, stop=stop).close()
+                engine.resume(folder, budget=job.budget, stop=stop, **watchers).close()
             else:
                 options = read_options(job.options)
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop).close()
+                engine.start(models.spec_of(options), folder, stop=stop, **watchers).close()
         write_report(folder)
         return {}
 
@@ -211,6 +223,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def _stop(self, message: Mapping[str, Any]) -> None:
         self.server.worker.desk.stops.add(str(message["job"]))
         self._send({})
+
+    def _preview(self, message: Mapping[str, Any]) -> None:
+        self._send(self.server.worker.window.picture(str(message["folder"]), int(message["index"])))
 
     def _follow(self, message: Mapping[str, Any]) -> None:
         for state in self.server.worker.desk.follow():

@@ -3,6 +3,7 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./v
 import { get, picture, post, stream } from "./api.js";
 import { Chart } from "./chart.js";
 import { Compare } from "./compare.js";
+import { Forming } from "./forming.js";
 import { Gallery } from "./gallery.js";
 import { Record } from "./record.js";
 import { Slider } from "./slider.js";
@@ -172,6 +173,7 @@ export function Run({ id, say, fail }) {
       <${Pair} record=${record} onOpen=${setOpen} />
       <${Facts} record=${record} act=${act} onPick=${setOpen} />
     </section>
+    <${Forming} record=${record} fail=${fail} />
     ${record.candidates.length > 0 && html`
       <h2>Pictures <small>${count(record.candidates.length)}${ordered.length !== record.candidates.length ? `, ${count(ordered.length)} shown` : ""}</small></h2>
       <div class="tools" role="group" aria-label="Order and choice">

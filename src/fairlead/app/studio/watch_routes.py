@@ -1,0 +1,73 @@
+"""Routes of what is seen beside a record: previews of a batch that forms. The worker answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from fairlead.app.studio.address import ask
+from fairlead.app.studio.answers import Refused, body
+from fairlead.app.studio.library import Library
+from fairlead.app.studio.previews import Switch
+
+
+class WatchRoutes:
+    """The routes over one runs folder."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+        self._switch = Switch(library.root)
+
+    def routes(self) -> list[Route]:
+        """All of them."""
+        return [
+            Route("/api/previews", self.switch),
+            Route("/api/previews", self.set_switch, methods=["POST"]),
+            Route("/api/runs/{id}/previews/{index}", self.preview),
+        ]
+
+    async def switch(self, request: Request) -> Response:
+        """How many steps lie between two previews; 0: they are off."""
+        return _json({"every": self._switch.read()})
+
+    async def set_switch(self, request: Request) -> Response:
+        """Choose it, for every run of this studio."""
+        words = await body(request)
+        return _json({"every": await asyncio.to_thread(self._switch.set, words.get("every"))})
+
+    async def preview(self, request: Request) -> Response:
+        """The clean prediction of a candidate that forms now."""
+        folder, _ = await asyncio.to_thread(self._library.find, request.path_params["id"])
+        index = _whole(request.path_params["index"])
+        found = await self._ask({"do": "preview", "folder": folder.name, "index": index})
+        return _picture(found.get("image", ""))
+
+    async def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return await asyncio.to_thread(ask, self._library.root, message)
+        except (OSError, ValueError):
+            return {}
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text[:20])
+    except ValueError:
+        raise Refused(404, "not_found", f"{text!r:.40} is not the number of a candidate.") from None
+
+
+def _picture(text: str) -> Response:
+    """A picture; nothing where it has gone, which is no error: the next one is on its way."""
+    if not text:
+        return Response(status_code=204)
+    return Response(base64.b64decode(text), media_type="image/webp", headers={"cache-control": "no-store"})
+
+
+def _json(value: Any) -> Response:
+    return JSONResponse(value, headers={"cache-control": "no-store"})
