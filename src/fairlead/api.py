@@ -58,6 +58,7 @@ class _Call(RunOptions):
     on_progress: Callable[[Any], None] | None = None
     on_step: Callable[[Any], None] | None = None
     previews: int | Callable[[], int] = 0
+    trust: bool = False
 
 
 @called_with(_Call, defaults=config.of_a_run)
@@ -110,6 +111,7 @@ def run(options: _Call) -> Result:
             on_progress=watch,
             on_step=options.on_step,
             previews=options.previews,
+            trust=options.trust,
         ).close()
     return Result(Path(out))
 

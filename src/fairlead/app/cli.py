@@ -82,6 +82,7 @@ def run_command(
     options: RunOptions,
     keep: keeping.Keep = None,
     out: Out = None,
+    trust: Trust = False,
     as_json: AsJson = False,
     dry_run: DryRun = False,
 ) -> int:
@@ -90,13 +91,13 @@ def run_command(
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
-    folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC), config.runs_folder())
+    folder = out if out is not None else new_folder(spec.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop).close()
+        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop, trust=trust).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 

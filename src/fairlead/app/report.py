@@ -370,6 +370,7 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
         ("sampler", f"{spec.sampler}, {spec.steps} steps"),
         ("group, batch", f"{spec.group}, {spec.batch}"),
         ("seed", str(spec.seed)),
+        *([("start", spec.parent.words())] if spec.parent is not None else []),
         *[("drafts", rung_words(str(rungs.read(rung)))) for rung in spec.rungs],
         *([("final judge", part_text(spec.final_judge))] if spec.final_judge is not None else []),
         *([("until", spec.until)] if spec.until else []),
@@ -381,11 +382,10 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
 def commands(view: View) -> list[tuple[str, str]]:
     """What can be done next, and the command that does it."""
     folder = shown(view.folder)
-    lines: list[tuple[str, str]] = []
-    if view.status != RunStatus.FINISHED:
-        lines.append(("continue this run", command("resume", folder)))
-    if view.best:
-        lines.append(("render the winner again and compare", command("replay", folder, view.best.index)))
+    lines = [] if view.status == RunStatus.FINISHED else [("continue this run", command("resume", folder))]
+    if (best := view.best) is not None:
+        lines.append(("render the winner again and compare", command("replay", folder, best.index)))
+        lines.append(("more like the winner", command("run", "--like", f"{folder}:{best.index}")))
     lines.append(("go on with a larger budget", command("resume", folder, "--budget", _more(view.spec, view.spent))))
     if again := run_command(view.spec):
         lines.append(("the same run from nothing", again))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
-from fairlead.run import final_judge, fingerprint, machine, models
+from fairlead.run import ancestry, final_judge, fingerprint, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -54,20 +55,27 @@ def start(
     on_step: OnStep | None = None,
     previews: Every = 0,
     stop: Stop = _never,
+    trust: bool = False,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
     `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
     every `previews` steps (`run/forming.py`).
+    `trust` is as in `resume`, for a reward that the run takes over from its parent.
     """
     out = Path(out)
     refuse_taken(out)
+    origin = None if spec.parent is None else Path(spec.parent.folder)
+    if spec.parent is not None:
+        spec = replace(spec, parent=replace(spec.parent, folder=spec.parent.name))
     clock = Clock(spec, on_progress)
     models.check(spec)
     clock.say(Phase.LOADING)
     spec = models.with_dtype(spec)
-    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    with nullcontext() if origin is None else stored_run(origin, trust):
+        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        beginning = None if origin is None else ancestry.beginning(executor, spec, origin, reward)
     spec = executor.setup.spec
     loop = SearchLoop(spec, executor, clock)
     left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
@@ -98,6 +106,8 @@ def start(
     executor.watch(Watching.of(on_step, previews))
     clock.say(Phase.SEARCHING)
     with store.lock():
+        if beginning is not None:
+            ancestry.record(store, spec, beginning, executor)
         loop.run(store, stop)
     return store
 
@@ -146,7 +156,7 @@ def resume(
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
-            executor = Local(spec, reward=reward, model=model, siblings=siblings)
+            executor = _executor(store, spec, reward, model, siblings)
         versions = store.versions
         plan = read_plan(versions.get(PLAN))
         if extended and spec.rungs:
@@ -159,6 +169,14 @@ def resume(
         executor.watch(Watching.of(on_step, previews))
         loop.run(store, stop)
     return store
+
+
+def _executor(store: Store, spec: Spec, reward: Reward | None, model: Model | None, siblings: Siblings) -> Local:
+    """What computes a recorded run, from where its search started."""
+    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    if (point := ancestry.recorded(store)) is not None:
+        executor.start_at(point)
+    return executor
 
 
 def _changed(
@@ -204,7 +222,7 @@ def replay(
     companions = store.task_of(index)
     recorded = store.get(index)
     with stored_run(folder, trust):
-        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        executor = _executor(store, spec, reward, model, siblings)
     plan = read_plan(store.versions.get(PLAN))
 
     def questions(indices: Sequence[int]) -> tuple[Task, Chain]:

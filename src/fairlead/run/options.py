@@ -60,8 +60,27 @@ OWN = "the model's own"
 class RunOptions:
     """Everything that can be chosen for a run."""
 
-    prompt: str = field(metadata=_option(str, "What the picture should show.", "PROMPT", section="plan"))
+    prompt: str = field(default="", metadata=_option(str, "What the picture should show.", "PROMPT", section="plan"))
     _: KW_ONLY
+    like: str | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "Start from a picture of another run: its noise first, then what is near it. Model, sampler and space are "
+            "the other run's, and so is the rest unless it is chosen; a new PROMPT keeps the noise.",
+            "RUN:CANDIDATE",
+            section="plan",
+        ),
+    )
+    unlike: str | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "Draw a group of pictures that repel a picture of another run and each other.",
+            "RUN:CANDIDATE",
+            section="plan",
+        ),
+    )
     model: Any = field(
         default="pocket",
         metadata=_option(
