@@ -169,7 +169,7 @@ def test_a_run_killed_at_its_very_end_gets_its_pictures(
     stop_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pictures are written before the run is called finished, so that resuming writes what is missing."""
-    from fairlead.run import search_loop
+    from fairlead.run import final_judge
 
     class Killed(BaseException):
         pass
@@ -179,7 +179,7 @@ def test_a_run_killed_at_its_very_end_gets_its_pictures(
             raise Killed
         store.write_atomically(path, data, durable)
 
-    monkeypatch.setattr(search_loop, "write_atomically", killed)
+    monkeypatch.setattr(final_judge, "write_atomically", killed)
     with pytest.raises(Killed):
         engine.start(small_spec(), tmp_path / "run")
     monkeypatch.undo()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.core.model import Model
@@ -33,6 +34,30 @@ from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
 from fairlead.run.stop_rules import stop_text, until_text
 from fairlead.run.store import Store, as_json, refuse_taken
+
+
+class OpenRun(NamedTuple):
+    """A run whose folder is locked for writing."""
+
+    loop: SearchLoop | None
+    """None where nothing is left to do."""
+    store: Store
+    executor: Local | None
+
+    def search(self, stop: Stop) -> None:
+        """Run it to its end, or until `stop` says so."""
+        if self.loop is not None:
+            self.loop.run(self.store, stop)
+
+
+class Changes(NamedTuple):
+    """What replaces the budget and the stop rules of a run that goes on; None leaves it, an empty text removes a
+    rule.
+    """
+
+    budget: Mapping[str, float] | None = None
+    until: str | None = None
+    stop_rule: str | None = None
 
 
 def _silent(progress: Progress) -> None:
@@ -64,6 +89,26 @@ def start(
     every `previews` steps (`run/forming.py`).
     `trust` is as in `resume`, for a reward that the run takes over from its parent.
     """
+    watching = Watching.of(on_step, previews)
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
+    with started(spec, out, on_progress=on_progress, trust=trust, **given) as run:  # type: ignore[arg-type]
+        run.search(stop)
+    return run.store
+
+
+@contextmanager
+def started(
+    spec: Spec,
+    out: Path,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: Siblings = None,
+    on_progress: Watch = _silent,
+    watching: Watching | None = None,
+    trust: bool = False,
+) -> Iterator[OpenRun]:
+    """A new run that is locked and ready to go; see `start`."""
     out = Path(out)
     refuse_taken(out)
     origin = None if spec.parent is None else Path(spec.parent.folder)
@@ -94,7 +139,7 @@ def start(
     make_search(spec, executor.space)  # raises on wrong settings, before anything is written
     versions = machine.versions() | fingerprint.of(spec)
     for sentence in executor.setup.model_warnings:
-        warnings.warn(sentence, stacklevel=3)
+        warnings.warn(sentence, stacklevel=5)
     sentences = [*executor.setup.warnings, *executor.setup.model_warnings]
     sentences += [] if left_out is None else [left_out[1]]
     if sentences:
@@ -103,13 +148,12 @@ def start(
     if loop.plan.rungs:
         versions[PLAN] = plan_text(loop.plan.rungs)
     store = Store.create(out, spec, versions, datetime.now(UTC).isoformat(timespec="seconds"))
-    executor.watch(Watching.of(on_step, previews))
+    executor.watch(watching)
     clock.say(Phase.SEARCHING)
     with store.lock():
         if beginning is not None:
             ancestry.record(store, spec, beginning, executor)
-        loop.run(store, stop)
-    return store
+        yield OpenRun(loop, store, executor)
 
 
 @machine.outside_inference_mode
@@ -137,13 +181,38 @@ def resume(
     `trust`: execute the reward file that the record names, and send a key to the server that it names.
     `on_step` and `previews` are as in `start`.
     """
+    changes = Changes(budget, until, stop_rule)
+    watching = Watching.of(on_step, previews)
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
+    with reopened(folder, changes, on_progress=on_progress, person=person, trust=trust, **given) as run:  # type: ignore[arg-type]
+        run.search(stop)
+    return run.store
+
+
+@contextmanager
+def reopened(
+    folder: Path,
+    changes: Changes,
+    *,
+    reward: Reward | None = None,
+    model: Model | None = None,
+    siblings: Siblings = None,
+    on_progress: Watch = _silent,
+    person: Person | None = None,
+    trust: bool = False,
+    watching: Watching | None = None,
+    again: bool = False,
+) -> Iterator[OpenRun]:
+    """A recorded run, locked and ready to go on; see `resume`. `again`: also a finished one, which recalls all."""
+    budget = changes.budget
     store = Store.open(folder)
     with store.lock():
         spec = store.spec
-        changed = _changed(spec, store.stopped, budget, until, stop_rule)
-        if changed == spec and store.status == RunStatus.FINISHED and budget is None:
+        changed = _changed(spec, store.stopped, changes)
+        if changed == spec and store.status == RunStatus.FINISHED and budget is None and not again:
             final_judge.write_pictures(store)
-            return store
+            yield OpenRun(None, store, None)
+            return
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
         if budget is not None and not store.spent().fits(replace(changed.limit, seconds=math.inf)):
@@ -166,9 +235,8 @@ def resume(
             executor.check_budget()
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         store.set_status(RunStatus.RUNNING)
-        executor.watch(Watching.of(on_step, previews))
-        loop.run(store, stop)
-    return store
+        executor.watch(watching)
+        yield OpenRun(loop, store, executor)
 
 
 def _executor(store: Store, spec: Spec, reward: Reward | None, model: Model | None, siblings: Siblings) -> Local:
@@ -179,10 +247,9 @@ def _executor(store: Store, spec: Spec, reward: Reward | None, model: Model | No
     return executor
 
 
-def _changed(
-    spec: Spec, stopped: str, budget: Mapping[str, float] | None, until: str | None, stop_rule: str | None
-) -> Spec:
+def _changed(spec: Spec, stopped: str, changes: Changes) -> Spec:
     """The Spec of a run that goes on with another budget or other stop rules."""
+    budget, until, stop_rule = changes
     if budget is not None:
         spec = replace(spec, budget={k: float(v) for k, v in budget.items()})
         ended_by = stopped.partition(": ")[0]
@@ -230,7 +297,9 @@ def replay(
         found, steering = loop.questions(store, indices)
         if not set(indices) <= found.keys():
             raise StoreError(f"The settings in {folder} do not lead to batch {recorded.task}: restore the record.")
-        return loop.task([found[i] for i in indices], is_baseline=index == BASELINE), steering
+        task = loop.task([found[i] for i in indices], is_baseline=index == BASELINE)
+        among = None if alone else store.companions_of(indices[0])
+        return replace(task, companions=among), steering
 
     chosen = [index] if alone else companions
     task, steering = questions(chosen)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from fairlead.core.sibling import model_key
 from fairlead.core.steering import Chain
 from fairlead.run import dry_run, registry, rungs
 from fairlead.run.forming import Watching
+from fairlead.run.kept import once
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
 from fairlead.run.rung_plan import RungCosts
@@ -97,6 +99,7 @@ class Local:
 
     def _use(self, setup: Setup) -> None:
         self.setup = setup
+        self.__dict__.pop("_of_every_prompt", None)
         self.worker = Worker(setup)
         self._prices: dict[tuple[Effort, bool], tuple[Cost, Cost]] = {}
 
@@ -135,8 +138,19 @@ class Local:
     def price(self, *, steps: Effort = None, baseline: bool = False) -> tuple[Cost, Cost]:
         """(cost of the preparation, cost per candidate) by dry run on this model."""
         if (steps, baseline) not in self._prices:
-            self._prices[steps, baseline] = dry_run.costs(self.setup, steps=steps, baseline=baseline)
+            price = partial(dry_run.costs, self.setup, steps=steps, baseline=baseline)
+            shared = self._of_every_prompt
+            self._prices[steps, baseline] = once("price", (shared, steps, baseline), price) if shared else price()
         return self._prices[steps, baseline]
+
+    @cached_property
+    def _of_every_prompt(self) -> tuple[Any, ...] | None:
+        """Runs for which this is equal have the same prices; None where a price depends on the prompt."""
+        if any(isinstance(leaf, PaidReward) for leaf in self.setup.reward.leaves()):
+            return None
+        search = self.setup.spec.search
+        shape = tuple(self.setup.conditioning.tokens.shape)
+        return (self.setup.spec.alike, search.name, repr(search.settings), id(self.setup.model), shape)
 
     def check_budget(self) -> None:
         """Refuse a budget none of whose entries this run spends: it would never end."""

@@ -13,16 +13,17 @@ import logging
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import capabilities, hub, registry, rungs
+from fairlead.run import capabilities, hub, kept, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.files import is_folder
+from fairlead.run.kept import once
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
 from fairlead.run.parent import spec_of_child
 from fairlead.run.spec import Part, Spec, checked_settings
@@ -30,7 +31,6 @@ from fairlead.run.spec import spec_of as make_spec_of
 
 LIVE = "python"
 """The name of a live pipeline in a record."""
-_kept: dict[tuple[str, ...], Any] | None = None
 
 
 def folder(name: str) -> Path | None:
@@ -160,25 +160,15 @@ def check(spec: Spec) -> None:
     check_before_loading(spec, able)
 
 
-@contextmanager
-def shared() -> Iterator[None]:
+def shared() -> AbstractContextManager[None]:
     """Many runs in one process: inside, `build` loads a model once and returns the same adapter again."""
-    global _kept
-    before, _kept = _kept, {}
-    try:
-        yield
-    finally:
-        _kept = before
+    return kept.shared("model")
 
 
 def build(spec: Spec, *, device: str, dtype: str) -> Any:
-    """The adapter of the run's model, loaded; see `shared`."""
-    if _kept is None:
-        return _load(spec, device, dtype)
+    """The adapter of the run's model, loaded; only once inside `shared`."""
     key = (spec.model.name, json.dumps(dict(spec.model.settings), sort_keys=True), device, dtype)
-    if key not in _kept:
-        _kept[key] = _load(spec, device, dtype)
-    return _kept[key]
+    return once("model", key, lambda: _load(spec, device, dtype))
 
 
 def _load(spec: Spec, device: str, dtype: str) -> Any:

@@ -13,7 +13,9 @@ from fairlead.core.cost import Cost
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fairlead.core.model import Conditioning
     from fairlead.core.search import Proposal
+    from fairlead.run.spec import Spec
 
 BANK = "bank.png"
 """The best picture that a steering made while it prepared, where it was asked for."""
@@ -92,6 +94,27 @@ class IndexedProposal:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The run that a row belongs to, in a batch that several runs share."""
+
+    spec: Spec
+    conditioning: Conditioning
+    """One row: its prompt, encoded."""
+
+
+@dataclass(frozen=True)
+class Companions:
+    """Where a task stood in a batch that several runs shared. Kernels round by place and size, not by content."""
+
+    before: int
+    """Rows before its own."""
+    rows: int
+    """Rows of the whole batch."""
+    runs: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """The folder and the candidates of every run in the batch, this one included, in order."""
+
+
+@dataclass(frozen=True)
 class Task:
     """Whole groups only, in ask order, with what they may spend."""
 
@@ -105,6 +128,10 @@ class Task:
     """Per candidate the one of the rung below that was chosen for it; empty in the first rung."""
     states: tuple[Tensor, ...] = ()
     """Per candidate the captured state that it goes on from, [2, C, h, w]; empty where it starts from the noise."""
+    owners: tuple[Owner, ...] = ()
+    """Per candidate its run, where the batch is shared by several; empty where all belong to one."""
+    companions: Companions | None = None
+    """Where it stood in a shared batch, to render it again in the same place; None where it was a batch of its own."""
 
 
 def question(task: Task, position: int) -> str:

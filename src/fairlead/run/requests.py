@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fairlead.core.cost import Cost
 from fairlead.core.steering import Chain
 from fairlead.run.executor import Executor
-from fairlead.run.records import Outcome, RunStatus, StopReason, Task
+from fairlead.run.records import Companions, Outcome, RunStatus, StopReason, Task
 
 Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
-Answer = tuple[list[Outcome], Cost]
+
+
+class Answer(NamedTuple):
+    """What came back for a batch."""
+
+    outcomes: list[Outcome]
+    cost: Cost
+    companions: Companions | None = None
+    """Where it stood in a batch that several runs shared."""
 
 
 @dataclass(frozen=True)
@@ -68,4 +77,4 @@ def answered(request: Request, executor: Executor, stop: Stop) -> Answer | BaseE
         _, outcomes, cost = next(iter(executor.map([request.task], request.steering)))
     except BaseException as error:
         return error
-    return outcomes, cost
+    return Answer(outcomes, cost)

@@ -10,6 +10,7 @@ from fairlead.core import algebra
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import FinalJudge, HumanReward, Reward, early_level
 from fairlead.run import hub, machine, models, registry
+from fairlead.run.kept import once
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
 
@@ -34,7 +35,9 @@ def reward_leaf(part: Part) -> Reward:
         part = part.with_settings({"device": machine.device()})
     models.quiet()
     hub.fail_fast()
-    reward: Reward = registry.call(make, part.name, part.settings)
+    settings = part.settings
+    key = (part.name, repr(sorted(settings.items())))
+    reward: Reward = once("reward", key, lambda: registry.call(make, part.name, settings))
     return reward
 
 

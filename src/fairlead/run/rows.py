@@ -13,10 +13,13 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.core.cost import Cost
-from fairlead.run.records import Candidate, RunStatus
+from fairlead.run.records import Candidate, Companions, RunStatus
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEALED = {
     "run": "id, spec, versions, created, status, stopped, message",
@@ -39,6 +42,8 @@ create table outcome(
 create table prepared(name text primary key, data blob not null, cost text not null, checksum text);
 """
 
+MOST_ROWS = 8192
+"""Rows of a shared batch at most."""
 COLUMNS = "idx, reward, terms, cost, image, key, task, steps, refines"
 """What `rows.candidate` reads."""
 DIGEST = re.compile(r"[0-9a-f]{32}")
@@ -118,14 +123,16 @@ def data(value: Any) -> bytes:
     return value
 
 
-def gradient(value: Any, dim: int) -> bytes | None:
-    """The gradient of a candidate, as `dim` numbers of four bytes."""
+def gradient(value: Any, dim: int) -> Tensor | None:
+    """The gradient of a candidate, [dim] numbers of four bytes."""
     if value is None:
         return None
     found = data(value)
     if len(found) != 4 * dim:
         raise BadRow(f"a gradient has {len(found)} bytes where {4 * dim} belong")
-    return found
+    import torch
+
+    return torch.frombuffer(bytearray(found), dtype=torch.float32)
 
 
 def candidate(row: Sequence[Any]) -> Candidate:
@@ -166,6 +173,27 @@ def rungs(below: Mapping[int, int]) -> dict[int, int]:
         for step, passed in enumerate(reversed(path), start=1):
             rung_of[passed] = rung + step
     return rung_of
+
+
+def asked(questions: Sequence[str], among: Companions | None) -> str:
+    """The questions of a batch as JSON; with its place where it was a part of a shared batch."""
+    if among is None:
+        return json.dumps(questions)
+    return json.dumps({"questions": questions, "before": among.before, "rows": among.rows, "runs": among.runs})
+
+
+def companions(text: Any) -> Companions | None:
+    """The place of a batch among those of other runs, from what `asked` wrote; None where it stood alone."""
+    if not str(text).startswith("{"):
+        return None
+    data = _object(text)
+    before = whole(data.get("before"), "before")
+    many = whole(data.get("rows"), "rows")
+    own = data.get("questions")
+    if not isinstance(own, list) or not 0 <= before <= many - len(own) or many > MOST_ROWS:
+        raise BadRow(f"a batch of {many} rows cannot hold its own behind {before} others")
+    runs = [(str(name), tuple(whole(i, "candidate") for i in indices)) for name, indices in data.get("runs", [])]
+    return Companions(before, many, tuple(runs))
 
 
 def status(text: Any) -> RunStatus:

@@ -261,7 +261,7 @@ class SearchLoop:
                 outcomes = store.recall(piece)
                 cost = Cost()
                 if new := outcomes is None:
-                    outcomes, cost = yield from self._compute(store, piece, steering)
+                    outcomes, cost, _ = yield from self._compute(store, piece, steering)
                 else:
                     yield Request(piece, steering, recorded=True)
                     cost = sum((o.cost for o in outcomes), Cost())
@@ -305,12 +305,13 @@ class SearchLoop:
         with self._reserved(store, task.grant):
             answer = yield Request(task, steering)
             assert answer is not None
-            outcomes, cost = answer
+        outcomes, cost, companions = answer
+        task = replace(task, companions=companions)
         States(store.folder).keep(outcomes)
         store.record(task, outcomes, cost)
         self._ledger.settle(task.grant, cost)
         self._clock.computed(outcomes, cost)
-        return outcomes, cost
+        return answer
 
     @contextlib.contextmanager
     def _reserved(self, store: Store, grant: Cost) -> Iterator[None]:

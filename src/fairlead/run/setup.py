@@ -16,6 +16,7 @@ from fairlead.core.sibling import Sibling
 from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry
 from fairlead.run.compatibility import Parts, check_compatibility
+from fairlead.run.kept import once
 from fairlead.run.rewards import build_final_judge, reward_leaf, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
@@ -100,7 +101,7 @@ def resolve(
     reward = watched_reward(spec, reward_leaf, reward)
     steering = build_steering(spec)
     others = load_siblings(steering, spec, model, siblings or {})
-    conditioning = model.encode([spec.prompt])
+    conditioning = once("prompt", (id(model), spec.prompt), lambda: model.encode([spec.prompt]))
     space = registry.build("spaces", spec.space, shape_of(model, conditioning))
     setup = Setup(
         spec=spec,

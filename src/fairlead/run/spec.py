@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -113,6 +113,11 @@ class Spec:
         """32 hex digits naming the run's question; the budget and stop rules, which may be changed, are left out."""
         question = {k: v for k, v in self._data().items() if k not in ("budget", "until", "stop")}
         return blake2b(_canonical(question).encode(), digest_size=16).hexdigest()
+
+    @property
+    def alike(self) -> str:
+        """What two runs must have in common to cost the same for each picture, and to share batches."""
+        return replace(self, prompt="", seed=0, search=Part("any"), budget={}, until="", stop="").json()
 
     @property
     def limit(self) -> Cost:

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
@@ -26,13 +25,10 @@ from fairlead.run.claim import is_vacant as is_vacant
 from fairlead.run.claim import refuse_taken as refuse_taken
 from fairlead.run.files import as_json as as_json
 from fairlead.run.files import write_atomically as write_atomically
-from fairlead.run.records import BASELINE, Candidate, Outcome, RunStatus, Task, question
+from fairlead.run.records import BASELINE, Candidate, Companions, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
 from fairlead.run.sqlite_errors import sqlite_errors
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Store:
@@ -200,7 +196,7 @@ class Store:
                 )
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
-                gradient = _tensor(rows.gradient(slope, task.proposals[position].x.numel()))
+                gradient = rows.gradient(slope, task.proposals[position].x.numel())
             out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
         return out
 
@@ -256,7 +252,8 @@ class Store:
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
                 self._db.execute(
-                    "insert into task values(?,?,?,null)", (number, json.dumps(asked), json.dumps(cost.as_dict()))
+                    "insert into task values(?,?,?,null)",
+                    (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict())),
                 )
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
@@ -349,6 +346,13 @@ class Store:
             ).fetchall()
         return [r[0] for r in found]
 
+    def companions_of(self, index: int) -> Companions | None:
+        """Where the batch of `index` stood in one that several runs shared; None where it was a batch of its own."""
+        with sqlite_errors(self.folder):
+            found = "select questions from task where number=(select task from outcome where idx=?)"
+            row = self._db.execute(found, (index,)).fetchone()
+            return None if row is None else rows.companions(row[0])
+
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
             found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
@@ -373,14 +377,6 @@ class Store:
         if not path.exists() or path.read_bytes() != png:  # a power cut may have left half of it
             write_atomically(path, png, durable=False)
         return digest
-
-
-def _tensor(data: bytes | None) -> Tensor | None:
-    if data is None:
-        return None
-    import torch
-
-    return torch.frombuffer(bytearray(data), dtype=torch.float32)
 
 
 def discard(folder: Path) -> bool:

@@ -28,6 +28,8 @@ from fairlead.run.forming import Forming, Watching
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.setup import Setup
+from fairlead.run.shared_batches import joined, padded, part_of, share
+from fairlead.run.spec import Spec
 
 
 class Worker:
@@ -85,10 +87,15 @@ class Worker:
         """Sample and score whole groups, in as many pieces as memory needs.
 
         The counted work of an attempt that ran out of memory is not charged, so that the price is the bill on every
-        machine; its seconds and dollars are.
+        machine; its seconds and dollars are. A task that was a part of a shared batch is computed at its place in a
+        batch of the same size, so that kernels round as they did.
         """
         with self._paid_for():
-            return self._in_pieces(task, steering)
+            if task.companions is None:
+                return self._in_pieces(task, steering)
+            outcomes, cost = self._in_pieces(padded(task), steering)
+        own = slice(task.companions.before, task.companions.before + len(task.indices))
+        return outcomes[own], share(cost, len(task.indices), task.companions.rows)
 
     def _charge_here(self) -> None:
         """From now on the models charge this worker; a price that was counted between two batches used them too."""
@@ -172,7 +179,8 @@ class Worker:
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
-            latents, cond = self.space.place(x, self.model, self._conditioning(real), keys)
+            own = joined([owner.conditioning for owner in task.owners]) if task.owners else self._conditioning(real)
+            latents, cond = self.space.place(x, self.model, own, keys)
             forming = Forming(self, task) if self.watching else None
             latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys, forming)
             span = self._span(effort, len(levels) - 1, task)
@@ -211,11 +219,12 @@ class Worker:
         values = {k: v.detach().tolist() for k, v in (notes | terms).items()}
         out = []
         for i, index in enumerate(task.indices):
-            own = {k: v[i] for k, v in values.items()}
-            picture = self._png(images[i], index, keys[i], rewards[i], own, steps)
+            named = {k: v[i] for k, v in values.items()}
+            spec = task.owners[i].spec if task.owners else self.spec
+            picture = _png(spec, images[i], index, keys[i], rewards[i], named, steps)
             slope = None if gradient is None else gradient[i].cpu()
             state = None if states is None else states[i].detach().cpu()
-            out.append(Outcome(index, rewards[i], own, cost * (1 / real), picture, slope, state))
+            out.append(Outcome(index, rewards[i], named, cost * (1 / real), picture, slope, state))
         return out, cost
 
     def _drafted(
@@ -315,12 +324,14 @@ class Worker:
                 "Fix the reward, then resume the run."
             ) from error
 
-    def _png(self, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int) -> bytes:
-        version = machine.versions()["fairlead"]
-        plain = index == BASELINE
-        data = png.recipe(self.spec, version, index, key.hex(), reward, terms, plain, steps)
-        size = (image.shape[-1], image.shape[-2])
-        return png.encode(png.pixels(image), data, png.parameters(self.spec, size, version, index, steps))
+
+def _png(
+    spec: Spec, image: Tensor, index: int, key: Key, reward: float, terms: Mapping[str, float], steps: int
+) -> bytes:
+    version = machine.versions()["fairlead"]
+    data = png.recipe(spec, version, index, key.hex(), reward, terms, index == BASELINE, steps)
+    size = (image.shape[-1], image.shape[-2])
+    return png.encode(png.pixels(image), data, png.parameters(spec, size, version, index, steps))
 
 
 def _halves(task: Task) -> list[Task]:
@@ -331,16 +342,4 @@ def _halves(task: Task) -> list[Task]:
     outside = [i for i, group in enumerate(task.groups) if group not in first]
     if not outside:
         return [task]
-    return [_part_of(task, inside), _part_of(task, outside)]
-
-
-def _part_of(task: Task, rows: Sequence[int]) -> Task:
-    """The task with these rows alone, and their share of the grant."""
-    return replace(
-        task,
-        indices=tuple(task.indices[i] for i in rows),
-        proposals=tuple(task.proposals[i] for i in rows),
-        groups=tuple(task.groups[i] for i in rows),
-        grant=task.grant * (len(rows) / len(task.indices)),
-        states=tuple(task.states[i] for i in rows) if task.states else (),
-    )
+    return [part_of(task, inside), part_of(task, outside)]

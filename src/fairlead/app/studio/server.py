@@ -22,6 +22,7 @@ from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.library import Library, Missing, run_id
+from fairlead.app.studio.offspring import Offspring
 from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.supervisor import Supervisor
 from fairlead.app.studio.watch_routes import WatchRoutes
@@ -92,6 +93,7 @@ class Studio:
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
             *WatchRoutes(self.library).routes(),
+            *Offspring(self.library, self.jobs, self.supervisor).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)

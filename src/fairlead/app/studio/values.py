@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.app import held_out, report
 from fairlead.app.studio.jobs import Job
-from fairlead.app.studio.library import run_id
+from fairlead.app.studio.library import parent_json, run_id
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
 from fairlead.run import marks
@@ -52,6 +52,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "marks": {str(index): own for index, own in present.items()},
         "notes": report.notes(view),
         "held_out": held_out.warning(view) or "",
+        "parent": parent_json(view.spec.parent),
         "settings": report.settings(view.spec),
         "versions": view.versions,
         "commands": report.commands(view),

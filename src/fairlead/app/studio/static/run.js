@@ -5,6 +5,7 @@ import { Chart } from "./chart.js";
 import { Compare } from "./compare.js";
 import { Forming } from "./forming.js";
 import { Gallery } from "./gallery.js";
+import { From, VERB_KEYS, draw as descend } from "./offspring.js";
 import { Record } from "./record.js";
 import { Slider } from "./slider.js";
 import { Viewer } from "./viewer.js";
@@ -152,6 +153,7 @@ export function Run({ id, say, fail }) {
         pin(on);
         if (compared === null) say(`Candidate ${on} is pinned: c compares others with it.`);
       }
+      else if (event.key in VERB_KEYS && on !== null) descend(id, on, VERB_KEYS[event.key]).catch(fail);
       else if (event.key === "u") undo();
       else return;
       event.preventDefault();
@@ -168,6 +170,7 @@ export function Run({ id, say, fail }) {
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
     <h1 class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    <${From} parent=${data.parent} />
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />
@@ -193,7 +196,7 @@ export function Run({ id, say, fail }) {
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
       ${[data.settings, Object.entries(data.versions)].map((rows) => html`<div class="card scroll"><table class="pairs"><tbody>
         ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`)}</div></details>`}
-    <${Viewer} record=${record} index=${open} walk=${walk} flip=${flip} pair=${pair}
+    <${Viewer} record=${record} index=${open} walk=${walk} flip=${flip} pair=${pair} fail=${fail}
       onClose=${() => { setOpen(null); write(false); }} writing=${writing} write=${write} onNote=${(index, text) => mark(index, "note", text)} />
     <${Compare} record=${record} a=${left} b=${compared} walk=${walk} pin=${pin} onClose=${() => compare(null)} />`;
 }
