@@ -21,6 +21,7 @@ APP_READS = {
     "run.store",
     "run.records",
     "run.registry",
+    "run.parent",
     "run.question_store",
     "run.view",
     "run.follow",

@@ -186,6 +186,7 @@ class SearchLoop:
         size = self._spec.group
         made = set(store.refinements().values())
         index = (i for i in count() if i not in made)
+        places = list[int]()
         while True:
             most = max(ASKED_AT_ONCE, size)
             n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
@@ -203,7 +204,10 @@ class SearchLoop:
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
                 some = (replace(p, steps=p.steps or usual) for p in proposals[first : first + size])
-                asked += [IndexedProposal(next(index), p, own) for p in some]
+                for p in some:
+                    places.append(next(index))
+                    origin = None if p.origin is None else places[p.origin]
+                    asked.append(IndexedProposal(places[-1], p, own, origin=origin))
             if heard(asked):
                 return
             outcomes = yield from self._answer(store, self._tasks(asked), steering)
@@ -249,6 +253,7 @@ class SearchLoop:
             grant,
             is_baseline,
             refines,
+            tuple(a.origin for a in asked),
         )
 
     def _answer(
@@ -285,7 +290,8 @@ class SearchLoop:
         if len(answered) in (0, len(task.indices)):
             return [task]
         drafts = task.refines or (None,) * len(task.indices)
-        rows = [IndexedProposal(*row) for row in zip(task.indices, task.proposals, task.groups, drafts, strict=True)]
+        columns = (task.indices, task.proposals, task.groups, drafts, task.origins)
+        rows = [IndexedProposal(*row) for row in zip(*columns, strict=True)]
         return [
             self.task([r for r in rows if r.index in answered]),
             self.task([r for r in rows if r.index not in answered]),

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import rows, rungs
+from fairlead.run import lineage, rows, rungs
 from fairlead.run.claim import DATABASE as DATABASE
 from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, record_of, remove_record
 from fairlead.run.claim import is_vacant as is_vacant
@@ -274,6 +274,7 @@ class Store:
                         for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
                 )
+                lineage.add(self._db, task.indices, task.origins)
                 rows.seal(self._db, "task", "number=?", [number])
                 rows.seal(self._db, "outcome", "task=?", [number])
 
@@ -356,7 +357,7 @@ class Store:
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
             found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
-            return rows.candidates(found.fetchall())
+            return lineage.with_origins(self._db, rows.candidates(found.fetchall()))
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
