@@ -69,6 +69,8 @@ def _spec(options: RunOptions) -> Spec:
     """The options of a command line -> a checked Spec, with the defaults of the model."""
     from fairlead.run import models
 
+    if not (options.prompt or options.like or options.unlike):
+        raise FairleadError("PROMPT is missing: write what the picture should show, or use --like or --unlike.")
     try:
         options.prompt.encode()
     except UnicodeEncodeError:

@@ -92,7 +92,7 @@ class Studio:
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
-            *WatchRoutes(self.library).routes(),
+            *WatchRoutes(self.library, self.supervisor).routes(),
             *Offspring(self.library, self.jobs, self.supervisor).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)

@@ -22,6 +22,8 @@ RETRY = 0.3
 PATIENCE = 180.0
 """Seconds that a price may take: a batch of a running job comes first."""
 LOG_SIZE = 1_000_000
+LONGEST = 1 << 24
+"""Bytes of an answer: a strip of pictures is one."""
 
 
 class Supervisor:
@@ -92,21 +94,25 @@ class Supervisor:
             raise FairleadError(f"Job {job} has ended already: no process computes it.") from None
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """What the worker says about the cost; waits for a worker that is being started."""
+        """What the worker says about the cost."""
+        return await self.ask({"do": "price", "options": dict(options)})
+
+    async def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The worker's answer, which it gives between two batches; waits for a worker that is being started."""
         self._wanted = True
         try:
             async with asyncio.timeout(PATIENCE):
                 while True:
                     with contextlib.suppress(OSError):
-                        return await self._asked({"do": "price", "options": dict(options)})
+                        return await self._asked(message)
                     await asyncio.sleep(RETRY)
         except TimeoutError:
-            message = f"The price was not counted within {PATIENCE:.0f} seconds. Wait for the present batch."
-            raise FairleadError(message) from None
+            sentence = f"The studio's worker did not answer within {PATIENCE:.0f} seconds. Wait for the present batch."
+            raise FairleadError(sentence) from None
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
-        reader, writer = await asyncio.open_unix_connection(str(address(self.root)), limit=1 << 20)
+        reader, writer = await asyncio.open_unix_connection(str(address(self.root)), limit=LONGEST)
         try:
             writer.write(json.dumps(message).encode() + b"\n")
             line = await reader.readline()

@@ -1,4 +1,4 @@
-"""Routes of what is seen beside a record: previews of a batch that forms. The worker answers them."""
+"""Routes of what is seen beside a record: a batch that forms, and how a picture has formed. The worker answers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from fairlead.app.studio.address import ask
 from fairlead.app.studio.answers import Refused, body
 from fairlead.app.studio.library import Library
 from fairlead.app.studio.previews import Switch
+from fairlead.app.studio.supervisor import Supervisor
+from fairlead.core.errors import FairleadError
+
+STRIPS = 8
+"""Strips that the server remembers, the latest."""
 
 
 class WatchRoutes:
     """The routes over one runs folder."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, supervisor: Supervisor) -> None:
         self._library = library
+        self._supervisor = supervisor
+        self._strips: dict[tuple[str, int], dict[int, bytes]] = {}
         self._switch = Switch(library.root)
 
     def routes(self) -> list[Route]:
@@ -30,6 +37,8 @@ class WatchRoutes:
             Route("/api/previews", self.switch),
             Route("/api/previews", self.set_switch, methods=["POST"]),
             Route("/api/runs/{id}/previews/{index}", self.preview),
+            Route("/api/runs/{id}/strip", self.strip, methods=["POST"]),
+            Route("/api/runs/{id}/strip/{index}/{step}", self.strip_picture),
         ]
 
     async def switch(self, request: Request) -> Response:
@@ -47,6 +56,30 @@ class WatchRoutes:
         index = _whole(request.path_params["index"])
         found = await self._ask({"do": "preview", "folder": folder.name, "index": index})
         return _picture(found.get("image", ""))
+
+    async def strip(self, request: Request) -> Response:
+        """Render `{candidate}` again and show it at every step; `{steps, identical, message, cost}`."""
+        index = (await body(request)).get("candidate")
+        if not isinstance(index, int) or isinstance(index, bool):
+            raise FairleadError(f"candidate is {index!r:.60}: must be the number of a picture of this run.")
+        folder = await asyncio.to_thread(self._library.recorded, request.path_params["id"])
+        message = {"do": "strip", "folder": folder.name, "candidate": index}
+        found = await self._supervisor.ask(message)
+        if "error" in found:
+            raise FairleadError(str(found["error"]))
+        pictures = {one["step"]: base64.b64decode(one.pop("image")) for one in found["steps"]}
+        while len(self._strips) >= STRIPS:
+            self._strips.pop(next(iter(self._strips)))
+        self._strips[request.path_params["id"], index] = pictures
+        return _json(found)
+
+    async def strip_picture(self, request: Request) -> Response:
+        """One picture of a strip that was made a moment ago."""
+        place = (request.path_params["id"], _whole(request.path_params["index"]))
+        data = self._strips.get(place, {}).get(_whole(request.path_params["step"]))
+        if data is None:
+            return Response(status_code=204)
+        return Response(data, media_type="image/webp", headers={"cache-control": "private, max-age=3600"})
 
     async def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -113,7 +113,16 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._price(message)))
+        answer(caught(lambda: self._strip(message) if message["do"] == "strip" else self._price(message)))
+
+    def _strip(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        from fairlead.app.studio.strip import strip
+        from fairlead.run.view import View
+
+        folder = self.root / str(message["folder"])
+        if self.desk.state()["job"] is None:
+            self._keep_model(View.read(folder).spec.model.name)
+        return strip(folder, int(message["candidate"]))
 
     def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
         from fairlead.app.studio.pricing import priced
@@ -230,6 +239,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def _follow(self, message: Mapping[str, Any]) -> None:
         for state in self.server.worker.desk.follow():
             self._send(state)
+
+    def _strip(self, message: Mapping[str, Any]) -> None:
+        self._price(message)
 
     def _price(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()

@@ -6,7 +6,9 @@ import { Compare } from "./compare.js";
 import { Forming } from "./forming.js";
 import { Gallery } from "./gallery.js";
 import { From, VERB_KEYS, draw as descend } from "./offspring.js";
+import { Lineage } from "./lineage.js";
 import { Record } from "./record.js";
+import { Scatter } from "./scatter.js";
 import { Slider } from "./slider.js";
 import { Viewer } from "./viewer.js";
 import { amount, count, duration, number, resource } from "./words.js";
@@ -190,7 +192,9 @@ export function Run({ id, say, fail }) {
         <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} /></div>
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
           <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
-      </section>`}
+      </section>
+      <${Scatter} record=${record} onPick=${setOpen} />
+      <${Lineage} record=${record} onPick=${setOpen} />`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
       <section class="card cmd">${data.commands.map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">

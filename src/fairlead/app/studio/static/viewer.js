@@ -2,6 +2,7 @@
 import { html, useEffect, useRef } from "./view.js";
 import { picture } from "./api.js";
 import { Offspring } from "./offspring.js";
+import { Strip } from "./strip.js";
 import { number } from "./words.js";
 
 export function Viewer({ record, index, onClose, walk, flip, pair, fail, writing, write, onNote }) {
@@ -27,7 +28,8 @@ export function Viewer({ record, index, onClose, walk, flip, pair, fail, writing
         <button type="button" onClick=${() => walk(1)} aria-label="The picture after">→</button>
         <button type="button" onClick=${onClose}>Close</button>
       </div>
-      <${Offspring} record=${record} index=${c.index} fail=${fail} />`}
+      <${Offspring} record=${record} index=${c.index} fail=${fail} />
+      <${Strip} run=${record.data.id} index=${c.index} fail=${fail} />`}
   </dialog>`;
 }
 
