@@ -147,7 +147,7 @@ def test_the_meaning_of_a_reward_is_declared_once_and_shown_everywhere(
     meaning = re.compile(rf"(?<![\w×] ){unit} of picture and prompt, -\d+ to \d+")
     assert meaning.search(capsys.readouterr().out)
     page = (out / "report.html").read_text()
-    assert len(meaning.findall(page)) == 5, "two axes, the tile, the term and the total"
+    assert len(meaning.findall(page)) == 6, "two axes, the tile, the term, the total and what it means"
     assert "kB as JPEG" in page, "of the watched reward"
     assert View.read(out).units[""] == meaning.search(page)[0]  # type: ignore[index]
 

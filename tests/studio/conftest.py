@@ -23,6 +23,7 @@ pytest.importorskip("uvicorn", reason="needs fairlead[studio]")
 import contextlib
 
 from fairlead.app.studio.address import lock_path
+from fairlead.app.studio.jobs import Jobs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 
@@ -41,9 +42,11 @@ class Answer:
 class Studio:
     """`fairlead studio` as its own process, asked over HTTP."""
 
-    def __init__(self, runs: Path, port: int = 0) -> None:
+    def __init__(self, runs: Path, port: int = 0, devices: str = "") -> None:
         words = [sys.executable, "-m", "fairlead", "studio", "--runs", str(runs), "--no-open", "--idle", "60"]
+        words += ["--devices", devices] if devices else []
         self.runs = runs
+        self.jobs = Jobs(runs)
         self.process = subprocess.Popen(
             [*words, "--port", str(port)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
@@ -119,20 +122,20 @@ class Studio:
 
 @pytest.fixture(scope="session")
 def open_studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Studio]]:
-    """open_studio(runs=None, port=0): a server that ends with the tests, its worker too."""
+    """open_studio(runs=None, port=0, devices=""): a server that ends with the tests, its worker too."""
     made: list[Studio] = []
 
-    def start(runs: Path | None = None, port: int = 0) -> Studio:
-        made.append(Studio(runs or tmp_path_factory.mktemp("studio") / "runs", port))
+    def start(runs: Path | None = None, port: int = 0, devices: str = "") -> Studio:
+        made.append(Studio(runs or tmp_path_factory.mktemp("studio") / "runs", port, devices))
         return made[-1]
 
     yield start
     for studio in made:
         if studio.process.poll() is None:
             studio.end()
-    for runs in {studio.runs for studio in made}:
+    for path in {path for studio in made for path in lock_path(studio.runs).parent.glob("*.lock")}:
         with contextlib.suppress(OSError, ValueError):
-            os.kill(int(lock_path(runs).read_text()), signal.SIGTERM)
+            os.kill(int(path.read_text()), signal.SIGTERM)
 
 
 @pytest.fixture(scope="session")

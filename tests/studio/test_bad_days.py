@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -15,10 +20,13 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fairlead.app.studio.events import RunEvents
-from fairlead.app.studio.jobs import DIED
+from fairlead.app.studio.jobs import DIED, Jobs
+from fairlead.app.studio.library import Library
+from fairlead.app.studio.vouching import vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, marks
 from fairlead.run.store import Store
+from fairlead.run.view import View
 from fairlead.testing.runs import small_spec
 
 LONG = {"prompt": "a photo of a dog", "model": "mixture", "reward": "brightness", "steps": 4, "budget": "nfe=40000"}
@@ -122,9 +130,11 @@ def test_the_stream_of_a_server_reads_like_the_record(studio: Any) -> None:
 
 
 def test_a_killed_server_changes_nothing(open_studio: Callable[..., Any]) -> None:
+    """Three runs: one works, two wait. All are there again, in their order, and each is computed once."""
     studio = open_studio()
     id = studio.start(**LONG)
     waiting = studio.start(**{**LONG, "budget": "nfe=80"}, seed=1)
+    last = studio.start(**{**LONG, "budget": "nfe=80"}, seed=2)
     before = len(studio.wait(id, ("running",))["candidates"])
     worker = studio.worker()
     studio.kill()
@@ -135,11 +145,13 @@ def test_a_killed_server_changes_nothing(open_studio: Callable[..., Any]) -> Non
     found = again.run(id)
     assert found["state"]["word"] == "running"
     assert len(found["candidates"]) > before
-    assert again.run(waiting)["state"]["word"] == "queued"
+    assert [again.run(one)["state"]["word"] for one in (waiting, last)] == ["queued", "queued"]
     assert again.ask(f"/api/runs/{id}/stop", {}).status == 200
     stopped = again.wait(id, ("stopped",))
     assert [c["index"] for c in stopped["candidates"]] == list(range(len(stopped["candidates"])))
-    again.wait(waiting)
+    for one in (waiting, last):
+        assert [c["index"] for c in again.wait(one)["candidates"]] == list(range(20))
+    assert len(again.ask("/api/runs").json["runs"]) == 3
 
 
 def test_a_killed_worker_is_shown_and_its_run_goes_on_bit_for_bit(open_studio: Callable[..., Any]) -> None:
@@ -175,8 +187,6 @@ def test_the_server_ends_while_pages_listen(open_studio: Callable[..., Any]) -> 
 
 
 def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fairlead.app.studio.jobs import Jobs
-
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
@@ -184,3 +194,122 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(FairleadError, match=r"disk .* is full"):
         Jobs(tmp_path).add({"prompt": "a dog"})
     assert Jobs(tmp_path).all() == []
+
+
+def computed_under(limit: str, runs: Path) -> None:
+    """A worker whose process may use only so much, until nothing waits."""
+    words = f"ulimit {limit}; exec {sys.executable} -m fairlead.app.studio.worker {runs} --idle 1"
+    subprocess.run(["bash", "-c", words], check=True, timeout=180, capture_output=True)
+
+
+def state_of(runs: Path, name: str) -> dict[str, Any]:
+    """How the page shows a run, from its record and its job."""
+    return next(row["state"] for row in Library(runs, Jobs(runs)).list() if row["name"] == name)
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    """No file may grow beyond 40 kB, so the record cannot: a sentence, and with room the run goes on bit for bit."""
+    jobs = Jobs(tmp_path)
+    words = {**LONG, "budget": "nfe=2000"}
+    jobs.add(words, "full")
+    computed_under("-f 40", tmp_path)
+    state = state_of(tmp_path, "full")
+    assert state["word"] == "died"
+    assert re.search("full|disk|space|large", state["sentence"])
+    assert "bug" not in state["sentence"]
+    before = View.read(tmp_path / "full").candidates
+    assert 0 < len(before) < 500
+    jobs.resume("full", None)
+    jobs.add(words, "whole")
+    computed_under("-f unlimited", tmp_path)
+    found = View.read(tmp_path / "full").candidates
+    assert found[: len(before)] == before
+    assert [(c.reward, c.image) for c in found] == [
+        (c.reward, c.image) for c in View.read(tmp_path / "whole").candidates
+    ]
+
+
+GREEDY = """
+import numpy
+def greedy(images, prompts):
+    return [float(numpy.ones(30 << 27).sum()) for _ in images]
+"""
+
+
+def test_a_run_that_wants_all_memory_ends_alone(tmp_path: Path) -> None:
+    """It has a sentence; the process lives on and computes the next run."""
+    (tmp_path / "my.py").write_text(GREEDY)
+    jobs = Jobs(tmp_path)
+    reward = f"{tmp_path / 'my.py'}:greedy"
+    jobs.add({**LONG, "reward": reward}, "greedy", ready=lambda job: vouch(tmp_path, job))
+    jobs.add({**LONG, "budget": "nfe=80"}, "modest")
+    computed_under("-v 16000000", tmp_path)
+    state = state_of(tmp_path, "greedy")
+    assert state["word"] in ("died", "failed")
+    assert "memory" in state["sentence"].lower()
+    assert state_of(tmp_path, "modest")["word"] == "finished"
+
+
+def test_a_record_of_a_newer_version_and_one_cut_in_half_are_sentences(recorded: Path, tmp_path: Path) -> None:
+    """The others are listed all the same, and nothing is written into either."""
+    for name in ("newer", "cut", "sound"):
+        shutil.copytree(recorded, tmp_path / name)
+    with closing(sqlite3.connect(tmp_path / "newer" / "run.sqlite")) as db:
+        db.execute("pragma user_version=99")
+    data = (recorded / "run.sqlite").read_bytes()
+    (tmp_path / "cut" / "run.sqlite").write_bytes(data[: len(data) // 2])
+    (tmp_path / "empty").mkdir()
+    stamps = {name: (tmp_path / name / "run.sqlite").stat().st_mtime_ns for name in ("newer", "cut")}
+    rows = {row["name"]: row for row in Library(tmp_path, Jobs(tmp_path)).list()}
+    assert set(rows) == {"newer", "cut", "sound"}
+    assert "newer" in rows["newer"]["error"]
+    assert rows["cut"]["error"]
+    assert rows["sound"]["state"]["word"] == "finished"
+    assert stamps == {name: (tmp_path / name / "run.sqlite").stat().st_mtime_ns for name in stamps}
+
+
+def test_a_run_without_its_pictures_is_a_sentence(studio: Any) -> None:
+    id = studio.start(**{**LONG, "budget": "nfe=16"})
+    found = studio.wait(id)
+    shutil.rmtree(studio.runs / found["name"] / "images")
+    answer = studio.ask(f"/api/runs/{id}/images/{found['candidates'][0]['image']}")
+    assert answer.status in (404, 409)
+    assert "is missing: restore it" in answer.json["error"]["message"]
+    assert len(studio.run(id)["candidates"]) == 4
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\u200fשלום <b>עולם</b>", "مرحبا " * 50, "x" * 2000, "<script>alert(1)</script>\n\t"]
+)
+def test_any_prompt_is_kept_as_it_was_typed(tmp_path: Path, prompt: str) -> None:
+    jobs = Jobs(tmp_path)
+    job = jobs.add({"prompt": prompt})
+    assert jobs.all()[0].options["prompt"] == prompt
+    assert Path(job.folder).name == job.folder
+    assert job.folder.isprintable()
+    assert Library(tmp_path, jobs).list()[0]["prompt"] == prompt
+
+
+def test_a_prompt_of_ten_thousand_characters_is_refused_beside_the_field(studio: Any) -> None:
+    found = studio.ask("/api/price", {"options": {**LONG, "prompt": "x" * 10_000}}).json
+    assert found["field"] == "prompt"
+    assert "10000 characters" in found["error"]
+    assert len(found["error"]) < 1500
+
+
+def test_a_hundred_runs_are_listed_quickly(recorded: Path, tmp_path: Path) -> None:
+    """The first time every record is read; then only those that have changed."""
+    for i in range(100):
+        shutil.copytree(recorded, tmp_path / f"run-{i:03d}", ignore=shutil.ignore_patterns("images", "*.png", "*.html"))
+    library = Library(tmp_path, Jobs(tmp_path))
+    since = time.process_time()
+    assert len(library.list()) == 100
+    first = time.process_time() - since
+    marks.add(tmp_path / "run-007", 2, "star", "1")
+    since = time.process_time()
+    rows = library.list()
+    second = time.process_time() - since
+    print(f"100 runs: {first:.2f} s, then {second:.3f} s")
+    assert [row["name"] for row in rows if row["stars"]] == ["run-007"]
+    assert first < 5
+    assert second < first / 2

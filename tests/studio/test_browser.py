@@ -248,6 +248,8 @@ def test_the_curve_is_that_of_the_report(studio: Any, page: Any, finished: str, 
 @pytest.mark.parametrize("width", [360, 1440])
 def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished: str, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    second = studio.start(**TURBO, budget="nfe=16", seed=7)
+    studio.wait(second)
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
     page = context.new_page()
     page.goto(studio.link)
@@ -255,9 +257,13 @@ def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished:
         ("runs", "", ".run"),
         ("new", "new", "textarea"),
         ("run", f"run/{finished}", ".cell"),
+        ("compare", f"compare/{finished}/{second}", ".column + .column"),
     ):
         page.goto(f"{studio.base}/#/{path}")
         page.wait_for_selector(ready)
+        if name == "new":
+            page.get_by_text("Search and sampling").click()
+            page.get_by_text("1 setting of best_of").click()
         page.wait_for_timeout(300)
         found = axe.run(page).response["violations"]
         assert [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")] == []

@@ -108,3 +108,21 @@ def test_how_a_run_stands(
     assert found["word"] == word
     assert found["resumable"] == (word in ("died", "stopped", "waiting"))
     assert not (found["active"] and found["resumable"])
+
+
+def test_a_dead_worker_takes_no_job_of_another_along(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    for worker in ("cuda:0", "cuda:1"):
+        jobs.move(jobs.add({"prompt": worker}), State.RUNNING, worker=worker)
+    assert {job.worker: job.state for job in jobs.all()} == {"cuda:0": "running", "cuda:1": "running"}
+    jobs.bury(lambda worker: worker == "cuda:0")
+    assert [(job.options["prompt"], job.state) for job in jobs.all()] == [("cuda:0", "failed"), ("cuda:1", "running")]
+
+
+def test_a_job_waits_for_its_device(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    bound = jobs.add({"prompt": "a dog"}, device="cuda:1")
+    free = jobs.add({"prompt": "a cat"})
+    assert jobs.waiting("cuda:0") == [free]
+    assert jobs.waiting("cuda:1") == [bound, free]
+    assert jobs.waiting() == [bound, free]

@@ -32,6 +32,7 @@ from fairlead.app.options import (
     AsJson,
     DryRun,
     Folder,
+    InStudio,
     LargerBudget,
     NewStop,
     NewUntil,
@@ -44,6 +45,7 @@ from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
 from fairlead.app.studio.command import studio
+from fairlead.app.studio.opening import open_run
 from fairlead.app.words import command, nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
@@ -87,12 +89,16 @@ def run_command(
     trust: Trust = False,
     as_json: AsJson = False,
     dry_run: DryRun = False,
+    in_studio: InStudio = False,
 ) -> int:
     """Search for a better picture; write it, the other candidates and a report into a new folder."""
     spec = _spec(options)
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
+    if in_studio:
+        warn(spec)
+        return open_run(options, out, {"--json": as_json, "--keep": keep})
     folder = out if out is not None else new_folder(spec.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)

@@ -21,6 +21,9 @@ Out = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, everything else on stderr.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only estimate the cost.")]
+InStudio = Annotated[
+    bool, typer.Option("--studio", help="Compute it in the studio over its folder, and open the page there.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 LargerBudget = Annotated[
     str | None,

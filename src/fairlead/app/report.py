@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import choice, diverse_subset, funnel, held_out
+from fairlead.app import advice, choice, diverse_subset, funnel, held_out
 from fairlead.app.chart import Chart, Line, axis_label, svg
 from fairlead.app.page import page, picture
 from fairlead.app.words import (
@@ -21,12 +21,11 @@ from fairlead.app.words import (
     number,
     part_text,
     reason,
-    run_command,
     rung_words,
     shorter,
     shown,
 )
-from fairlead.core.cost import UNITS, Cost
+from fairlead.core.cost import UNITS
 from fairlead.run import rungs
 from fairlead.run.records import Candidate, RunStatus, StopReason
 from fairlead.run.spec import Spec, reward_text
@@ -58,6 +57,7 @@ def _values(view: View) -> dict[str, Any]:
         "view": view,
         "facts": [spec.model.name, reward_text(spec.reward), spec.search.name, f"seed {spec.seed}", when],
         "shots": [_shot(view, "best"), _shot(view, "baseline")],
+        "slides": view.best is not None and view.baseline is not None and not _is(view.best, view.baseline),
         "gain": _gain(view),
         "chosen": choice.sentence(view),
         "reward": reward_text(spec.reward),
@@ -79,7 +79,10 @@ def _values(view: View) -> dict[str, Any]:
         "cost": _cost(view),
         "settings": settings(spec),
         "versions": [(name, str(value)) for name, value in view.versions.items()],
-        "commands": commands(view),
+        "commands": advice.commands(view),
+        "meaning": advice.meaning(view),
+        "next_steps": advice.next_steps(view),
+        "starred": _starred(view),
     }
 
 
@@ -268,7 +271,14 @@ def _card(view: View, candidate: Candidate, rank: int) -> dict[str, Any]:
         "tags": tags,
         "rank": rank,
         "index": candidate.index,
+        "marks": view.marks.get(candidate.index, {}),
     }
+
+
+def _starred(view: View) -> list[dict[str, Any]]:
+    """The candidates with a star or a note, the best first."""
+    own = {i: kinds for i, kinds in view.marks.items() if {"star", "note"} & set(kinds)}
+    return [_card(view, candidate, rank) for rank, candidate in enumerate(view.ranked, 1) if candidate.index in own]
 
 
 def _terms(view: View) -> list[dict[str, Any]]:
@@ -377,23 +387,3 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
         *([("stop", spec.stop)] if spec.stop else []),
         ("budget", budget_text(spec.budget)),
     ]
-
-
-def commands(view: View) -> list[tuple[str, str]]:
-    """What can be done next, and the command that does it."""
-    folder = shown(view.folder)
-    lines = [] if view.status == RunStatus.FINISHED else [("continue this run", command("resume", folder))]
-    if (best := view.best) is not None:
-        lines.append(("render the winner again and compare", command("replay", folder, best.index)))
-        lines.append(("more like the winner", command("run", "--like", f"{folder}:{best.index}")))
-    lines.append(("go on with a larger budget", command("resume", folder, "--budget", _more(view.spec, view.spent))))
-    if again := run_command(view.spec):
-        lines.append(("the same run from nothing", again))
-    lines.append(("write this page again", command("report", folder)))
-    return lines
-
-
-def _more(spec: Spec, spent: Cost) -> str:
-    """Twice the budget in the entries that have one."""
-    limits = spec.limit.limits() or {"nfe": spent.nfe or 640}
-    return budget_text({name: 2 * value for name, value in limits.items()})

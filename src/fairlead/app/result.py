@@ -15,6 +15,7 @@ from fairlead.app.report import write_report
 from fairlead.app.words import count, duration, number, reason
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
+from fairlead.run import marks
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
@@ -109,6 +110,21 @@ class Result:
         view = self._view()
         by_index = {c.index: c for c in view.candidates}
         return [self._shot(view, by_index[i]) for i in chosen]
+
+    @property
+    def marks(self) -> dict[int, dict[str, str]]:
+        """Stars, rejects and notes that hold now: candidate -> kind -> value."""
+        return {index: dict(kinds) for index, kinds in self._view().marks.items()}
+
+    @property
+    def starred(self) -> list[Shot]:
+        """The candidates with a star, in order."""
+        view = self._view()
+        return [self._shot(view, c) for c in view.candidates if "star" in view.marks.get(c.index, {})]
+
+    def mark(self, candidate: int, kind: str, value: str = "1", who: str = "") -> None:
+        """Star, reject or note a candidate, as in the studio; an empty value takes it back."""
+        marks.add(self.folder, candidate, kind, value, who)
 
     @property
     def cost(self) -> Cost:

@@ -27,6 +27,8 @@ def run_object(view: View) -> dict[str, Any]:
             "finished": view.judging.finished,
             "flat": view.judging.flat,
         }
+    if view.marks:
+        out["starred"] = [index for index, kinds in sorted(view.marks.items()) if "star" in kinds]
     out["cost"] = _cost(view)
     out["stopped"] = view.stopped or view.status
     return out

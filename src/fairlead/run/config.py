@@ -33,6 +33,7 @@ from fairlead.run.spec import parse_budget, parse_reward
 NAME = "fairlead.toml"
 VARIABLE = "FAIRLEAD_CONFIG"
 """The environment variable that names your own file, in place of the usual one."""
+DEVICE = re.compile(r"(cpu|mps|cuda)(:\d{1,3})?")
 READS_FILES = {"file", "stats"}
 """Words of a formula that name a file to execute or to read."""
 ASKS_SERVERS = {"http", "judge", "pairwise_judge"}
@@ -59,6 +60,19 @@ def _port(name: str, value: Any) -> int:
     return int(whole_number(name, value, 0, 65_535))
 
 
+def _switch(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise FairleadError(must_be(name, value, "true or false"))
+    return value
+
+
+def _devices(name: str, value: Any) -> str:
+    words = [word.strip() for word in _text(name, value).split(",")]
+    if not all(DEVICE.fullmatch(word) for word in words):
+        raise FairleadError(must_be(name, value, "devices with commas between them, like 'cuda:0, cuda:1'"))
+    return ",".join(words)
+
+
 def _seconds(name: str, value: Any) -> float:
     return float(number_in_range(name, value, "[1, inf)"))
 
@@ -82,6 +96,10 @@ SETTINGS: dict[str, Setting] = {
     "studio.host": Setting("where the studio listens", "127.0.0.1", _text),
     "studio.port": Setting("the port of the studio; 0 chooses a free one", 0, _port),
     "studio.idle": Setting("seconds without work after which the studio frees the model", 900.0, _seconds),
+    "studio.open": Setting("whether the studio opens a browser", True, _switch),
+    "studio.devices": Setting(
+        "devices that the studio computes on, like cuda:0,cuda:1; empty: one of its choice", "", _devices
+    ),
     "server.host": Setting("where the server listens", "127.0.0.1", _text),
     "server.port": Setting("the port of the server", 8484, _port),
 }
@@ -138,6 +156,11 @@ def runs_folder() -> Path:
     return Path(in_force()["runs"].value).expanduser()
 
 
+def checked(name: str, value: Any) -> Any:
+    """A value that was typed elsewhere, checked as in the file."""
+    return SETTINGS[name].check(name, value)
+
+
 def read(path: Path, foreign: bool = False) -> dict[str, Any]:
     """The settings of one file. `foreign`: it lies in the current folder and may have been written by anybody."""
     try:
@@ -172,16 +195,24 @@ def _flat(table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(name, entry) for name, entry in out if entry != {}]
 
 
-def _why_not(name: str, text: str) -> str:
-    """Why a file that anybody may have written cannot choose this; empty if it can.
+def reaches_out(formula: str) -> str:
+    """What a reward does beyond looking at pictures: it executes or reads a file, or asks a server. Empty if neither.
 
     Decided by the text alone: reading a formula would already open the files that it names.
     """
-    words = set(re.findall(r"\w+", text))
-    if name == "reward" and (FILE.search(text) or words & READS_FILES):
+    words = set(re.findall(r"\w+", formula))
+    if FILE.search(formula) or words & READS_FILES:
         return "executes or reads a file"
-    if name == "reward" and (ADDRESS.search(text) or words & ASKS_SERVERS):
+    if ADDRESS.search(formula) or words & ASKS_SERVERS:
         return "sends pictures, keys or money to a server"
+    return ""
+
+
+def _why_not(name: str, text: str) -> str:
+    """Why a file that anybody may have written cannot choose this; empty if it can."""
+    if name == "reward" and (why := reaches_out(text)):
+        return why
+    words = set(re.findall(r"\w+", text))
     if name == "budget" and "dollars" in words:
         return "allows spending money"
     if name == "runs" and (PurePath(text).is_absolute() or text.startswith("~") or ".." in text):

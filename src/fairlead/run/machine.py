@@ -17,23 +17,33 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_own: list[str] = []
+"""The device that this process was started for."""
+
+
+def use(name: str) -> None:
+    """From now on this process computes on the device of this name."""
+    _own[:] = [name]
+
+
 def device() -> str:
-    """The one that `fairlead.toml` names; else the accelerator if there is one, else the CPU."""
+    """The one of this process, else that of `fairlead.toml`; else the accelerator if there is one, else the CPU."""
+    if _own:
+        return _available(_own[0], "The studio")
     if (named := config.value("device")) is not None:
-        return _available(named)
+        return _available(named, str(config.in_force()["device"].source))
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def _available(name: str) -> str:
-    """The device that a file names, if it is here."""
+def _available(name: str, source: str) -> str:
+    """The device that a file or the studio names, if it is here."""
     try:
         torch.zeros(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        source = config.in_force()["device"].source
         raise FairleadError(
-            f"{source} sets device to {name!r}, which is not available here. Use 'cpu', or remove the line."
+            f"{source} sets device to {name!r}, which is not available here. Use 'cpu', or leave it out."
         ) from error
     return name
 
@@ -55,7 +65,7 @@ def _has_bf16_instructions() -> bool:
 def synchronise(on: str) -> None:
     """Wait for the device, so that a clock read next to it means something."""
     if on.startswith("cuda"):
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(on)
 
 
 def outside_inference_mode(function: Callable[P, R]) -> Callable[P, R]:

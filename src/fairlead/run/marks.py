@@ -12,12 +12,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import rows
 from fairlead.run.claim import DATABASE, connect, record_of
 from fairlead.run.sqlite_errors import sqlite_errors
+
+if TYPE_CHECKING:
+    from fairlead.run.store import Store
 
 KINDS = ("star", "reject", "note")
 LONGEST = 2000
@@ -114,6 +117,12 @@ def present(marks: Sequence[Mark]) -> dict[int, dict[str, str]]:
         if mark.value:
             own[mark.kind] = mark.value
     return {candidate: own for candidate, own in found.items() if own}
+
+
+def held(store: Store) -> dict[int, dict[str, str]]:
+    """What holds now in an open record."""
+    with sqlite_errors(store.folder):
+        return present(read(store._db))
 
 
 def starred(folder: Path) -> list[int]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
+from fairlead.run import marks
 from fairlead.run.final_judge import Judging, finished_pictures, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
 from fairlead.run.posterior import spread
@@ -75,6 +76,8 @@ class View:
     """True if the baseline is a sample of its own and not candidate 0."""
     plan: tuple[PlannedRung, ...] = ()
     """What was decided about the rungs; empty in records that hold no plan."""
+    marks: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    """Stars, rejects and notes that hold now: candidate -> kind -> value."""
 
     @staticmethod
     def read(folder: Path) -> View:
@@ -103,6 +106,7 @@ class View:
                 spent=store.spent(),
                 own_baseline=baseline is not None and baseline.index == BASELINE,
                 plan=plan,
+                marks=marks.held(store),
             )
         finally:
             store.close()

@@ -24,14 +24,16 @@ DEPTH = 32
 class Refused(Exception):
     """A request that is answered with a status, a code and a sentence."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, **more: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
+        self.more = more
+        """What the page needs to know besides."""
 
 
-def refusal(status: int, code: str, message: str) -> JSONResponse:
+def refusal(status: int, code: str, message: str, **more: str) -> JSONResponse:
     """The answer to a request that is refused."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status)
+    return JSONResponse({"error": {"code": code, "message": message, **more}}, status)
 
 
 async def body(request: Request) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def _depth(value: Any) -> int:
 
 
 async def _answer_refused(request: Request, error: Refused) -> Response:
-    return refusal(error.status, error.code, error.message)
+    return refusal(error.status, error.code, error.message, **error.more)
 
 
 async def _answer_error(request: Request, error: FairleadError) -> Response:

@@ -2,59 +2,104 @@
 
 from __future__ import annotations
 
+import importlib
 import ipaddress
-import os
 import socket
-import sys
 import webbrowser
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fairlead.app.console import say
+from fairlead.app.studio.address import workers
+from fairlead.app.studio.opening import findable, has_browser
 from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError
+from fairlead.run import config
 
-IDLE = 900.0
+
+def _default(name: str) -> str:
+    return f"[default: {config.SETTINGS[name].default}]"
 
 
 def studio(
-    runs: Annotated[Path, typer.Option("--runs", metavar="DIR", help="The folder of the runs.")] = Path("runs"),
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="0 chooses a free one.")] = 0,
+    runs: Annotated[
+        Path | None, typer.Option("--runs", metavar="DIR", help=f"The folder of the runs.  {_default('runs')}")
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help=f"Where to listen.  {_default('studio.host')}")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=65535, help=f"0 chooses a free one.  {_default('studio.port')}"),
+    ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Only print the link.")] = False,
     idle: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="The computing process ends after this time without work.")
-    ] = IDLE,
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            help=f"The computing process ends after this time without work.  {_default('studio.idle')}",
+        ),
+    ] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Devices like cuda:0,cuda:1, each with a process of its own.")
+    ] = None,
 ) -> int:
     """Open a page to search, watch, judge and choose. Prints its link, which is also the key to it."""
+    chosen = {"host": host, "port": port, "idle": idle, "devices": devices, "open": False if no_open else None}
+    return open_studio(runs, chosen)
+
+
+NAMES = ("host", "port", "idle", "devices", "open")
+"""Settings of the studio, in `fairlead.toml` and as options."""
+
+
+def open_studio(runs: Path | None, chosen: Mapping[str, Any], place: str = "") -> int:
+    """Serve the page until a signal ends it. What is not chosen comes from `fairlead.toml`; `place` ends the link."""
+    need_packages()
+    from fairlead.app.studio.guard import Guard, Keys
+    from fairlead.app.studio.server import Studio, serve
+
+    words = {name: config.in_force()[f"studio.{name}"].value for name in NAMES}
+    words |= {name: value for name, value in chosen.items() if value is not None}
+    devices = config.checked("studio.devices", words["devices"]) if words["devices"] else ""
+    root = config.runs_folder() if runs is None else runs
+    host = words["host"]
+    listening = listen(host, words["port"])
     try:
-        from fairlead.app.studio.guard import Guard, Keys
-        from fairlead.app.studio.server import Studio, serve
-    except ImportError as error:
-        raise FairleadError(
-            f"The studio needs the package {error.name!r}, which is not installed. "
-            "Install it with: pip install 'fairlead[studio]'."
-        ) from None
-    listening = listen(host, port)
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
+        root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         listening.close()
-        raise FairleadError(f"--runs {runs} cannot be used ({error.strerror}). Choose another folder.") from error
+        raise FairleadError(f"--runs {root} cannot be used ({error.strerror}). Choose another folder.") from error
     port = listening.getsockname()[1]
     keys = Keys()
     is_open = not is_loopback(host)
     link = f"http://{_in_link(host)}:{port}/?token={keys.reading}"
     if is_open:
         say(f"warning: the studio listens on {host}. Whoever has the link can run anything that you can run.")
-    print(link, flush=True)
-    say(f"Runs are in {shown(runs)}. Ctrl-C ends the page; runs that are being computed go on without it.")
-    if not no_open and has_browser():
-        webbrowser.open(link)
-    serve(Studio(runs, Guard(keys, port, is_open), idle), listening)
+    made = Studio(root, Guard(keys, port, is_open), words["idle"], workers(devices))
+    with findable(root, link):
+        print(link + place, flush=True)
+        say(f"Runs are in {shown(root)}. Ctrl-C ends the page; runs that are being computed go on without it.")
+        if words["open"] and has_browser():
+            webbrowser.open(link + place)
+        serve(made, listening)
     return 0
+
+
+def need_packages() -> None:
+    """Refuse in one sentence where the packages of the page are missing."""
+    for package in ("starlette", "uvicorn"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise FairleadError(
+                f"The studio needs the package {package!r}, which is not installed. "
+                "Install it with: pip install 'fairlead[studio]'."
+            ) from None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -80,8 +125,3 @@ def _in_link(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host
-
-
-def has_browser() -> bool:
-    """True on a desktop: a text browser in a terminal would hide what is printed."""
-    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import shlex
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import cache
 from typing import Any
 
 from fairlead.app import catalogue
+from fairlead.app.setting_words import SettingWords, settings_of
 from fairlead.core.errors import FairleadError, unknown
+from fairlead.run import config
 from fairlead.run.options import RunOptions, described
 
 DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
@@ -19,14 +21,13 @@ FIRST = ("prompt", "model", "reward", "budget")
 """What is shown before anything is unfolded."""
 
 
-@cache
-def form() -> dict[str, Any]:
-    """Every option with its type, default and sentence, and the registered items with their settings."""
-    return {
-        "first": list(FIRST),
-        "options": [_option(name) for name in described()],
-        "items": {kind: _items(kind) for kind in KINDS},
-    }
+def form(usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Every option with its type, default and sentence, and the registered items with their settings.
+
+    `usual` are defaults that `fairlead.toml` sets.
+    """
+    options = [_option(name) | ({"default": usual[name]} if name in usual else {}) for name in described()]
+    return {"first": list(FIRST), "options": options, "items": {kind: _items(kind) for kind in KINDS}}
 
 
 def _option(name: str) -> dict[str, Any]:
@@ -45,44 +46,59 @@ def _option(name: str) -> dict[str, Any]:
     }
 
 
+@cache
 def _items(kind: str) -> list[dict[str, Any]]:
     return [_item(item) for item in catalogue.items(kind)]
 
 
 def _item(item: catalogue.Item) -> dict[str, Any]:
-    settings = [{"name": name, "default": default, "type": _type(default)} for name, default in item.settings]
+    words = settings_of(item.about)
+    settings = [_setting(name, default, words.get(name)) for name, default in item.settings]
     what = " ".join(item.about.partition("\n\n")[0].split()) or item.what
     return {"name": item.name, "what": what, "settings": settings, "package": item.package}
 
 
-def _type(default: str | None) -> str:
-    """What a setting's default says about its type."""
+def _setting(name: str, default: str | None, words: SettingWords | None) -> dict[str, Any]:
+    """One setting as a field; where its class describes nothing, the type is that of the default."""
+    if words is None:
+        return {"name": name, "default": default, "type": "text", "range": "", "sentence": "", "choices": []}
+    sentence = words.sentence.replace("`", "")
+    return {**asdict(words), "default": _as_typed(words.default), "sentence": sentence[:1].upper() + sentence[1:]}
+
+
+def _as_typed(default: str) -> str:
+    """A default as one types it: words without quotes, nothing for None."""
     try:
-        value = ast.literal_eval(default or "None")
+        value = ast.literal_eval(default)
     except (ValueError, SyntaxError):
-        return "text"
-    return "text" if value is None or isinstance(value, str) else type(value).__name__
+        return default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
 
 
-def read_options(words: Any) -> RunOptions:
-    """The options of a request; empty fields are left out, and unknown ones are refused by their nearest name."""
+def read_options(words: Any, usual: Mapping[str, Any] | None = None) -> RunOptions:
+    """The options of a request; empty fields are left out, and unknown ones are refused by their nearest name.
+
+    `usual` are defaults that `fairlead.toml` sets. Options of a job are complete: no file changes them.
+    """
     if not isinstance(words, Mapping):
         raise FairleadError(f"The options are {words!r:.60}: must be an object with a prompt.")
     known = described()
-    chosen = {}
+    typed = {}
     for name, value in words.items():
         if name not in known:
             raise unknown("option", str(name), known)
         if value not in (None, "", []):
-            chosen[name] = _typed(name, value)
-    prompt = chosen.pop("prompt", "")
+            typed[name] = _typed(name, value)
+    prompt = typed.pop("prompt", "")
     try:
         prompt.encode()
     except UnicodeEncodeError:
         raise FairleadError(f"The prompt {prompt!a:.80} is not valid text. Type it again.") from None
     if "\0" in prompt:
         raise FairleadError(f"The prompt {prompt!a:.80} has a NUL character. Type it again.")
-    return RunOptions(prompt, **chosen)
+    return RunOptions(prompt, **{**(usual or {}), **typed})
 
 
 def _typed(name: str, value: Any) -> Any:
@@ -107,16 +123,22 @@ def _typed(name: str, value: Any) -> Any:
     raise FairleadError(f"{name} is {value!r:.60}: must be {word}.")
 
 
-def _chosen(options: RunOptions) -> dict[str, Any]:
-    """What differs from the defaults."""
+def chosen(options: RunOptions) -> dict[str, Any]:
+    """What differs from the defaults, those of `fairlead.toml` included: a job, a command and Python need them."""
     found = {name: getattr(options, name) for name in described() if name != "prompt"}
-    return {name: value for name, value in found.items() if value != DEFAULTS.get(name) and value not in ((), [])}
+    usual = {**DEFAULTS, **{name: None for name in config.of_a_run()}}
+    return {name: value for name, value in found.items() if value != usual.get(name) and value not in ((), [])}
+
+
+def job_options(options: RunOptions) -> dict[str, Any]:
+    """The options as a job holds them."""
+    return {"prompt": options.prompt, **chosen(options)}
 
 
 def command_line(options: RunOptions) -> str:
     """The run as one would type it."""
     words = ["fairlead", "run", options.prompt]
-    for name, value in _chosen(options).items():
+    for name, value in chosen(options).items():
         flag = _option(name)["flag"]
         if isinstance(value, bool):
             words.append(flag)
@@ -128,5 +150,5 @@ def command_line(options: RunOptions) -> str:
 
 def python_call(options: RunOptions) -> str:
     """The run as a Python expression."""
-    words = "".join(f", {name}={value!r}" for name, value in _chosen(options).items())
+    words = "".join(f", {name}={value!r}" for name, value in chosen(options).items())
     return f"fairlead.run({options.prompt!r}{words})"

@@ -19,7 +19,7 @@ from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
 from fairlead.run.parent import Parent
 from fairlead.run.records import Candidate
-from fairlead.run.spec import reward_text
+from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
 from fairlead.run.view import View
 
@@ -156,6 +156,7 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
         "model": view.spec.model.name,
         "reward": reward_text(view.spec.reward),
         "search": view.spec.search.name,
+        "method": method_words(view.spec),
         "created": view.created,
         "status": view.status.value,
         "stopped": view.stopped,
@@ -175,6 +176,12 @@ def parent_json(parent: Parent | None) -> dict[str, Any] | None:
         return None
     found = {"verb": parent.verb, "name": parent.name, "candidate": parent.candidate, "picture": parent.picture}
     return {**found, "run": run_id(parent.name), "words": parent.words()}
+
+
+def method_words(spec: Spec) -> str:
+    """What tells methods apart in a few words: search, steering, interventions, drafts."""
+    parts = [spec.search, *spec.steering, *spec.interventions]
+    return " + ".join([*(part.name for part in parts), *(["drafts"] if spec.rungs else [])])
 
 
 def _waiting_row(job: Job) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from fairlead.app.studio import form
 from fairlead.app.studio.answers import body
 from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import Library, run_id
-from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.studio.supervisor import Crew
 from fairlead.core.check import one_of
 from fairlead.core.errors import FairleadError
 from fairlead.run.parent import VERBS
@@ -23,10 +23,10 @@ from fairlead.run.view import View
 class Offspring:
     """The route over one runs folder."""
 
-    def __init__(self, library: Library, jobs: Jobs, supervisor: Supervisor) -> None:
+    def __init__(self, library: Library, jobs: Jobs, crew: Crew) -> None:
         self._library = library
         self._jobs = jobs
-        self._supervisor = supervisor
+        self._crew = crew
 
     def routes(self) -> list[Route]:
         """The only one."""
@@ -38,7 +38,7 @@ class Offspring:
         options = await asyncio.to_thread(self._options, request.path_params["id"], words)
         await asyncio.to_thread(_check, form.read_options(options))
         job = await asyncio.to_thread(self._jobs.add, options)
-        await asyncio.to_thread(self._supervisor.wake)
+        await asyncio.to_thread(self._crew.wake)
         return JSONResponse({"run": run_id(job.folder), "job": job.id, "options": options})
 
     def _options(self, id: str, words: dict[str, Any]) -> dict[str, Any]:

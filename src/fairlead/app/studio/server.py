@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairlead.app.studio import events, form, values
+from fairlead.app.studio.address import WORKER
 from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.offspring import Offspring
 from fairlead.app.studio.page_files import smaller, static_files
-from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.studio.refusals import field_of, named_in, need_yes
+from fairlead.app.studio.supervisor import Crew
+from fairlead.app.studio.vouching import forget, formulas_in, formulas_of, vouch
 from fairlead.app.studio.watch_routes import WatchRoutes
-from fairlead.core.errors import FairleadError, StoreError
-from fairlead.run import marks
+from fairlead.core.errors import FairleadError, StoreError, unknown
+from fairlead.run import config, marks
 from fairlead.run.follow import Follower
 from fairlead.run.spec import parse_budget
+from fairlead.run.view import View
 
 DIGEST = re.compile(r"[0-9a-f]{32}")
 
@@ -65,11 +69,11 @@ class Guarded:
 class Studio:
     """The routes over one runs folder."""
 
-    def __init__(self, root: Path, guard: Guard, idle: float) -> None:
+    def __init__(self, root: Path, guard: Guard, idle: float, workers: Sequence[str] = (WORKER,)) -> None:
         self.guard = guard
         self.jobs = Jobs(root)
         self.library = Library(root, self.jobs)
-        self.supervisor = Supervisor(root, self.jobs, idle)
+        self.crew = Crew(root, self.jobs, idle, workers)
         self.closing = False
         self._static = static_files()
 
@@ -92,15 +96,15 @@ class Studio:
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
-            *WatchRoutes(self.library, self.supervisor).routes(),
-            *Offspring(self.library, self.jobs, self.supervisor).routes(),
+            *WatchRoutes(self.library, self.crew).routes(),
+            *Offspring(self.library, self.jobs, self.crew).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        follower = asyncio.create_task(self.supervisor.run())
+        follower = asyncio.create_task(self.crew.run())
         try:
             yield
         finally:
@@ -141,7 +145,7 @@ class Studio:
         """What happens to a run after a position."""
         folder, _ = await asyncio.to_thread(self.library.find, request.path_params["id"])
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        source = events.RunEvents(folder, after, lambda: self._job_of(folder), lambda: self.supervisor.state)
+        source = events.RunEvents(folder, after, lambda: self._job_of(folder), lambda: self.crew.state_of(folder.name))
         return _stream(events.stream(source, lambda: self.closing))
 
     def _job_of(self, folder: Path) -> Job | None:
@@ -178,18 +182,26 @@ class Studio:
 
     async def form(self, request: Request) -> Response:
         """What the form of a new run shows."""
-        return _json(await asyncio.to_thread(form.form))
+        return _json({**await asyncio.to_thread(form.form, config.of_a_run()), "devices": self.crew.devices})
 
     async def price(self, request: Request) -> Response:
         """What a run would cost, or why it would be refused, and the same run as a command."""
-        words = (await body(request)).get("options")
-        options = form.read_options(words)
+        sent = await body(request)
+        try:
+            options = form.read_options(sent.get("options"), config.of_a_run())
+        except FairleadError as error:
+            return _json({"error": str(error), "field": named_in(str(error))})
         lines = {"command": form.command_line(options), "python": form.python_call(options)}
         try:
+            need_yes(formulas_of(options), sent.get("agreed"))
             await asyncio.to_thread(_check, options)
-            found = await self._unless_closing(self.supervisor.price(words or {}))
+            found = await self._unless_closing(self.crew.price(form.job_options(options)))
         except FairleadError as error:
             found = {"error": str(error)}
+        except Refused as refused:
+            return _json({"error": refused.message, **refused.more, **lines})
+        if "error" in found:
+            found["field"] = await asyncio.to_thread(field_of, found["error"], options, _check)
         return _json({**found, **lines})
 
     async def _unless_closing(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
@@ -204,12 +216,21 @@ class Studio:
 
     async def start(self, request: Request) -> Response:
         """Queue a new run."""
-        words = (await body(request)).get("options")
-        options = form.read_options(words)
+        sent = await body(request)
+        device = str(sent.get("device", ""))
+        if device and device not in self.crew.devices:
+            raise unknown("device", device, self.crew.devices)
+        options = form.read_options(sent.get("options"), config.of_a_run())
+        need_yes(formulas_of(options), sent.get("agreed"))
         await asyncio.to_thread(_check, options)
-        job = await asyncio.to_thread(self.jobs.add, words or {})
-        await asyncio.to_thread(self.supervisor.wake)
+        job = await asyncio.to_thread(
+            lambda: self.jobs.add(form.job_options(options), device=device, ready=self._vouch)
+        )
+        await asyncio.to_thread(self.crew.wake)
         return _json({"run": run_id(job.folder), "job": job.id})
+
+    def _vouch(self, job: Job) -> None:
+        vouch(self.library.root, job)
 
     async def stop(self, request: Request) -> Response:
         """Stop the job of a run after its present batch, or take it out of the queue."""
@@ -220,17 +241,23 @@ class Studio:
         folder, job = self.library.find(id)
         if job is None or job.state is State.FAILED:
             raise StoreError(f"{folder.name} is not computed by this studio. Stop it where it was started.")
-        if not (job.state is State.QUEUED and self.jobs.remove(job)):
-            self.supervisor.stop(job.id)
+        if job.state is State.QUEUED and self.jobs.remove(job):
+            forget(self.library.root, job)
+        else:
+            self.crew.stop(job)
         return {"job": job.id}
 
     async def resume(self, request: Request) -> Response:
         """Queue the continuation of a run, with a larger budget if one is sent."""
-        budget = (await body(request)).get("budget")
+        sent = await body(request)
+        budget = sent.get("budget")
         limits = None if budget in (None, "") else parse_budget(str(budget))
         folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
-        job = await asyncio.to_thread(self.jobs.resume, folder.name, limits)
-        await asyncio.to_thread(self.supervisor.wake)
+        spec = (await asyncio.to_thread(View.read, folder)).spec
+        need_yes(formulas_in(spec), sent.get("agreed"))
+        more = {"trust": bool(sent.get("agreed")), "ready": self._vouch}
+        job = await asyncio.to_thread(lambda: self.jobs.resume(folder.name, limits, **more))
+        await asyncio.to_thread(self.crew.wake)
         return _json({"run": run_id(folder.name), "job": job.id})
 
     async def mark(self, request: Request) -> Response:

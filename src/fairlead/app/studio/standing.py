@@ -26,8 +26,9 @@ def standing(status: str, stopped: str, held: bool, job: Job | None) -> dict[str
 
 def _word(status: str, stopped: str, held: bool, job: Job | None) -> tuple[str, str]:
     state = None if job is None else job.state
-    if state is State.QUEUED:
-        return "queued", "It starts when the runs before it are done."
+    if job is not None and state is State.QUEUED:
+        on = f" on {job.device}" if job.device else ""
+        return "queued", f"It starts when the runs before it{on} are done."
     if job is not None and state is State.FAILED and status != RunStatus.FINISHED:
         return ("died" if status else "failed"), job.sentence
     if state is State.RUNNING and not status:

@@ -8,12 +8,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.address import address, ask, only_one
-from fairlead.app.studio.jobs import HOME, Jobs
+from fairlead.app.studio.address import WORKER, address, ask, device_of, only_one
+from fairlead.app.studio.jobs import HOME, Job, Jobs
 from fairlead.core.errors import FairleadError
 
 IDLE_STATE: Mapping[str, Any] = {"job": None, "folder": None, "phase": "idle"}
@@ -27,10 +27,11 @@ LONGEST = 1 << 24
 
 
 class Supervisor:
-    """Follows the worker of one runs folder for as long as the server runs."""
+    """Follows one worker of a runs folder for as long as the server runs."""
 
-    def __init__(self, root: Path, jobs: Jobs, idle: float) -> None:
+    def __init__(self, root: Path, jobs: Jobs, idle: float, name: str = WORKER) -> None:
         self.root = root
+        self.name = name
         self.jobs = jobs
         self.state: Mapping[str, Any] = IDLE_STATE
         self._idle = idle
@@ -47,7 +48,7 @@ class Supervisor:
             await asyncio.sleep(RETRY)
 
     async def _follow(self) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(address(self.root)), limit=1 << 20)
+        reader, writer = await asyncio.open_unix_connection(str(address(self.root, self.name)), limit=1 << 20)
         try:
             writer.write(b'{"do": "follow"}\n')
             while line := await reader.readline():
@@ -60,12 +61,17 @@ class Supervisor:
         self.state = IDLE_STATE
         if self._process is not None:
             self._process.poll()
-        with only_one(self.root) as alone:
+        with only_one(self.root, self.name) as alone:
             if not alone:
                 return
-            self.jobs.bury()
-        if (self._wanted or self.jobs.waiting()) and time.monotonic() - self._started > 3:
+        self.jobs.bury(self._is_dead)
+        if (self._wanted or self.jobs.waiting(device_of(self.name))) and time.monotonic() - self._started > 3:
             self._start()
+
+    def _is_dead(self, worker: str) -> bool:
+        """True if no process has this name, which may be that of another device."""
+        with only_one(self.root, worker or WORKER) as alone:
+            return alone
 
     def _start(self) -> None:
         self._wanted = False
@@ -73,7 +79,8 @@ class Supervisor:
         log = self.root / HOME / "worker.log"
         if log.is_file() and log.stat().st_size > LOG_SIZE:
             log.unlink()
-        words = [sys.executable, "-m", "fairlead.app.studio.worker", str(self.root), "--idle", str(self._idle)]
+        words = [sys.executable, "-m", "fairlead.app.studio.worker", str(self.root)]
+        words += ["--idle", str(self._idle), "--name", self.name]
         with open(log, "ab") as out:
             self._process = subprocess.Popen(
                 words, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
@@ -82,14 +89,14 @@ class Supervisor:
     def wake(self) -> None:
         """Tell the worker that a job waits; without a worker, one is started soon."""
         try:
-            ask(self.root, {"do": "wake"})
+            ask(self.root, {"do": "wake"}, worker=self.name)
         except OSError:
             self._started = 0.0
 
     def stop(self, job: str) -> None:
         """Ask the worker to end a job after its present batch."""
         try:
-            ask(self.root, {"do": "stop", "job": job})
+            ask(self.root, {"do": "stop", "job": job}, worker=self.name)
         except OSError:
             raise FairleadError(f"Job {job} has ended already: no process computes it.") from None
 
@@ -112,7 +119,7 @@ class Supervisor:
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
-        reader, writer = await asyncio.open_unix_connection(str(address(self.root)), limit=LONGEST)
+        reader, writer = await asyncio.open_unix_connection(str(address(self.root, self.name)), limit=LONGEST)
         try:
             writer.write(json.dumps(message).encode() + b"\n")
             line = await reader.readline()
@@ -122,3 +129,48 @@ class Supervisor:
             raise ConnectionResetError("the worker closed the connection")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+
+class Crew:
+    """The workers of a runs folder, one for each device."""
+
+    def __init__(self, root: Path, jobs: Jobs, idle: float, names: Sequence[str] = (WORKER,)) -> None:
+        self._all = [Supervisor(root, jobs, idle, name) for name in names]
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that a job may name; empty where the one worker chooses its own."""
+        return list(dict.fromkeys(device for one in self._all if (device := device_of(one.name))))
+
+    async def run(self) -> None:
+        """Follow all of them."""
+        await asyncio.gather(*(one.run() for one in self._all))
+
+    def state_of(self, folder: str) -> Mapping[str, Any]:
+        """What the worker says that computes this folder."""
+        return next((one.state for one in self._all if one.state.get("folder") == folder), IDLE_STATE)
+
+    def wake(self, device: str = "") -> None:
+        """Tell those that may compute a job for this device."""
+        for one in self._all:
+            if device in ("", device_of(one.name)):
+                one.wake()
+
+    def stop(self, job: Job) -> None:
+        """Ask the worker of a job to end it after its present batch."""
+        next((one for one in self._all if one.name == job.worker), self._all[0]).stop(job.id)
+
+    async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """What the first worker without work says about the cost."""
+        return await self._free().price(options)
+
+    async def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of the first worker without work."""
+        return await self._free().ask(message)
+
+    def _free(self) -> Supervisor:
+        return next((one for one in self._all if one.state.get("job") is None), self._all[0])
+
+    def worker_of(self, folder: str) -> str:
+        """The name of the worker that computes this folder, else of the first one."""
+        return next((one for one in self._all if one.state.get("folder") == folder), self._all[0]).name

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fairlead.app import held_out, report
+from fairlead.app import advice, held_out, report
 from fairlead.app.studio.jobs import Job
-from fairlead.app.studio.library import parent_json, run_id
+from fairlead.app.studio.library import method_words, parent_json, run_id
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
 from fairlead.run import marks
@@ -38,6 +38,8 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "prompt": view.spec.prompt,
         "model": view.spec.model.name,
         "reward": reward_text(view.spec.reward),
+        "method": method_words(view.spec),
+        "seed": view.spec.seed,
         "created": view.created,
         "position": str(position),
         "state": standing(view.status.value, view.stopped, is_held(folder), job),
@@ -55,5 +57,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "parent": parent_json(view.spec.parent),
         "settings": report.settings(view.spec),
         "versions": view.versions,
-        "commands": report.commands(view),
+        "meaning": advice.meaning(view),
+        "next_steps": advice.next_steps(view),
+        "commands": advice.commands(view),
     }

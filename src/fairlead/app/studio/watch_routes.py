@@ -15,7 +15,7 @@ from fairlead.app.studio.address import ask
 from fairlead.app.studio.answers import Refused, body
 from fairlead.app.studio.library import Library
 from fairlead.app.studio.previews import Switch
-from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.studio.supervisor import Crew
 from fairlead.core.errors import FairleadError
 
 STRIPS = 8
@@ -25,9 +25,9 @@ STRIPS = 8
 class WatchRoutes:
     """The routes over one runs folder."""
 
-    def __init__(self, library: Library, supervisor: Supervisor) -> None:
+    def __init__(self, library: Library, crew: Crew) -> None:
         self._library = library
-        self._supervisor = supervisor
+        self._crew = crew
         self._strips: dict[tuple[str, int], dict[int, bytes]] = {}
         self._switch = Switch(library.root)
 
@@ -64,7 +64,7 @@ class WatchRoutes:
             raise FairleadError(f"candidate is {index!r:.60}: must be the number of a picture of this run.")
         folder = await asyncio.to_thread(self._library.recorded, request.path_params["id"])
         message = {"do": "strip", "folder": folder.name, "candidate": index}
-        found = await self._supervisor.ask(message)
+        found = await self._crew.ask(message)
         if "error" in found:
             raise FairleadError(str(found["error"]))
         pictures = {one["step"]: base64.b64decode(one.pop("image")) for one in found["steps"]}
@@ -83,7 +83,8 @@ class WatchRoutes:
 
     async def _ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return await asyncio.to_thread(ask, self._library.root, message)
+            worker = self._crew.worker_of(str(message["folder"]))
+            return await asyncio.to_thread(ask, self._library.root, message, 5.0, worker)
         except (OSError, ValueError):
             return {}
 

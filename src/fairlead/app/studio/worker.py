@@ -1,6 +1,7 @@
 """The process that computes: it takes queued jobs one after the other and keeps its model loaded between them.
 
 `python -m fairlead.app.studio.worker RUNS` is started by the studio and outlives it. It ends after some idle time.
+With several devices there is one such process for each.
 A run is started through the same functions as by `fairlead run`. What imports torch is imported inside functions.
 """
 
@@ -24,10 +25,11 @@ from typing import Any
 
 from fairlead.app.report import write_report
 from fairlead.app.running import reported
-from fairlead.app.studio.address import address, lock_path, only_one
+from fairlead.app.studio.address import WORKER, address, device_of, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.previews import Switch, Window
+from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
 from fairlead.core.errors import FairleadError
 from fairlead.run.records import BatchStep, Progress
 from fairlead.run.store import as_json
@@ -72,9 +74,10 @@ class Desk:
 class Worker:
     """Takes jobs and questions, one at a time, in the main thread."""
 
-    def __init__(self, root: Path, idle: float) -> None:
-        self.root = root
-        self.jobs = Jobs(root)
+    def __init__(self, root: Path, idle: float, name: str = WORKER) -> None:
+        self.root = root.absolute()
+        self.name = name
+        self.jobs = Jobs(self.root)
         self.desk = Desk()
         self.window = Window()
         self._switch = Switch(root)
@@ -91,10 +94,17 @@ class Worker:
         """Look at the queue again."""
         self._questions.put(None)
 
+    def prepare(self) -> None:
+        """Compute on the device that the name says."""
+        if device := device_of(self.name):
+            from fairlead.run import machine
+
+            machine.use(device)
+
     def run(self) -> None:
         """Work until there is nothing to do for the idle time."""
         while not self.desk.closing:
-            if waiting := self.jobs.waiting():
+            if waiting := self.jobs.waiting(device_of(self.name)):
                 self._take(waiting[0])
                 self.answer_questions()
                 continue
@@ -142,7 +152,7 @@ class Worker:
             self._model = name
 
     def _take(self, queued: Job) -> None:
-        job = self.jobs.move(queued, State.RUNNING)
+        job = self.jobs.move(queued, State.RUNNING, worker=self.name)
         if job is None:
             return
         self.desk.say(job=job.id, folder=job.folder, phase="loading model")
@@ -151,6 +161,7 @@ class Worker:
             self.jobs.move(job, State.FAILED, found["error"])
         else:
             self.jobs.remove(job)
+        forget(self.root, job)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -160,6 +171,7 @@ class Worker:
         from fairlead.run.view import View
 
         folder = self.root / job.folder
+        place = contextlib.chdir(job.where) if os.path.isdir(job.where) else contextlib.nullcontext()
 
         said: dict[str, Any] = {"job": job.id, "folder": job.folder, "phase": "loading model"}
 
@@ -177,15 +189,19 @@ class Worker:
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
-        with reported(folder):
+        with place, reported(folder):
             if job.kind == "resume":
-                self._keep_model(View.read(folder).spec.model.name)
-                engine.resume(folder, budget=job.budget, stop=stop, **watchers).close()
+                spec = View.read(folder).spec
+                if job.trust:
+                    check_vouched(self.root, job, formulas_in(spec))
+                self._keep_model(spec.model.name)
+                engine.resume(folder, budget=job.budget, stop=stop, trust=job.trust, **watchers).close()
             else:
                 options = read_options(job.options)
+                check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
                 engine.start(models.spec_of(options), folder, stop=stop, **watchers).close()
-        write_report(folder)
+            write_report(folder)
         return {}
 
 
@@ -262,19 +278,21 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("runs", type=Path)
     parser.add_argument("--idle", type=float, required=True)
+    parser.add_argument("--name", default=WORKER)
     words = parser.parse_args()
-    with only_one(words.runs) as alone:
+    with only_one(words.runs, words.name) as alone:
         if not alone:
             return 0
-        lock_path(words.runs).write_text(str(os.getpid()))
-        worker = Worker(words.runs, words.idle)
-        worker.jobs.bury()
-        path = address(words.runs)
+        lock_path(words.runs, words.name).write_text(str(os.getpid()))
+        worker = Worker(words.runs, words.idle, words.name)
+        worker.jobs.bury(lambda name: name == words.name)
+        path = address(words.runs, words.name)
         path.unlink(missing_ok=True)
         server = _Server(str(path), worker)
         signal.signal(signal.SIGTERM, lambda *_: _close(worker))
         threading.Thread(target=server.serve_forever, daemon=True).start()
         try:
+            worker.prepare()
             worker.run()
         finally:
             path.unlink(missing_ok=True)

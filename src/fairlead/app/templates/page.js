@@ -24,6 +24,22 @@
     [...gallery.children].sort((a, b) => a.dataset[name] - b.dataset[name]).forEach((card) => gallery.append(card));
     document.querySelectorAll("button[data-order]").forEach((b) => b.setAttribute("aria-pressed", b === button));
   }));
+  // The baseline lies over the winner as far as the slider says; the file holds each picture once.
+  document.querySelectorAll(".slide").forEach((slide) => {
+    const own = slide.parentElement.querySelector("img"), other = document.querySelector(".shot.base img"), input = slide.querySelector("input");
+    if (!own || !other) return;
+    const under = document.createElement("div"), over = new Image();
+    under.className = "under";
+    own.replaceWith(under);
+    over.className = "over";
+    over.alt = "";
+    over.src = other.src;
+    under.append(own, over);
+    const move = () => { over.style.clipPath = `inset(0 0 0 ${input.value}%)`; };
+    input.addEventListener("input", move);
+    move();
+    slide.hidden = false;
+  });
   document.querySelectorAll(".key span[data-line]").forEach((word) => ["mouseenter", "mouseleave"].forEach((event) => word.addEventListener(event, () => {
     const card = word.closest("figure"), on = event === "mouseenter";
     card.classList.toggle("dim", on);

@@ -1,10 +1,12 @@
 // Requests to the studio's own server, and its event streams.
 
 export class Problem extends Error {
-  constructor(status, code, message) {
+  constructor(status, code, message, more = {}) {
     super(message);
     this.status = status;
     this.code = code;
+    this.field = more.field; // of a form
+    this.formula = more.formula; // what somebody has to say yes to
   }
 }
 
@@ -18,7 +20,7 @@ async function answered(request) {
     throw new Problem(0, "offline", "The studio does not answer. Runs go on without it: start 'fairlead studio' again.");
   }
   const data = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Problem(answer.status, data.error?.code, data.error?.message ?? `Status ${answer.status}.`);
+  if (!answer.ok) throw new Problem(answer.status, data.error?.code, data.error?.message ?? `Status ${answer.status}.`, data.error);
   return data;
 }
 

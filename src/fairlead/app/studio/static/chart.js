@@ -17,7 +17,7 @@ export function ticks(low, high, wanted) {
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);
 }
 
-function tickText(value, all) {
+export function tickText(value, all) {
   const step = all.length > 1 ? Math.abs(all[1] - all[0]) : Math.abs(value) || 1;
   if (step >= 1e6 || step < 1e-5) return value.toPrecision(3);
   let decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));

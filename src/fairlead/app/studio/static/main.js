@@ -4,9 +4,11 @@ import { get } from "./api.js";
 import { Runs } from "./runs.js";
 import { New } from "./new.js";
 import { Run } from "./run.js";
+import { Several } from "./several.js";
+import { Ask } from "./ask.js";
 import { Keys } from "./keys.js";
 
-const SCREENS = { "": Runs, new: New, run: Run };
+const SCREENS = { "": Runs, new: New, run: Run, compare: Several };
 
 function route() {
   const [screen, ...rest] = location.hash.replace(/^#\/?/, "").split("/");
@@ -18,6 +20,7 @@ function App() {
   const [locked, lock] = useState("");
   const [notice, setNotice] = useState(null);
   const [help, setHelp] = useState(false);
+  const [asked, setAsked] = useState(null);
   useEffect(() => {
     const moved = () => {
       go(route());
@@ -41,7 +44,12 @@ function App() {
     return () => removeEventListener("keydown", typed);
   }, []);
   const say = (text, undo = null) => setNotice(text ? { text, undo } : null);
-  const fail = (error) => (error.status === 401 ? lock(error.message) : say(error.message));
+  // `again` repeats with the yes of the person what the server did not do without it.
+  const fail = (error, again = null) => {
+    if (error.status === 401) lock(error.message);
+    else if (error.code === "needs_yes" && again) setAsked({ text: error.message, yes: () => again([error.formula]) });
+    else say(error.message);
+  };
   const Screen = SCREENS[at.screen];
   const link = (screen, words) => html`<a href="#/${screen}" aria-current=${at.screen === screen ? "page" : undefined}>${words}</a>`;
   return html`
@@ -58,6 +66,7 @@ function App() {
     <div class="notice" role="status" aria-live="polite">${notice && html`<p class="card">${notice.text}
       ${notice.undo && html`<button class="quiet" type="button" onClick=${notice.undo}>Undo</button>`}
       <button class="quiet" type="button" aria-label="Close the message" onClick=${() => setNotice(null)}>×</button></p>`}</div>
+    <${Ask} asked=${asked} onDone=${() => setAsked(null)} />
     <${Keys} open=${help} onClose=${() => setHelp(false)} />`;
 }
 

@@ -167,11 +167,11 @@ export function Run({ id, say, fail }) {
   if (missing) return html`<div class="empty"><h1>This run is not here</h1><p>${missing}</p><a class="button" href="#/">All runs</a></div>`;
   if (!record) return html`<h1 class="sr">Run</h1>`;
   const { data } = record;
-  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch(fail);
+  const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch((e) => fail(e, (agreed) => act(verb, { ...body, agreed })));
   return html`
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
-    <h1 class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
     <${From} parent=${data.parent} />
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
@@ -189,14 +189,15 @@ export function Run({ id, say, fail }) {
       ${!ordered.length && html`<p class="small">No picture is ${only === "starred" ? "starred: press s on one" : "left"}.</p>`}
       <${Gallery} record=${record} order=${ordered} selected=${selected} onSelect=${select} onOpen=${setOpen} columnsRef=${columns} />
       <section class="two below">
-        <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} /></div>
+        <div><h2>Terms <small>what the reward is made of</small></h2><${Terms} record=${record} />
+          ${data.meaning?.map((sentence) => html`<p class="small">${sentence}</p>`)}</div>
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
           <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
       </section>
       <${Scatter} record=${record} onPick=${setOpen} />
       <${Lineage} record=${record} onPick=${setOpen} />`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
-      <section class="card cmd">${data.commands.map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
+      <section class="card cmd">${[...(data.next_steps ?? []), ...data.commands].map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
       ${[data.settings, Object.entries(data.versions)].map((rows) => html`<div class="card scroll"><table class="pairs"><tbody>
         ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`)}</div></details>`}
