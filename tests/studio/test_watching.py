@@ -90,7 +90,7 @@ def test_watch_draw_more_and_look_back(studio: Any, page: Any) -> None:
     note = page.locator(".strip-note").inner_text()
     assert "bit for bit" in note
     assert "No budget paid" in note
-    page.wait_for_function("[...document.querySelectorAll('.strip img')].every(i => i.naturalWidth > 0)", timeout=SLOW)
+    page.locator(".strip img").evaluate_all("every => Promise.all(every.map(i => i.decode()))")
     assert studio.run(child)["spent"] == before
     shoot(page, "strip")
     check()
@@ -103,5 +103,5 @@ def test_watch_draw_more_and_look_back(studio: Any, page: Any) -> None:
     page.get_by_role("button", name="Same noise, new prompt").click()
     page.get_by_label("Another prompt for the same noise").fill("a photo of a blue cat")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('h1')?.innerText.includes('blue cat')", timeout=SLOW)
+    page.get_by_role("heading", name="a photo of a blue cat").wait_for(timeout=SLOW)
     studio.wait(page.url.rpartition("/")[2])

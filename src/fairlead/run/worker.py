@@ -177,10 +177,7 @@ class Worker:
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
-            own = (
-                joined([owner.conditioning for owner in task.owners]) if task.owners else self._conditioning(len(keys))
-            )
-            latents, cond = self.space.place(x, self.model, own, keys)
+            latents, cond = self.space.place(x, self.model, self._prompts_of(task), keys)
             forming = Forming(self, task) if self.watching else None
             latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys, forming)
             span = self._span(effort, len(levels) - 1, task)
@@ -279,6 +276,11 @@ class Worker:
         if self.setup.steering.learns_from_drafts and effort is not None:
             states = z[:, None]
         return judged, states
+
+    def _prompts_of(self, task: Task) -> Conditioning:
+        if task.owners:
+            return joined([owner.conditioning for owner in task.owners])
+        return self._conditioning(len(task.indices))
 
     def _conditioning(self, n: int) -> Conditioning:
         return self.setup.conditioning.take(torch.zeros(n, dtype=torch.int64))
