@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending, Question
 from fairlead.core.reward import FinalJudge
 from fairlead.run import engine, final_judge, registry
+from fairlead.run.judge_afterwards import judge_afterwards
 from fairlead.run.knockout import most_looks
 from fairlead.run.price import price
 from fairlead.run.question_store import QuestionStore
@@ -287,3 +289,50 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert view.judging is not None
     assert view.judging.flat
     assert "any of these" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_finished_run_is_judged_afterwards_as_if_it_had_been_its_own_judge(tmp_path: Path) -> None:
+    """The same winner by the same answers, nothing asked twice, and a run that goes on forgets the choice."""
+    more = options(budget={"nfe": 40.0})
+    plain = {k: v for k, v in more.items() if k not in ("final_judge", "entrants")}
+    engine.start(make_spec("a dog", **more), tmp_path / "own").close()
+    own = View.read(tmp_path / "own")
+    questions = len(Taste.asked)
+    Taste.asked = []
+    engine.start(make_spec("a dog", **plain), tmp_path / "after").close()
+    assert View.read(tmp_path / "after").judging is None
+    spent = View.read(tmp_path / "after").spent
+    found = judge_afterwards(tmp_path / "after", Part("taste"), entrants=4)
+    view = View.read(tmp_path / "after")
+    assert len(Taste.asked) == questions > 0
+    assert own.best is not None
+    assert view.best is not None
+    assert found.winner.index == view.best.index == own.best.index
+    assert view.judging is not None
+    assert view.judging.judge == "taste"
+    assert view.spent.questions - spent.questions == questions
+    png = view.folder / "best.png"
+    assert png.read_bytes() == (view.folder / view.best.image).read_bytes()
+    judge_afterwards(tmp_path / "after", Part("taste"), entrants=4)
+    assert len(Taste.asked) == questions, "answers that the record has are not asked again"
+    with pytest.raises(FairleadError, match=r"answers of taste with other settings"):
+        judge_afterwards(tmp_path / "after", Part("taste", {"always": "first"}), entrants=4)
+    engine.resume(tmp_path / "after", budget={"nfe": 60.0}).close()
+    assert View.read(tmp_path / "after").judging is None, "more pictures: the best reward wins until it is judged again"
+
+
+def test_judging_afterwards_keeps_to_its_budget_and_refuses_what_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = {k: v for k, v in options().items() if k not in ("final_judge", "entrants")}
+    engine.start(make_spec("a dog", **plain), tmp_path / "run").close()
+    judge_afterwards(tmp_path / "run", Part("taste"), entrants=8, budget={"questions": 4.0})
+    assert len(Taste.asked) <= 4
+    with pytest.raises(FairleadError, match=r"brightness.*cannot compare two"):
+        judge_afterwards(tmp_path / "run", Part("brightness"))
+    engine.start(make_spec("a dog", **plain), tmp_path / "cut", stop=lambda: True).close()
+    with pytest.raises(FairleadError, match="has not ended"):
+        judge_afterwards(tmp_path / "cut", Part("taste"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("1\n" * 20))
+    assert main(["judge", str(tmp_path / "run"), "--judge", "human", "--entrants", "3"]) == 0
+    assert "human" in capsys.readouterr().out

@@ -9,17 +9,21 @@ from __future__ import annotations
 import gc
 import sys
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fairlead.app.report import DOTS, write_report
+from fairlead.core.key import Key
+from fairlead.core.search import Feedback
 from fairlead.run import engine, ranking, search_loop
 from fairlead.run.records import Progress
 from fairlead.run.spec import Spec
 from fairlead.run.store import Store
+from fairlead.searches.best_of import BestOf
 from fairlead.testing.runs import answers, small_spec
 
 REWARDS = ["brightness", "rank_mean(brightness, jpeg_size)"]
@@ -84,6 +88,56 @@ def test_totals_are_written_now_and_then(rounds: None, tmp_path: Path, monkeypat
     written = 0
     engine.resume(tmp_path / "run", budget={"nfe": MANY + 16.0}).close()
     assert written < 5 * MANY
+
+
+class Remembers(BestOf):
+    """Draws like best_of and keeps every answer; reads all of them when it is told more."""
+
+    def __init__(self, *given: Any, read: bool) -> None:
+        super().__init__(*given)
+        self.read = read
+        self.kept: list[Feedback] = []
+        self.seen: list[list[float]] = []
+
+    def tell(self, feedback: Sequence[Feedback]) -> None:
+        """Keep them, and note what all of them are now."""
+        self.kept += feedback
+        self.seen += [[f.reward for f in self.kept]] if self.read else []
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_totals_are_computed_when_they_are_read(read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resumed run does not rank what nobody reads, and a search that reads sees what it saw in the whole run."""
+    made: list[Remembers] = []
+    ranked = 0
+    totals = ranking.Ranking._totals
+
+    def make(spec: Spec, space: Any) -> Remembers:
+        made.append(Remembers(space, Key.root(spec.seed).fold("search"), read=read))
+        return made[-1]
+
+    def counting(self: ranking.Ranking, n: int) -> Any:
+        nonlocal ranked
+        ranked += 1
+        return totals(self, n)
+
+    spec = replace(many(160, "rank_mean(brightness, brightness)"), steps=4, budget={"nfe": 640.0})
+    engine.start(spec, tmp_path / "run").close()
+    monkeypatch.setattr(search_loop, "make_search", make)
+    monkeypatch.setattr(ranking.Ranking, "_totals", counting)
+    engine.resume(tmp_path / "run", budget={"nfe": 704.0}).close()
+    engine.start(replace(spec, budget={"nfe": 704.0}), tmp_path / "whole").close()
+    again, whole = made[-2], made[-1]
+    assert again.seen == whole.seen
+    assert [f.reward for f in again.kept] == [f.reward for f in whole.kept]
+    if read:
+        rounds = [seen[:16] for seen in whole.seen]
+        assert len(rounds) >= 10
+        assert rounds[0] != rounds[-1], "the first answers rank otherwise among more"
+    else:
+        ranked = 0
+        engine.resume(tmp_path / "run", budget={"nfe": 768.0}).close()
+        assert ranked <= 4, f"a resumed run of 11 rounds was ranked {ranked} times"
 
 
 @pytest.mark.parametrize("reward", REWARDS)

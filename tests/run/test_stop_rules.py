@@ -130,6 +130,19 @@ def test_drafts_satisfy_nothing(tmp_path: Path) -> None:
     assert any(c.refines is not None for c in view.candidates)
 
 
+def test_the_flat_price_counts_finished_pictures_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int | None] = []
+
+    def noting(self: StopRules, best: float, means: Any, sd: float, pictures: int | None) -> str:
+        seen.append(pictures)
+        return ""
+
+    monkeypatch.setattr(StopRules, "enough_finals", noting)
+    view = run(tmp_path / "run", draft=2, finals=9, stop="flat")
+    assert set(seen) == {9}
+    assert len(view.finished) == 9
+
+
 def test_a_term_that_is_not_recorded_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(FairleadError, match=r"until names 'aesthetic', which this run does not record.*--watch 'aesth"):
         run(tmp_path / "run", until="aesthetic >= 5")

@@ -163,9 +163,8 @@ def test_two_workers_compute_at_once(open_studio: Callable[..., Any]) -> None:
     record.close()
 
 
-def test_a_second_prompt_shows_its_first_picture_within_one_batch(open_studio: Callable[..., Any]) -> None:
-    """The model stays loaded, so what is waited for is the batch itself. Two cores: 1.3 s for a batch of 16."""
-    studio = open_studio()
+def test_a_second_prompt_shows_its_first_picture_within_one_batch(studio: Any) -> None:
+    """The model stays loaded, so what is waited for is the batch itself."""
     words = {"model": "pocket-turbo", "reward": "clip_score", "budget": "nfe=64"}
     studio.wait(studio.start(**words, prompt="a photo of a dog"), seconds=180)
     waited = []

@@ -31,6 +31,10 @@ def test_a_form_of_fields_refuses_beside_the_field(studio: Any, page: Any, tmp_p
     assert page.get_by_label("sigma", exact=True).get_attribute("aria-invalid") == "true"
     page.get_by_label("sigma", exact=True).fill("0.25")
     page.locator("#s-sep_cma-active").uncheck()
+    page.get_by_label("watch", exact=True).fill("jpeg_size")
+    page.get_by_label("watch, entry 2").fill("2*jpeg_size")
+    page.get_by_label("watch, entry 3").wait_for()
+    page.wait_for_selector("code:has-text('--watch jpeg_size --watch')", state="attached", timeout=60_000)
     page.wait_for_selector(".price", timeout=60_000)
     command = page.locator(".facts code").first.text_content()
     assert "--set sep_cma.sigma=0.25 --set sep_cma.active=False" in command
@@ -74,8 +78,8 @@ def test_runs_are_compared_side_by_side(studio: Any, page: Any, methods: list[st
 
 
 def test_runs_that_do_not_compare_are_said(studio: Any, chromium: Any, methods: list[str]) -> None:
-    """Another seed is a warning, and a run that is not here a sentence in its column."""
-    other = studio.start(**FAST, seed=5)
+    """Another prompt is a warning, and a run that is not here a sentence in its column."""
+    other = studio.start(**{**FAST, "prompt": "שלום <b>כלב</b>"}, seed=5)
     studio.wait(other)
     page = chromium.new_page()
     page.goto(studio.link)
@@ -83,7 +87,8 @@ def test_runs_that_do_not_compare_are_said(studio: Any, chromium: Any, methods: 
     page.goto(f"{studio.base}/#/compare/{methods[0]}/{other}/{'0' * 32}")
     page.wait_for_selector(".column .problem")
     assert "was moved or deleted" in page.locator(".column .problem").inner_text()
-    assert "differ in seed" in page.locator(".note-box").inner_text()
+    assert "differ in prompt and seed" in page.locator(".note-box").inner_text()
+    assert page.get_by_text("שלום <b>כלב</b>").count() == 1
     assert page.locator(".column").count() == 3, "no common baseline"
     page.close()
 

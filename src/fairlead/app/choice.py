@@ -12,9 +12,9 @@ LEAST_CORRELATION = 0.2
 def sentence(view: View) -> str:
     """What the final judge did; empty for a run without one, or before it has begun."""
     judging = view.judging
-    if judging is None or view.spec.final_judge is None:
+    if judging is None:
         return ""
-    judge = view.spec.final_judge.name
+    judge = judging.judge
     many = len(judging.entrants)
     asked = judging.answered
     questions = "1 question" if asked == 1 else f"{asked} questions"

@@ -25,6 +25,7 @@ from fairlead.app import (
     configuring,
     scoring,
 )
+from fairlead.app import judge as judging
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
@@ -262,6 +263,7 @@ app.command(short_help="A model or a method on a benchmark's prompts.")(bench.be
 app.command(short_help="Score and rank pictures that exist.")(scoring.score)
 app.command(short_help="Choose good and different pictures of a run.")(keeping.keep)
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
+app.command(short_help="Let a judge choose among a run's best pictures.")(judging.judge)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)

@@ -124,8 +124,9 @@ def _gain(view: View) -> dict[str, str]:
         return {"css": "none", "value": "none", "words": "no candidate beat the baseline"}
     if gain < 0:
         return {"css": "down", "value": number(gain, sign=True), "words": "every candidate is below the baseline"}
-    beaten = sum(1 for c in view.candidates if view.baseline and c.reward > view.baseline.reward)
-    words = f"{beaten} of {len(view.candidates)} candidates beat the baseline"
+    pictures = [c for c in view.candidates if c.rung == len(view.spec.rungs)]
+    beaten = sum(1 for c in pictures if view.baseline and c.reward > view.baseline.reward)
+    words = f"{beaten} of {len(pictures)} {'finished pictures' if view.spec.rungs else 'candidates'} beat the baseline"
     css = "none" if view.warnings else ""  # no praise for a picture that may not be what was asked for
     return {"css": css, "value": number(gain, sign=True), "words": words}
 

@@ -101,6 +101,11 @@ class Ladder:
         """Candidates that are planned above the first rung."""
         return sum(self._planned(rung) * self._spec.group for rung in self._above)
 
+    @property
+    def pictures(self) -> int:
+        """Finished pictures that are planned: drafts are none."""
+        return self._planned(self._above[-1]) * self._spec.group if self._above else 0
+
     def seconds(self, clock: Clock) -> float:
         """The time to keep for the rungs above the present one, as far as the pace is known."""
         counts = self._counts(clock)

@@ -1,7 +1,8 @@
 """The final judge of a run as its record tells it: who entered, what was answered, who won. Imports no torch.
 
 A run may name a judge that compares finished pictures two at a time (`Spec.final_judge`). Its answers stand among the
-questions of the record, and its cost in a row of its own. Who won follows from the answers.
+questions of the record, and its cost in a row of its own. Who won follows from the answers. A run that ended without
+a judge can be judged afterwards: then the row names the judge.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +23,7 @@ from fairlead.core.people import Question
 from fairlead.run import rows
 from fairlead.run.claim import DATABASE, connect
 from fairlead.run.knockout import FIRST, MOST_LOOKS, SECOND, TIE, Look, Standing, standing
+from fairlead.run.part import Part
 from fairlead.run.question_store import SCHEMA as QUESTIONS
 from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
@@ -40,6 +42,8 @@ VALUES = {(0,): FIRST, (1,): SECOND, (): TIE}
 class Judging:
     """A knockout among recorded candidates, finished or not."""
 
+    judge: str
+    """Its name."""
     entrants: tuple[Candidate, ...]
     """The best by reward first."""
     looks: int
@@ -127,19 +131,21 @@ def state(folder: Path, spec: Spec, entrants: Sequence[Candidate], looks: int) -
 def read_judging(store: Store) -> Judging | None:
     """What the record says, None without a final judge, before it has begun, or if candidates were added since."""
     spec = store.spec
-    recorded = None if spec.final_judge is None else store.recall_prepared(ROW)
+    recorded = store.recall_prepared(ROW)
     if recorded is None:
         return None
     data, cost = recorded
     candidates = store.candidates()
     with sqlite_errors(store.folder):
         note = _note(data, {c.index for c in candidates})
-    if note["of"] != len(candidates):
+    judge = note["judge"] or spec.final_judge
+    if note["of"] != len(candidates) or judge is None:
         return None
+    spec = replace(spec, final_judge=judge)
     by_index = {c.index: c for c in candidates}
     entrants = tuple(by_index[i] for i in note["entrants"])
     now, used = state(store.folder, spec, entrants, note["looks"])
-    return Judging(entrants, note["looks"], note["ended"], cost, now, used)
+    return Judging(judge.name, entrants, note["looks"], note["ended"], cost, now, used)
 
 
 def _note(data: bytes, known: set[int]) -> dict[str, Any]:
@@ -149,12 +155,32 @@ def _note(data: bytes, known: set[int]) -> dict[str, Any]:
         entrants = [int(i) for i in note["entrants"]]
         right = set(entrants) <= known and len(set(entrants)) == len(entrants) > 0
         right = right and note["looks"] in range(1, MOST_LOOKS + 1) and isinstance(note["of"], int)
-        right = right and isinstance(note["ended"], str)
+        right = right and isinstance(note["ended"], str) and _is_part(note.get("judge"))
     except (ValueError, TypeError, KeyError, RecursionError):
         right = False
     if not right:
         raise rows.BadRow(f"the final judge's row is {data!r:.60}")
-    return {**note, "entrants": entrants}
+    judge = note.get("judge")
+    return {**note, "entrants": entrants, "judge": None if judge is None else Part(judge["name"], judge["settings"])}
+
+
+def _is_part(value: Any) -> bool:
+    """True for nothing, and for a name with settings."""
+    if value is None:
+        return True
+    named = isinstance(value, dict) and set(value) == {"name", "settings"}
+    return named and isinstance(value["name"], str) and isinstance(value["settings"], dict)
+
+
+def judged_by(store: Store) -> Part | None:
+    """Whose answers the record has, if anybody's."""
+    recorded = store.recall_prepared(ROW)
+    if recorded is None:
+        return None
+    with sqlite_errors(store.folder):
+        note = _note(recorded[0], {c.index for c in store.candidates()})
+    judge: Part | None = note["judge"]
+    return judge or store.spec.final_judge
 
 
 def winner(store: Store) -> Candidate | None:
@@ -176,10 +202,15 @@ def record(
     cost: Cost,
     answers: Mapping[Question, float] | None = None,
     ended: str = "",
+    judge: Part | None = None,
 ) -> None:
-    """Write who entered, all that was spent, and new answers, in one transaction."""
+    """Write who entered, all that was spent, and new answers, in one transaction.
+
+    `judge` is the judge of a run that was judged afterwards.
+    """
     of = len(store.candidates())
-    note = json.dumps({"entrants": [c.index for c in entrants], "looks": looks, "of": of, "ended": ended}).encode()
+    facts = {"entrants": [c.index for c in entrants], "looks": looks, "of": of, "ended": ended}
+    note = json.dumps(facts | ({} if judge is None else {"judge": vars(judge)})).encode()
     now = datetime.now(UTC).isoformat(timespec="seconds")
     spent_so_far = json.dumps(cost.as_dict())
     with sqlite_errors(store.folder), closing(connect(store.folder / DATABASE)) as db, db:

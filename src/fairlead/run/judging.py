@@ -80,6 +80,8 @@ class FinalJudging:
     def __init__(self, spec: Spec, judge: FinalJudge, ledger: Ledger, store: Store) -> None:
         self._spec = spec
         self._store = store
+        self._named = None if spec.final_judge == store.spec.final_judge else spec.final_judge
+        """The judge where the run's settings do not name it."""
         self._why = ""
         self._judge = judge
         self._ledger = ledger
@@ -105,13 +107,13 @@ class FinalJudging:
             uncounted = Cost(questions=max(0, answered - spent.questions))  # answered just before a process was killed
             self._ledger.settle(Cost(), uncounted)
             spent = spent + uncounted
-            final_judge.record(store, entrants, looks, spent)
+            final_judge.record(store, entrants, looks, spent, judge=self._named)
             if not now.open:
                 return
             todo = now.open[: int(min(len(now.open), self._ledger.left.questions + 1e-9))]
             if not todo or self._ledger.left.seconds <= 0:
                 names = ["seconds"] if todo else ["questions"]
-                final_judge.record(store, entrants, looks, spent, ended=StopReason.budget(names))
+                final_judge.record(store, entrants, looks, spent, ended=StopReason.budget(names), judge=self._named)
                 return
             if isinstance(self._judge, HumanReward):
                 ask(question_of(spec, todo[0], entrants))  # written down by whoever asks, counted above
@@ -127,7 +129,7 @@ class FinalJudging:
                 cost = self._meter.spent - before
                 self._ledger.settle(Cost(), cost)
                 spent = spent + cost
-                final_judge.record(store, entrants, looks, spent, answers, ended)
+                final_judge.record(store, entrants, looks, spent, answers, ended, self._named)
             if ended:
                 return
             self._refuse_unreadable(attempts, entrants)

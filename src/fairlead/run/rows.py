@@ -12,6 +12,7 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -57,12 +58,11 @@ class BadRow(sqlite3.DatabaseError):
 
 def checksum(*values: Any) -> str:
     """16 hex digits of the values of a row, their types included."""
-    h = blake2b(digest_size=8)
+    parts = []
     for value in values:
         data = value if isinstance(value, bytes) else repr(value).encode(errors="surrogatepass")
-        h.update(f"{type(value).__name__} {len(data)} ".encode())
-        h.update(data)
-    return h.hexdigest()
+        parts += [b"%s %d " % (type(value).__name__.encode(), len(data)), data]
+    return blake2b(b"".join(parts), digest_size=8).hexdigest()
 
 
 def install(db: sqlite3.Connection) -> None:
@@ -98,8 +98,9 @@ def image(digest: Any) -> str:
     return digest
 
 
+@lru_cache(maxsize=64)
 def cost(text: Any) -> Cost:
-    """What was spent, from its JSON."""
+    """What was spent, from its JSON. The candidates of a batch have the same."""
     data = _object(text)
     if not set(data) <= COSTS:
         raise BadRow(f"a cost has the entry {sorted(set(data) - COSTS)[0]!r:.60}")

@@ -203,7 +203,7 @@ class SearchLoop:
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
-                some = (replace(p, steps=p.steps or usual) for p in proposals[first : first + size])
+                some = (p if p.steps or not usual else replace(p, steps=usual) for p in proposals[first : first + size])
                 for p in some:
                     places.append(next(index))
                     origin = None if p.origin is None else places[p.origin]
@@ -229,14 +229,16 @@ class SearchLoop:
         if self._spec.until or self._spec.stop:
             self._end_if_good(self._ladder.finals(store), finished=True)
         if self._spec.stop and (found := self._ladder.prospects(store)) is not None:
-            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._clock.expected)
+            reason = self._rules.enough_finals(found.best, found.means, found.sd, self._ladder.pictures)
             if reason:
                 raise Stopped(RunStatus.FINISHED, reason)
 
     def _settle(self, store: Store, outcomes: list[Outcome]) -> list[Outcome]:
         """A round with the totals and terms that need the whole round."""
         desk = QuestionStore(store.folder, self._person)
-        return self._ranking.settle(outcomes, store if self._writes else None, desk.ask if self._writes else desk.peek)
+        ask = desk.ask if self._writes else desk.peek
+        wanted = bool(self._spec.until or self._spec.stop or self._spec.draft)
+        return self._ranking.settle(outcomes, store if self._writes else None, ask, wanted)
 
     def _tasks(self, asked: Sequence[IndexedProposal]) -> list[Task]:
         return [self.task(batch) for batch in batches(self._spec, asked)]
@@ -263,7 +265,7 @@ class SearchLoop:
         answers: dict[int, Outcome] = {}
         for task in tasks:
             for piece in self._split(store, task):
-                outcomes = store.recall(piece)
+                outcomes = store.recall(piece, pictures=self._ranking.shown)
                 cost = Cost()
                 if new := outcomes is None:
                     outcomes, cost, _ = yield from self._compute(store, piece, steering)
@@ -277,7 +279,7 @@ class SearchLoop:
                 evaluations = rungs.evaluations(piece.proposals[0].steps, self._spec.steps)
                 self._clock.answered(cost, evaluations, len(piece.indices), piece.is_baseline)
                 self._clock.seen(outcomes, self._spec.controlled, self._rung)
-                if self._ranking.deferred and len(answers) < FEW:
+                if self._ranking.deferred and new and len(answers) < FEW:
                     self._clock.ranked(*self._ranking.leaders(BASELINE if self._spec.controlled else 0))
                 self._clock.say(Phase.SEARCHING)
                 if not piece.is_baseline:

@@ -37,6 +37,7 @@ class Store:
     def __init__(self, folder: Path, db: sqlite3.Connection, version: int = VERSION) -> None:
         self.folder, self._db, self._version = folder, db, version
         self._images = str(folder / "images")
+        self._listed = frozenset[str]()
 
     @staticmethod
     def create(folder: Path, spec: Spec, versions: Mapping[str, str], created: str) -> Store:
@@ -177,8 +178,8 @@ class Store:
 
     # what was answered
 
-    def recall(self, task: Task) -> list[Outcome] | None:
-        """The recorded answers to a task's questions, all or none."""
+    def recall(self, task: Task, pictures: bool = True) -> list[Outcome] | None:
+        """The recorded answers to a task's questions, all or none. Without `pictures` these are not read."""
         with sqlite_errors(self.folder):
             marks = ",".join("?" * len(task.indices))
             found = self._db.execute(
@@ -197,8 +198,14 @@ class Store:
             with sqlite_errors(self.folder):
                 c = rows.candidate(row)
                 gradient = rows.gradient(slope, task.proposals[position].x.numel())
-            out.append(Outcome(c.index, c.reward, c.terms, c.cost, self.image(row[4]), gradient))
+            picture = self.image(row[4]) if pictures else self._present(row[4])
+            out.append(Outcome(c.index, c.reward, c.terms, c.cost, picture, gradient))
         return out
+
+    def _present(self, digest: str) -> bytes:
+        """Nothing, if there is a picture of that digest; else the error of reading it."""
+        self._listed = self._listed or frozenset(os.listdir(self._images))
+        return b"" if f"{digest}.png" in self._listed else self.image(digest)[:0]
 
     def answered_indices(self, indices: Sequence[int]) -> set[int]:
         """Which of these have an answer."""
@@ -364,7 +371,7 @@ class Store:
         with sqlite_errors(self.folder):
             path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", buffering=0) as file:
                 data = file.read()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None

@@ -78,7 +78,8 @@ export function New({ fail }) {
   const rest = form.options.filter((o) => !form.first.includes(o.name) && o.name !== "settings");
   const control = rest.filter((o) => ["steerings", "interventions"].includes(o.kind));
   const model = rest.filter((o) => o.section === "model");
-  const other = rest.filter((o) => !control.includes(o) && !model.includes(o));
+  const last = rest.filter((o) => !control.includes(o) && !model.includes(o));
+  const other = [...last.filter((o) => o.name === "search"), ...last.filter((o) => o.name !== "search")];
   const wrong = price?.error ? { field: price.field, sentence: price.error } : null;
   const field = (o) => html`<${Field} key=${o.name} o=${o} items=${form.items} words=${words} set=${set} setting=${setting} wrong=${wrong} />`;
   const device = form.devices.length > 1 && html`<div class="field-box"><label for="f-device">device</label>
@@ -156,10 +157,12 @@ function Field({ o, items, words, set, setting, wrong }) {
       <option value="">${hint}</option>${registered.filter((i) => i.name !== o.default).map((i) => html`<option value=${i.name}>${i.name}</option>`)}</select>`;
   } else {
     const list = o.kind ? `l-${o.name}` : undefined;
-    const take = (text) => set(o.name, o.type === "list" ? (text ? [text] : []) : text);
     const number = o.type === "int" || o.type === "float";
-    input = html`<input id=${id} list=${list} inputmode=${number ? "decimal" : undefined} placeholder=${hint} autocomplete="off" spellcheck="false"
-      value=${Array.isArray(value) ? value[0] ?? "" : value} onInput=${(e) => take(e.target.value)} ...${faults} />
+    // Of a list every entry has a line, and one more is there to be filled.
+    const many = o.type === "list" ? [...(value || []), ""] : [value];
+    const take = (text, i) => set(o.name, o.type === "list" ? many.map((one, j) => (i === j ? text : one)).filter(Boolean) : text);
+    input = html`${many.map((one, i) => html`<input key=${i} id=${i ? `${id}-${i}` : id} aria-label=${i ? `${o.name}, entry ${i + 1}` : undefined} list=${list}
+      inputmode=${number ? "decimal" : undefined} placeholder=${hint} autocomplete="off" spellcheck="false" value=${one} onInput=${(e) => take(e.target.value, i)} ...${faults} />`)}
       ${list && html`<datalist id=${list}>${registered.map((i) => html`<option value=${i.name}>${i.what}</option>`)}</datalist>`}`;
   }
   const part = registered.find((i) => i.name === (value || o.default));

@@ -61,6 +61,12 @@ export class Record {
     return c.refines === null || !this.rows.has(c.refines) ? 0 : 1 + this.rung(this.rows.get(c.refines));
   }
 
+  // The candidates of the highest rung so far: of a run with drafts, those that were finished.
+  get pictures() {
+    const top = this.candidates.reduce((most, c) => Math.max(most, this.rung(c)), 0);
+    return this.candidates.filter((c) => this.rung(c) === top);
+  }
+
   get gain() {
     return this.best && this.baseline ? this.best.reward - this.baseline.reward : NaN;
   }

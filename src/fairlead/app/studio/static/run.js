@@ -229,13 +229,16 @@ function Facts({ record, act, onPick }) {
   const { data, gain, progress } = record;
   const { state } = data;
   const css = gain > 0 ? "" : gain < 0 ? "down" : "none";
-  const beaten = record.candidates.filter((c) => record.baseline && c.reward > record.baseline.reward).length;
+  const pictures = record.pictures;
+  const finished = pictures.some((c) => c.refines !== null) ? "finished pictures" : "drafts";
+  const kind = data.draft ? finished : "candidates";
+  const beaten = pictures.filter((c) => record.baseline && c.reward > record.baseline.reward).length;
   const now = state.active ? progress : null;
   const spent = data.spent ?? {};
   return html`<aside class="card facts">
     <div><p class="label">gain in reward over the baseline</p>
       <div class="gain num ${css}">${Number.isNaN(gain) ? "–" : gain === 0 ? "none" : number(gain, true)}</div>
-      <p class="small">${Number.isNaN(gain) ? "" : `${beaten} of ${record.candidates.length} candidates beat the baseline`}</p></div>
+      <p class="small">${Number.isNaN(gain) ? "" : `${beaten} of ${pictures.length} ${kind} beat the baseline`}</p></div>
     <dl class="columns">
       ${Object.entries(data.limit ?? {}).map(([name, limit]) => html`<div><dt>${resource(name)} spent of budget</dt>
         <dd>${amount(name, spent[name] ?? 0)} of ${amount(name, limit)}<div class="bar"><i style=${{ width: `${Math.min(100, (100 * (spent[name] ?? 0)) / limit)}%` }}></i></div></dd></div>`)}

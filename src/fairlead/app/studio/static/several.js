@@ -92,12 +92,12 @@ export function Several({ id, fail }) {
   if (ids.length < 2) return html`<div class="empty"><h1>Choose two runs</h1><p>Mark runs on the first screen, then press Compare.</p><a class="button" href="#/">All runs</a></div>`;
   if (here.some((one) => !one)) return html`<h1 class="sr">Compare runs</h1>`;
   const labels = names(records);
-  const one = new Set(records.map((r) => r.data.prompt)).size === 1;
   const best = Math.max(...records.map((r) => r.gain).filter(Number.isFinite));
-  const same = !fairness(records) && records.map((r) => r.baseline).find(Boolean);
   const warning = fairness(records);
-  return html`<div class="top"><b>${records.length} runs</b>${one && records[0] && html`<span>${records[0].data.reward}</span><span>seed ${records[0].data.seed}</span>`}</div>
-    <h1 dir="auto">${one && records.length ? records[0].data.prompt : "Runs side by side"}</h1>
+  const same = !warning && records.map((r) => r.baseline).find(Boolean);
+  const shared = (key) => records.length > 0 && new Set(records.map((r) => r.data[key])).size === 1;
+  return html`<div class="top"><b>${records.length} runs</b>${shared("model") && html`<span>${records[0].data.model}</span>`}${shared("reward") && html`<span>${records[0].data.reward}</span>`}${shared("seed") && html`<span>seed ${records[0].data.seed}</span>`}</div>
+    <h1 dir="auto">${shared("prompt") ? records[0].data.prompt : "Runs side by side"}</h1>
     ${warning && records.length > 1 && html`<p class="note-box">${warning}</p>`}
     <div class="tools" role="group" aria-label="Zoom of all pictures"><button type="button" aria-label="Enlarge all" onClick=${() => look.zoom(1.5)}>+</button>
       <button type="button" aria-label="Make all smaller" onClick=${() => look.zoom(1 / 1.5)}>−</button><span>one zoom for all</span></div>
@@ -106,7 +106,7 @@ export function Several({ id, fail }) {
       ${ids.map((one) => {
         const at = records.indexOf(runs[one].record);
         return at < 0 ? html`<article class="card column" key=${one}><div class="blank square"></div><p class="problem">${runs[one].problem}</p></article>`
-          : html`<${Column} key=${one} record=${records[at]} label=${labels[at]} colour=${COLOURS[at % COLOURS.length]} wins=${records[at].gain === best && best > 0} style=${look.style} prompt=${!one} />`;
+          : html`<${Column} key=${one} record=${records[at]} label=${labels[at]} colour=${COLOURS[at % COLOURS.length]} wins=${!warning && records[at].gain === best && best > 0} style=${look.style} prompt=${!shared("prompt")} />`;
       })}
     </section>
     ${!warning.includes("rewards") && records.length > 0 && html`
@@ -129,7 +129,7 @@ function Column({ record, label, colour, wins, style, prompt }) {
       : html`<div class="blank square ${data.state.active ? "busy" : ""}"></div>`}</div>
     <h3><i class="swatch" style=${{ background: colour }}></i><a href="#/run/${data.id}">${label}</a></h3>
     <p class="gain num ${gain > 0 ? "" : gain < 0 ? "down" : "none"}">${Number.isFinite(gain) ? number(gain, true) : "–"}</p>
-    ${prompt && html`<p class="small">${data.prompt.slice(0, 200)}</p>`}
+    ${prompt && html`<p class="small" dir="auto">${data.prompt.slice(0, 200)}</p>`}
     <p class="small">${best ? html`reward <b class="num">${number(best.reward)}</b> · ` : ""}${count(record.candidates.length)} pictures · ${duration(data.spent?.seconds)}</p>
     ${data.state.word !== "finished" && html`<p class="state ${data.state.word}">${data.state.word}</p>`}
   </article>`;

@@ -1,0 +1,5 @@
+"""`python -m experiments.drafts`: see run.py."""
+
+from experiments.drafts.run import main
+
+main()
