@@ -16,6 +16,11 @@ from fairlead.run.records import Candidate
 SCHEMA = "create table if not exists lineage(idx integer primary key, origin integer not null, checksum text not null)"
 
 
+def index_at(places: Sequence[int], origin: int | None) -> int | None:
+    """The candidate at a place among all proposals; `places` are their indices in the run."""
+    return None if origin is None else places[origin]
+
+
 def add(db: sqlite3.Connection, indices: Sequence[int], origins: Sequence[int | None]) -> None:
     """Write the known origins of some candidates, in the transaction that records them."""
     pairs = [(index, origin) for index, origin in zip(indices, origins, strict=False) if origin is not None]
@@ -41,3 +46,9 @@ def with_origins(db: sqlite3.Connection, candidates: Sequence[Candidate]) -> lis
     """The candidates, each with what it was drawn from."""
     origins = read(db)
     return [replace(c, origin=origins[c.index]) if c.index in origins else c for c in candidates]
+
+
+def candidates(db: sqlite3.Connection) -> list[Candidate]:
+    """Every candidate of a record, in ask order."""
+    found = db.execute(f"select {rows.COLUMNS} from outcome order by idx").fetchall()
+    return with_origins(db, rows.candidates(found))

@@ -13,7 +13,7 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import final_judge, machine, png, prepared, rungs
+from fairlead.run import final_judge, lineage, machine, png, prepared, rungs
 from fairlead.run.bank_of_drafts import with_bank
 from fairlead.run.batches import asked_at_once, batches
 from fairlead.run.clock import Clock
@@ -197,17 +197,15 @@ class SearchLoop:
             if not proposals:
                 raise Stopped(RunStatus.FINISHED, StopReason.SEARCH_FINISHED)
             if len(proposals) > n:
-                raise RuntimeError(
-                    f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
-                )
+                name = self._spec.search.name
+                raise RuntimeError(f"{name} asked {len(proposals)} questions where {n} were affordable")
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
                 some = (p if p.steps or not usual else replace(p, steps=usual) for p in proposals[first : first + size])
                 for p in some:
                     places.append(next(index))
-                    origin = None if p.origin is None else places[p.origin]
-                    asked.append(IndexedProposal(places[-1], p, own, origin=origin))
+                    asked.append(IndexedProposal(places[-1], p, own, origin=lineage.index_at(places, p.origin)))
             if heard(asked):
                 return
             outcomes = yield from self._answer(store, self._tasks(asked), steering)

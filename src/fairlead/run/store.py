@@ -258,10 +258,8 @@ class Store:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
-                self._db.execute(
-                    "insert into task values(?,?,?,null)",
-                    (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict())),
-                )
+                values = (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict()))
+                self._db.execute("insert into task values(?,?,?,null)", values)
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
                     [
@@ -363,8 +361,7 @@ class Store:
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            found = self._db.execute(f"select {COLUMNS} from outcome order by idx")
-            return lineage.with_origins(self._db, rows.candidates(found.fetchall()))
+            return lineage.candidates(self._db)
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""
