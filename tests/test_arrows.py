@@ -16,6 +16,7 @@ PACKAGE = Path(fairlead.__file__).parent
 AXES = {"models", "rewards", "spaces", "searches", "steering", "interventions", "metrics"}
 APP_READS = {
     "run.config",
+    "run.inputs",
     "run.rungs",
     "run.spec",
     "run.store",

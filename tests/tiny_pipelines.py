@@ -139,24 +139,24 @@ def sdxl(scheduler: Any, zeros: bool = True, **more: Any) -> Any:
     )
 
 
-def sd3(scheduler: Any, **more: Any) -> Any:
+def sd3(scheduler: Any, channels: int = 4, **more: Any) -> Any:
     from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 
     net = SD3Transformer2DModel(
         sample_size=8,
         patch_size=1,
-        in_channels=4,
+        in_channels=channels,
         num_layers=3,
         attention_head_dim=8,
         num_attention_heads=4,
         joint_attention_dim=32,
         caption_projection_dim=32,
         pooled_projection_dim=32,
-        out_channels=4,
+        out_channels=channels,
         **more,
     )
     return StableDiffusion3Pipeline(
-        vae=vae(shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
+        vae=vae(latent_channels=channels, shift_factor=0.0609, use_quant_conv=False, use_post_quant_conv=False),
         transformer=net,
         scheduler=scheduler,
         text_encoder=clip(projected=True, width=16),

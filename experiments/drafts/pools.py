@@ -56,9 +56,9 @@ class Flash:
 
     @property
     def draft(self) -> list[int]:
-        """The levels that a draft visits."""
+        """The levels that a draft visits; the last step repeats."""
         w = self.warm_up
-        computed = [s for s in range(self.full) if s < w or (s - w - 1) % self.interval == 0]
+        computed = [s for s in range(self.full - 1) if s < w or (s - w - 1) % self.interval == 0]
         return [*computed, self.full]
 
     @property

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
-from fairlead.run import config, models
+from fairlead.run import config, inputs, models
 from fairlead.run.options import RunOptions, called_with
 from fairlead.run.spec import Part, checked_settings, spec_of
 
@@ -122,7 +122,8 @@ def _adapter_settings(options: RunOptions) -> dict[str, Any]:
     settings = checked_settings(chosen)
     tensors = {name: getattr(options, name) for name in TENSORS if getattr(options, name) is not None}
     tensors = {name: _alone(value) for name, value in tensors.items()}
-    return {**options.model_settings, **settings.get("model", {}), **tensors}
+    chosen_part = Part(models.LIVE, {**options.model_settings, **settings.get("model", {})})
+    return {**inputs.pictures(inputs.recorded(chosen_part).settings), **tensors}
 
 
 def _alone(value: Any) -> Any:
@@ -176,7 +177,8 @@ def resume(
     from fairlead.run.spec import parse_budget
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    with _lent(model, (settings or {}).get("model", {})) as lent, _all_lent(siblings) as others:
+    own_settings = {**_stored_pictures(model, Path(folder)), **(settings or {}).get("model", {})}
+    with _lent(model, own_settings) as lent, _all_lent(siblings) as others:
         own = None if reward is None else _live(reward)
         engine.resume(
             Path(folder),
@@ -189,6 +191,18 @@ def resume(
             trust=trust,
         ).close()
     return Result(Path(folder))
+
+
+def _stored_pictures(model: Any, folder: Path) -> dict[str, Any]:
+    """The picture inputs that a stored run keeps, for the adapter of a live pipeline."""
+    if model is None or isinstance(model, str | Part):
+        return {}
+    from fairlead.run.store import Store
+
+    part = Store.open(folder).spec.model
+    inputs.restore(folder, part)
+    found = inputs.pictures(part.settings)
+    return {name: found[name] for name in inputs.SETTINGS if name in found}
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
         draft=3,
         finals=2,
     )
-    line = run_command(spec)
+    line = run_command(spec, Path("run"))
     assert line is not None
     words = shlex.split(line)
     assert words[:3] == ["fairlead", "run", spec.prompt]
@@ -102,8 +103,8 @@ def test_the_command_line_of_a_run_asks_the_same_question() -> None:
 
 
 def test_a_reward_from_python_has_no_command_line() -> None:
-    assert run_command(make_spec("dog", reward=Part("python", {"callable": "mine.score"}))) is None
-    assert run_command(make_spec("dog", model=Part("python", {"pipeline": "FluxPipeline"}))) is None
+    assert run_command(make_spec("dog", reward=Part("python", {"callable": "mine.score"})), Path("run")) is None
+    assert run_command(make_spec("dog", model=Part("python", {"pipeline": "FluxPipeline"})), Path("run")) is None
 
 
 def test_budgets_are_read_back() -> None:
@@ -118,3 +119,14 @@ def test_ticks_are_few_distinct_and_inside(low: float, span: float) -> None:
         assert all(low - span * 1e-6 <= t <= low + span * (1 + 1e-6) for t in found)
     if span > abs(low) * 1e-3:
         assert len({tick_text(t, found) for t in found}) == len(found)
+
+
+def test_the_pictures_of_a_run_are_named_by_their_place() -> None:
+    settings = {"image": "0" * 32, "strength": 0.6}
+    line = run_command(make_spec("dog", model=Part("pocket")), Path("runs/1"))
+    assert line is not None
+    assert "--image" not in line
+    spec = replace(make_spec("dog", model=Part("pocket")), model=Part("pocket", settings))
+    line = run_command(spec, Path("runs/1"))
+    assert line is not None
+    assert f"--image runs/1/inputs/{'0' * 32}.png --set pocket.strength=0.6" in line

@@ -241,7 +241,7 @@ def test_wrong_tensors_are_refused(folders: Any) -> None:
 def test_what_a_run_does_not_take_is_refused_by_name(folders: Any) -> None:
     with pytest.raises(TypeError, match=r"no argument 'num_inference_steps': use steps\."):
         fairlead.run("a dog", num_inference_steps=4)  # type: ignore[call-arg]
-    with pytest.raises(FairleadError, match=r"'ip_adapter_image' .* cannot be used: a run starts from a prompt alone"):
+    with pytest.raises(FairleadError, match=r"'ip_adapter_image' .* cannot be used: a run takes no IP-Adapter"):
         fairlead.run("a dog", model=folders["sd"], settings={"model": {"ip_adapter_image": "x.png"}}, **RUN)
 
 
@@ -250,6 +250,6 @@ def test_every_word_of_a_pipelines_call_is_taken_or_explained(family: str) -> No
     """No argument of the call is unknown here: a setting, an option, a tensor, or a sentence that says what to do."""
     taken = {"prompt", *IN_A_PIPELINE}
     adapter = registry.resolve("adapters", family)
-    taken |= {*inspect.signature(adapter).parameters, *adapter.loading}
+    taken |= {*inspect.signature(adapter).parameters, *adapter.loading, *adapter.inputs}
     call = inspect.signature(getattr(diffusers, family).__call__).parameters.values()
     assert {one.name for one in call if one.kind is not one.VAR_KEYWORD} - {"self"} <= taken

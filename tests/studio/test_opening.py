@@ -137,12 +137,12 @@ def test_names_of_workers() -> None:
 
 
 def test_two_workers_compute_at_once(open_studio: Callable[..., Any]) -> None:
-    """One process for each declared device; a job may name its device, and a killed one takes no other with it."""
+    """One process for each declared device. A killed server loses no run, and a killed worker takes no other along."""
     studio = open_studio(devices="cpu,cpu")
-    long = {"prompt": "a dog", "model": "mixture", "reward": "brightness", "steps": 4, "budget": "nfe=200000"}
+    long = {"prompt": "a dog", "model": "mixture", "reward": "brightness", "steps": 50, "budget": "nfe=400000"}
     first = studio.start(**long, seed=1)
     second = studio.start(**long, seed=2)
-    third = studio.start(**{**long, "budget": "nfe=80"}, seed=3)
+    third = studio.start(**{**long, "budget": "nfe=200"}, seed=3)
     for id in (first, second):
         studio.wait(id, ("running",))
     assert studio.run(third)["state"]["word"] == "queued"
@@ -151,6 +151,10 @@ def test_two_workers_compute_at_once(open_studio: Callable[..., Any]) -> None:
     assert (wrong.status, "cuda:7" in wrong.json["error"]["message"]) == (422, True)
     jobs = {job.folder: job.worker for job in studio.jobs.all()}
     assert {jobs[studio.run(id)["name"]] for id in (first, second)} == {"cpu", "cpu#2"}
+    studio.kill()
+    studio = open_studio(studio.runs, devices="cpu,cpu")
+    words = [studio.run(id)["state"]["word"] for id in (first, second, third)]
+    assert words == ["running", "running", "queued"]
     dead = jobs[studio.run(first)["name"]]
     os.kill(int(lock_path(studio.runs, dead).read_text()), signal.SIGKILL)
     studio.wait(first, ("died",))

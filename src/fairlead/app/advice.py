@@ -55,16 +55,18 @@ def next_steps(view: View) -> list[tuple[str, str]]:
     spec = view.spec
     if held_out.hacked(view):
         watched = reward_text(spec.watch[0])
-        steps.append((f"the gain may not be real: optimise {watched} too", _with_reward(spec, watched)))
+        steps.append((f"the gain may not be real: optimise {watched} too", _with_reward(view, watched)))
     if (late := _found_late(view)) is not None:
         if late:
             why = "the best picture was found near the end: more may be better still"
             steps.append((why, command("resume", folder, "--budget", larger_budget(spec, view.spent))))
         elif spec.search.name == "best_of" and not spec.rungs:
             why = "nothing better was found for a long time: climb from the best instead of drawing"
-            steps.append((why, run_command(replace(spec, search=Part(CLIMBS)))))
+            steps.append((why, run_command(replace(spec, search=Part(CLIMBS)), view.folder)))
     if not spec.watch and (second := _second_opinion(spec)):
-        steps.append((f"see whether {second} agrees that it is better", run_command(_watching(spec, second))))
+        steps.append(
+            (f"see whether {second} agrees that it is better", run_command(_watching(spec, second), view.folder))
+        )
     if len(view.finished) > 8:
         steps.append(("choose four that are good and different", command("keep", folder, 4)))
     return list(islice(((why, line) for why, line in steps if line), 4))
@@ -79,8 +81,9 @@ def _found_late(view: View) -> bool | None:
     return None if place is None else place >= LATE * (len(trace) - 1)
 
 
-def _with_reward(spec: Spec, more: str) -> str | None:
-    return run_command(replace(spec, reward=parse_reward(f"{reward_text(spec.reward)} + {more}"), watch=()))
+def _with_reward(view: View, more: str) -> str | None:
+    formula = f"{reward_text(view.spec.reward)} + {more}"
+    return run_command(replace(view.spec, reward=parse_reward(formula), watch=()), view.folder)
 
 
 def _second_opinion(spec: Spec) -> str | None:
@@ -104,7 +107,7 @@ def commands(view: View) -> list[tuple[str, str]]:
     lines.append(
         ("go on with a larger budget", command("resume", folder, "--budget", larger_budget(view.spec, view.spent)))
     )
-    if again := run_command(view.spec):
+    if again := run_command(view.spec, view.folder):
         lines.append(("the same run from nothing", again))
     lines.append(("write this page again", command("report", folder)))
     return lines

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
-from fairlead.run import rungs
+from fairlead.run import inputs, rungs
 from fairlead.run.records import StopReason
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -135,7 +135,7 @@ def nothing_left(view: View) -> str:
     return "Nothing was left to do. A larger --budget continues from here."
 
 
-def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
+def _flags(spec: Spec, folder: Path) -> Iterator[tuple[str, str]]:
     yield "--model", spec.model.name
     yield "--reward", reward_text(spec.reward)
     for tree in spec.watch:
@@ -147,6 +147,9 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
     for part in spec.interventions:
         yield "--intervene", part_text(part)
     for name, value in spec.model.settings.items():
+        if name in inputs.MODES:
+            yield f"--{name}", shown(inputs.path_of(folder, value))
+            continue
         yield "--set", f"{spec.model.name}.{name}={_literal(value)}"
     yield "--budget", budget_text(spec.budget)
     yield "--sampler", spec.sampler
@@ -169,14 +172,16 @@ def _flags(spec: Spec) -> Iterator[tuple[str, str]]:
             yield f"--{word}", getattr(spec, word)
 
 
-def run_command(spec: Spec) -> str | None:
-    """The command line of the same run; None where it starts from
-    another run's picture, or only Python can ask it: a function as reward, or a live pipeline.
+def run_command(spec: Spec, folder: Path) -> str | None:
+    """The command line of the same run; None where it starts from another run's picture, or only Python can ask it: a
+    function as reward, or a live pipeline.
     """
     objects = [spec.model, *reward_parts(spec.reward)]
     if spec.parent is not None or any(part.name == "python" for part in objects):
         return None
-    return shlex.join(["fairlead", "run", spec.prompt, *(word for pair in _flags(spec) for word in pair if word)])
+    return shlex.join(
+        ["fairlead", "run", spec.prompt, *(word for pair in _flags(spec, folder) for word in pair if word)]
+    )
 
 
 def command(*words: Any) -> str:

@@ -305,6 +305,24 @@ class Traceable(Protocol):
 
 
 @runtime_checkable
+class StartsFromPicture(Protocol):
+    """A model that can be given a picture to start from. Without one it starts from noise, as all others do."""
+
+    def start(self, noise: Tensor, at: Level) -> Tensor:
+        """Unit noise [B, C, h, w] -> the state at `at`, the first level of a trajectory."""
+        ...
+
+    def check_steps(self, steps: int) -> None:
+        """Raise where so many steps leave none below the level at which the picture starts."""
+        ...
+
+
+def started(model: object, noise: Tensor, at: Level) -> Tensor:
+    """Unit noise [B, C, h, w] -> where this model starts, at its first level."""
+    return model.start(noise, at) if isinstance(model, StartsFromPicture) else noise
+
+
+@runtime_checkable
 class Warns(Protocol):
     """A model that knows what its pipeline's own call would do and a run does not."""
 

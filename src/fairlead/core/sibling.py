@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.errors import FairleadError
-from fairlead.core.model import Conditioning, Level, Model, Rows, level_at
+from fairlead.core.model import Conditioning, Level, Model, Rows, StartsFromPicture, level_at, started
 from fairlead.core.samplers import Sampler
 
 ModelRef = str | Mapping[str, Any]
@@ -61,6 +61,15 @@ class Sibling:
         """Its own schedule, as levels of the run's model."""
         own = self.model.levels(steps)
         return own if self._alike else [level_at(self.curve, at.time) for at in own]
+
+    def start(self, noise: Tensor, at: Level) -> Tensor:
+        """Where it starts, at a level of the run's model."""
+        return started(self.model, noise, at)
+
+    def check_steps(self, steps: int) -> None:
+        """As the model itself."""
+        if isinstance(self.model, StartsFromPicture):
+            self.model.check_steps(steps)
 
     def predict(self, x: Tensor, at: Level, cond: Conditioning, rows: Rows) -> Tensor:
         """x [R, C, h, w] at a level of the run's model -> the sibling's clean prediction [R, C, h, w]."""

@@ -90,5 +90,5 @@ def refuse_adapters(pipe: Any, net: Any) -> None:
         if getattr(net, part, None) is not None and hasattr(pipe, "unload_ip_adapter"):
             raise FairleadError(
                 f"This {type(pipe).__name__} has an IP-Adapter, which needs a picture as input: fairlead starts from a "
-                "prompt alone. Call pipe.unload_ip_adapter() first."
+                "text and pictures of its own options. Call pipe.unload_ip_adapter() first."
             )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
+from fairlead.models._pictures import IMAGE
 from fairlead.models.pipeline import Pipeline
 from fairlead.models.schedule import flow_scheduler
 
@@ -31,6 +32,7 @@ class Chroma(Pipeline):
     """
 
     family = "ChromaPipeline"
+    inputs = IMAGE
 
     def __init__(
         self,

@@ -30,11 +30,14 @@ class DiscretePipeline(Pipeline):
                 f"The network predicts {self.schedule.prediction!r}; epsilon, v_prediction and sample are known here."
             )
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def whole_levels(self, steps: int) -> Sequence[Level]:
         """The scheduler's own, from its configuration; SD 1.x with DDIM or PNDM stops at sigma 0.03, as it always
         did.
         """
         return self.schedule.levels(steps)
+
+    def left_out(self, steps: int) -> int:
+        return steps - min(int(steps * self.strength), steps)
 
     def prepared(self, steps: int) -> Any:
         return self.schedule.prepared(steps)

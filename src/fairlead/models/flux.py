@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Conditioning, Level
+from fairlead.models._pictures import MASK
 from fairlead.models.pipeline import Pipeline
 from fairlead.models.schedule import flow_scheduler
 
@@ -36,6 +37,7 @@ class Flux(Pipeline):
     """
 
     family = "FluxPipeline"
+    inputs = MASK
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import pairwise
 from types import FunctionType
 from typing import Any
 
@@ -61,11 +62,21 @@ class SchedulerSampler(StatefulSampler):
     A move between other levels (a draft that skips levels, a schedule that a steering brings) is taken by `nearest`.
     """
 
-    def __init__(self, coordinates: Coordinates, prepared: Callable[[int], Any], nearest: Sampler) -> None:
-        """`prepared(steps)` is a scheduler whose timesteps are set as its pipeline sets them."""
+    def __init__(
+        self,
+        coordinates: Coordinates,
+        prepared: Callable[[int], Any],
+        nearest: Sampler,
+        whole_steps: Callable[[int], Sequence[int]] = lambda moves: [moves],
+    ) -> None:
+        """`prepared(steps)` is a scheduler whose timesteps are set as its pipeline sets them.
+
+        `whole_steps(moves)` are the numbers of steps whose last `moves` a trajectory may be.
+        """
         self.nearest = nearest
         self._coordinates = coordinates
         self._prepared = prepared
+        self._whole_steps = whole_steps
         self._scheduler: Any = None
         self._calls: list[list[int]] = []
         self._levels: list[Level] = []
@@ -76,17 +87,18 @@ class SchedulerSampler(StatefulSampler):
         """The same sampler for one trajectory."""
         out = copy.copy(self)
         out._moves = {}
-        if len(levels) < 2:
-            return out
-        scheduler = self._prepared(len(levels) - 1)
-        calls = network_calls(scheduler)
-        own = self._coordinates.levels(scheduler)
-        starts = [own[call[0]] for call in calls]
-        if len(starts) == len(levels) - 1 and all(map(_alike, levels, starts)):
-            out._scheduler = scheduler
-            out._calls = calls
-            out._levels = own
-            out._moves = {(levels[i], levels[i + 1]): i for i in range(len(calls))}
+        for steps in self._whole_steps(len(levels) - 1) if len(levels) > 1 else ():
+            scheduler = self._prepared(steps)
+            calls = network_calls(scheduler)
+            own = self._coordinates.levels(scheduler)
+            first = len(calls) - (len(levels) - 1)
+            starts = [own[call[0]] for call in calls[max(first, 0) :]]
+            if first >= 0 and all(map(_alike, levels, starts)):
+                out._scheduler = scheduler
+                out._calls = calls
+                out._levels = own
+                out._moves = {move: first + i for i, move in enumerate(pairwise(levels))}
+                break
         return out
 
     def __call__(
@@ -169,11 +181,15 @@ class OwnScheduler:
 
     pipe: Any
 
+    def whole_steps(self, moves: int) -> Sequence[int]:
+        """The numbers of steps whose schedules may be walked in so many moves."""
+        return [moves]
+
     @abstractmethod
     def prepared(self, steps: int) -> Any:
         """A copy of the pipeline's scheduler with timesteps set for so many steps, as the pipeline sets them."""
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def whole_levels(self, steps: int) -> Sequence[Level]:
         """`steps` + 1 of them, noisiest first; the default reads them from `prepared` as rectified flow."""
         return flow_levels(self.prepared(steps))
 
@@ -197,4 +213,6 @@ class OwnScheduler:
                 f"{name} cannot take the steps of a run: its memory cannot be kept by sample. Use --sampler {nearest}, "
                 "or another scheduler of docs/schedulers.md."
             )
-        return SchedulerSampler(self.coordinates(), self.prepared, getattr(samplers, nearest_to(name)))
+        return SchedulerSampler(
+            self.coordinates(), self.prepared, getattr(samplers, nearest_to(name)), self.whole_steps
+        )

@@ -21,12 +21,12 @@ from fairlead.core.intervention import one_prompt_a_group
 from fairlead.core.model import Conditioning, Level, Rows, whole
 from fairlead.models import _borrow, _given, _load
 from fairlead.models._batches import empty_cache, together
+from fairlead.models._pictures import PICTURE_SETTINGS, PictureInputs
 from fairlead.models._warnings import Warnings
-from fairlead.models.own_scheduler import OwnScheduler
 from fairlead.models.sites import Compiled, Sites
 
 
-class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
+class Pipeline(Sites, PictureInputs, Warnings, metaclass=_borrow.GivesBack):
     """A diffusers pipeline behind the `Model` protocol. A subclass says how text, time and output of its family are
     meant.
 
@@ -87,12 +87,13 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
         compiled = bool(loading.pop("compile", False))
         self._interval = _load.guidance_interval(loading.pop("guidance_interval", (0.0, 1.0)))
         self._given = {name: loading.pop(name) for name in _given.NAMES if name in loading}
+        pictures = {name: loading.pop(name) for name in PICTURE_SETTINGS if name in loading}
         self._give_back: list[Callable[[], None]] = []
         self._take(source, loading, pipeline or self.family)
         _given.check_names(self._given, self.pipe)
         self.guidance_scale = float(cfg)
         self.negative_prompt = negative_prompt
-        self._choose_size(height, width)
+        self._choose_size(height, width, pictures.get("image"))
         self.start_noise = _given.start_noise(self._given, self.latent)
         self._meter: Meter | None = None
         self._limit = 1 << 30
@@ -100,6 +101,7 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
         self._decode_limit = self._limit
         hook = self.net.register_forward_pre_hook(self._charge, with_kwargs=True)
         self._give_back.append(hook.remove)
+        self._take_pictures(pictures)
         if compiled:
             self.compile()
 
@@ -123,17 +125,6 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
             self._give_back.append(lambda: self.vae.to(torch.float16))
         self.device = self.net.device if self._text_away else torch.device(self.pipe._execution_device)
         self.dtype = self.net.dtype
-
-    def _choose_size(self, height: int | None, width: int | None) -> None:
-        """Picture and latent sizes; sides that the network cannot have are rejected."""
-        multiple = self.size_multiple()
-        for name, size in (("height", height), ("width", width)):
-            if size is not None and (size < multiple or size % multiple):
-                raise FairleadError(f"{name} is {size}: must be a multiple of {multiple} pixels.")
-        default = self.default_size()
-        self.size = (height or default[0], width or default[1])
-        scale = int(self.pipe.vae_scale_factor)
-        self.latent = (self.latent_channels(), self.size[0] // scale, self.size[1] // scale)
 
     def _split(self) -> bool:
         """True if the text encoders were left on another device than the denoiser."""
@@ -227,6 +218,7 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
         """x [R, C, h, w] -> guided clean prediction x0 [R, C, h, w], float32."""
         if self._edits:
             one_prompt_a_group(cond.prompts, rows)
+        x = self.seen(x, at, rows)
         tokens = self._edited_prompt(x, cond.tokens, cond.extra.get("mask"), rows)
         extra = {k: v for k, v in cond.extra.items() if not k.startswith("negative")}
 
@@ -234,7 +226,7 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
             return self._in_chunks(x, at, tokens, extra, rows)
 
         if self.branches == 1:
-            return self.clean_prediction(x, at, conditional())
+            return self.with_known(self.clean_prediction(x, at, conditional()))
         both_tokens = torch.cat([cond.extra["negative"].to(tokens.dtype), tokens])
         both_extra = {k: torch.cat([cond.extra[f"negative_{k}"].to(v.dtype), v]) for k, v in extra.items()}
         both = self._in_chunks(torch.cat([x, x]), at, both_tokens, both_extra, rows.doubled())
@@ -242,7 +234,7 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
         low, high = self._interval
         out = self.guide(negative, positive) if low <= at.time <= high else positive
         out = self.further_guidance(out, positive, rows, conditional)
-        return self.clean_prediction(x, at, out)
+        return self.with_known(self.clean_prediction(x, at, out))
 
     def _in_chunks(self, x: Tensor, at: Level, tokens: Tensor, extra: Mapping[str, Tensor], rows: Rows) -> Tensor:
         """The network over all rows, charged once; halved when memory runs out, never between rows that see each
@@ -311,7 +303,7 @@ class Pipeline(Sites, OwnScheduler, Warnings, metaclass=_borrow.GivesBack):
         """x0 [B, C, h, w] -> images [B, 3, H, W] in [0, 1], float32; in halves when memory runs out."""
         if self._meter is not None:
             self._meter.charge(Cost(decodes=len(x)))
-        z = self.unscale(x).to(self.vae.dtype)
+        z = self.unscale(self.with_known(x)).to(self.vae.dtype)
         while True:
             try:
                 parts = [self.decode_latents(part).float() for part in torch.split(z, self._decode_limit)]

@@ -83,7 +83,7 @@ class SanaSprint(Pipeline):
         scheduler.set_timesteps(steps, max_timesteps=self._times[0], intermediate_timesteps=second)
         return scheduler
 
-    def levels(self, steps: int) -> Sequence[Level]:
+    def whole_levels(self, steps: int) -> Sequence[Level]:
         """From pure noise to the clean picture; the data have unit variance here, and 1/4 in the scheduler."""
         times = [min(float(t), math.pi / 2) for t in self.prepared(steps).timesteps]
         return [Level(math.cos(t), math.sin(t)) for t in times]

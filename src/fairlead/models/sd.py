@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fairlead.core.model import Level
+from fairlead.models._pictures import MASK
 from fairlead.models.discrete import DiscretePipeline
 
 
@@ -98,6 +99,7 @@ class StableDiffusion(UNet):
     """
 
     family = "StableDiffusionPipeline"
+    inputs = MASK
 
     def __init__(
         self,
@@ -149,3 +151,4 @@ class LatentConsistency(StableDiffusion):
     """
 
     family = "LatentConsistencyModelPipeline"
+    inputs = frozenset()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Level, Rows
+from fairlead.models._pictures import MASK
 from fairlead.models.pipeline import Pipeline
 from fairlead.models.schedule import flow_scheduler
 
@@ -49,6 +50,7 @@ class StableDiffusion3(Pipeline):
     """
 
     family = "StableDiffusion3Pipeline"
+    inputs = MASK
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fairlead.models._pictures import MASK
 from fairlead.models.sd import UNet
 
 
@@ -48,6 +49,7 @@ class StableDiffusionXL(UNet):
     """
 
     family = "StableDiffusionXLPipeline"
+    inputs = MASK
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fairlead.core.model import Conditioning, Level, Tokens
 from fairlead.models._batches import padded, widened
+from fairlead.models._pictures import MASK
 from fairlead.models.pipeline import Pipeline
 from fairlead.models.schedule import flow_scheduler
 
@@ -38,6 +39,7 @@ class ZImage(Pipeline):
     """
 
     family = "ZImagePipeline"
+    inputs = MASK
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 from fairlead.core.twins import nearest_to, sampler_of
 
 JOINT_ONLY = "its text is only read by the picture (cross-attention) and never changed by it"
-INPUT_IMAGE = "it needs a picture as input, and fairlead starts from a prompt alone"
+INPUT_IMAGE = "it needs a picture at every call; save the text-to-image pipeline of its family and use --image"
 VIDEO = "it makes videos, and fairlead scores single pictures"
 STAGES = "it is several networks in a row, and fairlead owns one denoising loop"
 ACCELERATED = ("turbo", "lightning", "schnell", "lcm", "hyper", "dmd2", "distill", "flash")

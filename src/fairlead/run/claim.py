@@ -69,7 +69,8 @@ def remove_record(folder: Path) -> None:
     """Remove what fairlead made in a folder, and the folder unless something else is in it."""
     for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "images", ignore_errors=True)
+    for name in ("images", "inputs"):
+        shutil.rmtree(folder / name, ignore_errors=True)
     with contextlib.suppress(OSError):
         folder.rmdir()
 

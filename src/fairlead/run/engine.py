@@ -16,7 +16,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
-from fairlead.run import ancestry, final_judge, fingerprint, machine, models
+from fairlead.run import ancestry, final_judge, fingerprint, inputs, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -213,6 +213,7 @@ def reopened(
             final_judge.write_pictures(store)
             yield OpenRun(None, store, None)
             return
+        inputs.restore(folder, spec.model)
         check_present(spec, reward, model, folder, "resume it with fairlead.resume(folder, {}=...)")
         fingerprint.check(spec, store.versions, "a resumed run would mix the pictures of two models")
         if budget is not None and not store.spent().fits(replace(changed.limit, seconds=math.inf)):
@@ -284,6 +285,7 @@ def replay(
     """
     store = Store.open(folder)
     spec = store.spec
+    inputs.restore(folder, spec.model)
     check_present(spec, reward, model, folder, "replay it with that object as {}=")
     fingerprint.check(spec, store.versions, "a replay would draw another picture")
     companions = store.task_of(index)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
-from fairlead.run import capabilities, hub, kept, registry, rungs
+from fairlead.run import capabilities, hub, inputs, kept, registry, rungs
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.files import is_folder
 from fairlead.run.kept import once
@@ -156,8 +156,17 @@ def check(spec: Spec) -> None:
     """Refuse what cannot work before anything is loaded, with the reason."""
     able = abilities(spec.model.name, spec.model.settings.get("revision"))
     if able is not None:
-        adapter(able.pipeline, spec.model.name)
+        _check_inputs(spec, adapter(able.pipeline, spec.model.name))
+    elif inputs.digests(spec.model) and spec.model.name != LIVE:
+        raise FairleadError(f"image cannot be used with {spec.model.name!r}: it has no autoencoder to read pictures.")
     check_before_loading(spec, able)
+
+
+def _check_inputs(spec: Spec, make: Any) -> None:
+    """Refuse picture inputs that the family does not take, before its weights are loaded."""
+    for name in inputs.SETTINGS:
+        if spec.model.settings.get(name) is not None and name not in getattr(make, "inputs", ()):
+            raise FairleadError(f"{name} cannot be used with {spec.model.name!r}: {IN_A_PIPELINE[name]}.")
 
 
 def shared() -> AbstractContextManager[None]:
@@ -185,7 +194,7 @@ def _load(spec: Spec, device: str, dtype: str) -> Any:
         "device": device,
         "dtype": dtype,
         **defaults(name, settings.get("revision")).get("settings", {}),
-        **settings,
+        **inputs.pictures(settings),
     }
     source = str(hub.checkpoint(name) or folder(name) or name)
     return _made(make, name, wanted, source)
@@ -221,7 +230,7 @@ def lend(pipe: Any, settings: Mapping[str, Any]) -> Any:
 def _made(make: Any, name: str, wanted: dict[str, Any], source: Any) -> Any:
     """make(source, **wanted); settings are the adapter's own and those of loading."""
     own = [p.name for p in registry.parameters(make, 1) if p.kind is not p.VAR_KEYWORD]
-    accepted = {*own, *getattr(make, "loading", ())}
+    accepted = {*own, *getattr(make, "loading", ()), *getattr(make, "inputs", ())}
     for setting in wanted:
         if setting in IN_A_PIPELINE and setting not in accepted:
             raise FairleadError(f"Setting {setting!r} of {name} cannot be used: {IN_A_PIPELINE[setting]}.")

@@ -65,21 +65,12 @@ class RunOptions:
     like: str | None = field(
         default=None,
         metadata=_option(
-            str,
-            "Start from a picture of another run: its noise first, then what is near it. Model, sampler and space are "
-            "the other run's, and so is the rest unless it is chosen; a new PROMPT keeps the noise.",
-            "RUN:CANDIDATE",
-            section="plan",
+            str, "Start from a picture of another run; a new PROMPT keeps its noise.", "RUN:CANDIDATE", section="plan"
         ),
     )
     unlike: str | None = field(
         default=None,
-        metadata=_option(
-            str,
-            "Draw a group of pictures that repel a picture of another run and each other.",
-            "RUN:CANDIDATE",
-            section="plan",
-        ),
+        metadata=_option(str, "Draw a group that repels a picture of another run.", "RUN:CANDIDATE", section="plan"),
     )
     model: Any = field(
         default="pocket",
@@ -220,6 +211,28 @@ class RunOptions:
         ),
     )
 
+    image: Any = field(
+        default=None,
+        metadata=_option(
+            str, "A picture to start from; in Python also a PIL picture, an array or a tensor.", "FILE", section="model"
+        ),
+    )
+    strength: float | None = field(
+        default=None,
+        metadata=_option(
+            float,
+            "How far the picture may change: the share of the steps that is walked, above 0 and up to 1.",
+            "X",
+            shown_default="0.6, or 1 with --mask",
+            section="model",
+        ),
+    )
+    mask: Any = field(
+        default=None,
+        metadata=_option(
+            str, "Which part of the picture is made anew: white is, black is kept.", "FILE", section="model"
+        ),
+    )
     height: int | None = field(
         default=None,
         metadata=_option(int, "Height of the picture in pixels.", "PX", shown_default=OWN, section="model"),
@@ -291,7 +304,11 @@ class RunOptions:
     def model_settings(self) -> dict[str, Any]:
         """The options that are settings of the model, as far as they were chosen."""
         words = {name: getattr(self, name) for name in MODEL_OPTIONS}
-        return {name: value for name, value in words.items() if value not in (None, False, [], ())}
+        return {name: value for name, value in words.items() if not _is_left_out(value)}
+
+
+def _is_left_out(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, list | tuple) and not value)
 
 
 def described(kind: type[RunOptions] = RunOptions) -> dict[str, Option]:
@@ -312,13 +329,16 @@ IN_A_PIPELINE = {
     "output_type": "pictures are files of the run and PIL images of the result",
     "return_dict": "a Result is returned",
     "sigmas": "levels come from the pipeline's scheduler; set them there",
-    "image": "a run starts from a prompt alone",
-    "mask_image": "a run starts from a prompt alone",
-    "strength": "a run starts from a prompt alone",
-    "ip_adapter_image": "a run starts from a prompt alone",
-    "ip_adapter_image_embeds": "a run starts from a prompt alone",
-    "negative_ip_adapter_image": "a run starts from a prompt alone",
-    "negative_ip_adapter_image_embeds": "a run starts from a prompt alone",
+    "image": "this family has no picture input here; docs/inputs.md lists those that have",
+    "mask": "this family has no inpainting here; docs/inputs.md lists those that have",
+    "strength": "this family has no picture input here; docs/inputs.md lists those that have",
+    "mask_image": "use mask",
+    "masked_image_latents": "use image and mask",
+    "padding_mask_crop": "crop the picture and its mask before the run",
+    "ip_adapter_image": "a run takes no IP-Adapter",
+    "ip_adapter_image_embeds": "a run takes no IP-Adapter",
+    "negative_ip_adapter_image": "a run takes no IP-Adapter",
+    "negative_ip_adapter_image_embeds": "a run takes no IP-Adapter",
     "denoising_end": "a run denoises to the end",
     "timesteps": "levels come from the pipeline's scheduler; set them there",
     "original_inference_steps": "set it in the configuration of the pipeline's scheduler",

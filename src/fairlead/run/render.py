@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fairlead.core.cost import INFINITE, Meter
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Model
+from fairlead.core.model import Model, started
 from fairlead.core.samplers import Sampler, sampler_for
 from fairlead.core.sampling import sample
 from fairlead.run import machine, memory, models, registry
@@ -51,6 +51,7 @@ class Renderer:
             own = tuple(keys[first : first + self.spec.batch])
             with self.meter.grant(INFINITE):
                 x = normals(tuple(k.fold("init") for k in own), *self.model.latent).to(self.model.device)
+                x = started(self.model, x, levels[0])
                 z = sample(self.model, self._sampler, x, self.model.encode(some), levels, own, self.meter)
                 out.append((self.model.decode(z) * 255).round().cpu() / 255)
         return torch.cat(out)

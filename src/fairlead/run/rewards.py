@@ -9,7 +9,7 @@ from typing import Any
 from fairlead.core import algebra
 from fairlead.core.errors import FairleadError
 from fairlead.core.reward import FinalJudge, HumanReward, Reward, early_level
-from fairlead.run import hub, machine, models, registry
+from fairlead.run import hub, inputs, machine, models, registry
 from fairlead.run.kept import once
 from fairlead.run.spec import Part, Spec, reward_parts, reward_text
 
@@ -28,9 +28,33 @@ def build_reward(tree: Any, leaf: Callable[[Part], Reward], made: dict[str, Rewa
     return algebra.Constant(float(tree))
 
 
+def leaf_of_run(spec: Spec) -> Callable[[Part], Reward]:
+    """Registered rewards of a run; one that compares with a picture compares with the run's input."""
+    image = inputs.of_run(spec.model)
+
+    def leaf(part: Part) -> Reward:
+        if not _compares(part):
+            return reward_leaf(part)
+        if "image" in part.settings:
+            raise FairleadError(
+                f"{part.name}.image is {part.settings['image']!r:.80}, but a run compares with its own input picture, "
+                "which it keeps. Leave it out and add --image FILE."
+            )
+        return reward_leaf(part.with_settings({"image": image}))
+
+    return leaf
+
+
+def _compares(part: Part) -> bool:
+    """True if the reward compares with a picture."""
+    return "image" in inspect.signature(registry.resolve("rewards", part.name)).parameters
+
+
 def reward_leaf(part: Part) -> Reward:
     """A registered reward, on the machine's device unless its settings name another."""
     make = registry.resolve("rewards", part.name)
+    if _compares(part) and isinstance(part.settings.get("image"), str):
+        part = part.with_settings({"image": inputs.read(part.settings["image"])})
     if "device" in inspect.signature(make).parameters and "device" not in part.settings:
         part = part.with_settings({"device": machine.device()})
     models.quiet()

@@ -41,7 +41,7 @@ class Few:
     def levels(self, schedule: Callable[[int], Sequence[L]], full: int) -> Sequence[L]:
         """The picture's levels that are kept."""
         own = schedule(full)
-        return [own[index] for index in kept_levels(full, self.steps)]
+        return [own[index] for index in kept_levels(len(own) - 1, min(self.steps, len(own) - 1))]
 
     def __str__(self) -> str:
         return f"few({self.steps})"

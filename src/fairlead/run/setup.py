@@ -8,7 +8,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
-from fairlead.core.model import Conditioning, Model, Shape, Traceable, Warns
+from fairlead.core.model import Conditioning, Model, Shape, StartsFromPicture, Traceable, Warns
 from fairlead.core.reward import FinalJudge, Reward
 from fairlead.core.samplers import sampler_for
 from fairlead.core.search import Search, Space
@@ -17,7 +17,7 @@ from fairlead.core.steering import Chain
 from fairlead.run import machine, models, registry
 from fairlead.run.compatibility import Parts, check_compatibility
 from fairlead.run.kept import once
-from fairlead.run.rewards import build_final_judge, reward_leaf, watched_reward
+from fairlead.run.rewards import build_final_judge, leaf_of_run, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
 from fairlead.run.start import search_key, started
@@ -98,7 +98,9 @@ def resolve(
         device = machine.device()
         dtype = spec.model.settings.get("dtype") or machine.dtype(device)
         model = models.build(spec, device=device, dtype=dtype)
-    reward = watched_reward(spec, reward_leaf, reward)
+    if isinstance(model, StartsFromPicture):
+        model.check_steps(spec.steps)
+    reward = watched_reward(spec, leaf_of_run(spec), reward)
     steering = build_steering(spec)
     others = load_siblings(steering, spec, model, siblings or {})
     conditioning = once("prompt", (id(model), spec.prompt), lambda: model.encode([spec.prompt]))

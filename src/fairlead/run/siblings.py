@@ -11,8 +11,11 @@ from fairlead.core.model import Model
 from fairlead.core.samplers import sampler_for
 from fairlead.core.sibling import CURVE, ModelRef, Sibling, check_related, model_key
 from fairlead.core.steering import Chain
-from fairlead.run import machine, models, registry, rungs
+from fairlead.run import inputs, machine, models, registry, rungs
 from fairlead.run.spec import Part, Spec
+
+SHARED = ("dtype", "height", "width", *inputs.SETTINGS)
+"""Settings of the run's model that a sibling has too."""
 
 
 def load_siblings(steering: Chain, spec: Spec, model: Model, given: Mapping[str, Model]) -> dict[str, Sibling]:
@@ -52,7 +55,7 @@ def _named(wanted: Any) -> ModelRef:
 def _part(wanted: ModelRef, spec: Spec) -> Part:
     """The sibling with the run's number format and picture size where it says no other."""
     own = {"name": wanted} if isinstance(wanted, str) else dict(wanted)
-    usual = {k: v for k, v in spec.model.settings.items() if k in ("dtype", "height", "width")}
+    usual = {k: v for k, v in spec.model.settings.items() if k in SHARED}
     return Part(own.pop("name"), usual | own)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from fairlead.core.check import is_text, number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
-from fairlead.run import registry, rungs, stop_rules
+from fairlead.run import inputs, registry, rungs, stop_rules
 from fairlead.run.formula import from_data
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts
@@ -198,6 +198,7 @@ def _part_of(data: Any) -> Part:
 def _check_types(spec: Spec) -> None:
     """Raise where a stored value cannot be what `spec_of` makes."""
     _a(str, spec.prompt)
+    inputs.check_stored(spec.model)
     _a(str, spec.sampler)
     _a(bool, spec.baseline)
     whole_number("seed", spec.seed, -(2**63), 2**63 - 1)
@@ -314,14 +315,16 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
-    written = rungs.written(options.draft, options.rungs, options.search, options.finals)
-    draft = rungs.normal(written, steps, defaults.get("draft"), defaults.get("draft_steps"))
-    sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     settings = PartSettings(checked_settings(options.settings or {}), defaults)
+    model = inputs.recorded(settings.model(options.model, options.model_settings))
+    walked = max(1, int(steps * float(model.settings.get("strength", 1.0))))
+    written = rungs.written(options.draft, options.rungs, options.search, options.finals)
+    draft = rungs.normal(written, walked, defaults.get("draft"), defaults.get("draft_steps"))
+    sampler = str(defaults.get("sampler", "euler")) if options.sampler is None else options.sampler
     watch = options.watch if isinstance(options.watch, list | tuple) else [options.watch]
     spec = Spec(
         prompt=prompt,
-        model=settings.model(options.model, options.model_settings),
+        model=model,
         reward=settings.formula(options.reward),
         watch=tuple(settings.formula(node) for node in watch),
         space=settings.one(options.space, "spaces"),

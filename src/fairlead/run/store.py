@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import lineage, rows, rungs
+from fairlead.run import inputs, lineage, rows, rungs
 from fairlead.run.claim import DATABASE as DATABASE
 from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, record_of, remove_record
 from fairlead.run.claim import is_vacant as is_vacant
@@ -57,6 +57,7 @@ class Store:
             os.ftruncate(handle, 0)
             os.write(handle, PROCESS.encode())
             (folder / "images").mkdir(exist_ok=True)
+            inputs.keep(folder, spec.model)
             for name in (f"{DATABASE}-wal", f"{DATABASE}-shm"):
                 (folder / name).unlink(missing_ok=True)
             temporary = folder / f".{DATABASE}.{os.getpid()}"

@@ -16,7 +16,7 @@ from fairlead.core.cost import BudgetExceeded, Cost, Meter, Unmetered
 from fairlead.core.errors import FairleadError, OutOfMemory, RewardError
 from fairlead.core.intervention import installed
 from fairlead.core.key import Key, normals
-from fairlead.core.model import Conditioning, Level, Predicts
+from fairlead.core.model import Conditioning, Level, Predicts, started
 from fairlead.core.people import Pending
 from fairlead.core.reward import HumanReward, Reward, reasons
 from fairlead.core.samplers import PreviousStep, Sampler, euler
@@ -70,7 +70,9 @@ class Worker:
                 network = sibling.model
                 conditioning = sibling.conditioning(len(keys))
                 usual = sibling.sampler
-            return sample(network, sampler or usual, x, conditioning, network.levels(steps), keys, self.meter)
+            levels = network.levels(steps)
+            x = started(network, x, levels[0])
+            return sample(network, sampler or usual, x, conditioning, levels, keys, self.meter)
 
         def score(z: Tensor) -> Tensor:
             return self._score(z, [self.spec.prompt] * len(z))
@@ -238,17 +240,20 @@ class Worker:
         A sibling's own schedule goes on below the level at which it takes over.
         """
         rung = None if effort is None else rungs.read(effort)
-        if rung is None:
-            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
-        if isinstance(rung, rungs.Peek):
-            return latents, cond, self.model.levels(self.spec.steps), self.model, self.setup.sampler
+        full = self.model.levels(self.spec.steps)
         if not isinstance(rung, rungs.By):
-            return latents, cond, rung.levels(self.model.levels, self.spec.steps), self.model, self.setup.sampler
+            levels = full
+            if isinstance(rung, rungs.Few | rungs.Even):
+                levels = rung.levels(self.model.levels, self.spec.steps)
+            return started(self.model, latents, levels[0]), cond, levels, self.model, self.setup.sampler
         sibling = self.siblings[rung.model]
         levels = list(sibling.levels(rung.own))
-        if rung.after:
-            own = self.model.levels(self.spec.steps)[: rung.after + 1]
+        if not rung.after:
+            latents = started(sibling, latents, levels[0])
+        else:
+            own = full[: rung.after + 1]
             told = None if forming is None else forming.first_part(beyond=rung.own)
+            latents = started(self.model, latents, own[0])
             latents = sample(self.model, self.setup.sampler, latents, cond, own, keys, self.meter, on_step=told)
             levels = [own[-1], *(level for level in levels if level.time < own[-1].time)]
         return latents, sibling.conditioning(len(latents)), levels, sibling, sibling.sampler
