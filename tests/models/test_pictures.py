@@ -251,3 +251,13 @@ def test_the_levels_of_a_picture_obey_the_laws_of_levels(folder: Callable[..., s
             assert len(levels) >= 2
             assert list(levels) == list(plain.levels(steps)[-len(levels) :])
             assert steps in model.whole_steps(len(levels) - 1)
+
+
+def test_it_says_where_the_scheduler_cannot_start(folder: Callable[..., str]) -> None:
+    plms = {k: v for k, v in DDIM.items() if k != "clip_sample"}
+    where = folder("sd", "PNDMScheduler", {**plms, "skip_prk_steps": True})
+    model = StableDiffusion(where, height=24, width=24, image=picture(), strength=0.5)
+    assert any("the sampler euler takes the steps" in said for said in model.warnings("a dog", "scheduler"))
+    assert not any("takes the steps" in said for said in model.warnings("a dog", "heun"))
+    plain = StableDiffusion(where, height=24, width=24)
+    assert not any("takes the steps" in said for said in plain.warnings("a dog", "scheduler"))

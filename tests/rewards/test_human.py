@@ -118,3 +118,24 @@ def test_the_record_says_that_it_waits(tmp_path: Path, capsys: pytest.CaptureFix
     assert data["stopped"] == "waiting for an answer"
     assert data["best"] is None
     assert (out / "report.html").is_file()
+
+
+def test_of_two_answers_the_first_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where one of the two people sits at a terminal while the other one answers in a browser."""
+    out = tmp_path / "run"
+    main([*RUN, "--reward", "human", "--budget", "nfe=20", "--out", str(out)])
+    store = QuestionStore(out)
+    question = store.pending()[0]
+    assert store.answer_if_open(question.name, "1,3") is None
+    assert store.answer_if_open(question.name, "2") == "1,3"
+    assert store.answer_to(question) == "1,3"
+    with pytest.raises(FairleadError, match="no question"):
+        store.answer_if_open("nothing", "1")
+
+    def slow(asked: Question) -> str:
+        assert QuestionStore(out).answer_if_open(asked.name, "4") is None
+        return "1"
+
+    other = Question("pick", "another", question.pictures)
+    with pytest.warns(UserWarning, match=r"answered elsewhere first: '4' holds, not '1'"):
+        assert QuestionStore(out, slow).ask(other) == (3,)

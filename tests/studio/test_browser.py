@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fairlead.app.report import staircase
-from fairlead.run import marks
+from fairlead.run import judgements, marks
 from fairlead.run.store import Store
 from fairlead.run.view import View
 
@@ -248,6 +248,9 @@ def test_the_curve_is_that_of_the_report(studio: Any, page: Any, finished: str, 
 @pytest.mark.parametrize("width", [360, 1440])
 def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished: str, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    folder = studio.runs / studio.run(finished)["name"]
+    if not judgements.of(folder):
+        judgements.add(folder, "pair", (0, 1), "1", "Ada", 0)
     second = studio.start(**TURBO, budget="nfe=16", seed=7)
     studio.wait(second)
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
@@ -257,6 +260,8 @@ def test_no_serious_fault_of_accessibility(studio: Any, chromium: Any, finished:
         ("runs", "", ".run"),
         ("new", "new", "textarea"),
         ("run", f"run/{finished}", ".cell"),
+        ("judge", f"judge/{finished}", ".ranking"),
+        ("keep", f"keep/{finished}", ".keep-gallery figure"),
         ("compare", f"compare/{finished}/{second}", ".column + .column"),
     ):
         page.goto(f"{studio.base}/#/{path}")

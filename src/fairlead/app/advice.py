@@ -53,7 +53,9 @@ def next_steps(view: View) -> list[tuple[str, str]]:
     if not view.best:
         return [(why, line) for why, line in steps if line]
     spec = view.spec
-    if held_out.hacked(view):
+    if held_out.hacked(view) and not spec.watch:
+        steps.append(("people prefer the baseline: choose by what they said", command("keep", folder, 1, "--judged")))
+    elif held_out.hacked(view):
         watched = reward_text(spec.watch[0])
         steps.append((f"the gain may not be real: optimise {watched} too", _with_reward(view, watched)))
     if (late := _found_late(view)) is not None:

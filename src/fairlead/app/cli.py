@@ -23,6 +23,7 @@ from fairlead.app import (
     checking,
     compare,
     configuring,
+    rank,
     scoring,
 )
 from fairlead.app import judge as judging
@@ -262,6 +263,7 @@ app.command(short_help="Methods at one budget, side by side.")(compare.compare)
 app.command(short_help="A model or a method on a benchmark's prompts.")(bench.bench)
 app.command(short_help="Score and rank pictures that exist.")(scoring.score)
 app.command(short_help="Choose good and different pictures of a run.")(keeping.keep)
+app.command(short_help="Rank the pictures that people compared.")(rank.rank)
 app.command(short_help="Answer the questions of a run, then continue it.")(answering.answer)
 app.command(short_help="Let a judge choose among a run's best pictures.")(judging.judge)
 app.command(short_help="How much of a gain survives fewer steps.")(calibrate.calibrate)

@@ -33,6 +33,11 @@ def stale(view: View, found: dict[str, Any]) -> str:
     return f"What is in kept/ was chosen when the run had {then} pictures, of now {now}. Choose again with: {again}"
 
 
+def worth(found: dict[str, Any]) -> str:
+    """What quality was: the reward, or what people said."""
+    return str(found.get("worth", "reward"))
+
+
 def mean_reward(point: dict[str, Any]) -> float:
     """Of the chosen pictures; NaN where it was not known."""
     return float("nan") if point["reward"] is None else float(point["reward"])
@@ -50,13 +55,13 @@ def section(view: View) -> dict[str, Any] | None:
     k = found["k"]
     floor = found.get("floor")
     return {
-        "small": f"{k} kept by a determinant of likeness ({found['likeness']}) and reward"
+        "small": f"{k} kept by a determinant of likeness ({found['likeness']}) and {worth(found)}"
         + ("" if floor is None else f", none below {number(floor)} while {k} are above")
         + f"; Vendi counts different pictures, 1 to {k}",
         "stale": stale(view, found),
         "cards": [_card(view, by_index[i]) for i in found["kept"] if i in by_index],
         "chart": _front(found),
-        "head": (f"{k} of {found.get('of', len(view.candidates))}", "mean reward", "Vendi"),
+        "head": (f"{k} of {found.get('of', len(view.candidates))}", f"mean {worth(found)}", "Vendi"),
         "rows": [(name, mean_reward(point), point["vendi"], name == mine) for name, point in points],
     }
 
@@ -99,8 +104,8 @@ def _front(found: dict[str, Any]) -> Markup:
         element("text", f"{x1:.2f}", x=460, y=252, text_anchor="end"),
         element("text", number(y1), x=4, y=40),
         element("text", number(y0), x=4, y=234),
-        element("text", "mean reward", x=4, y=16),
+        element("text", f"mean {worth(found)}", x=4, y=16),
     ]
-    label = "Mean reward against Vendi score"
+    label = f"Mean {worth(found)} against Vendi score"
     frame = {"viewBox": "0 0 500 280", "role": "img", "aria_label": label, "font_size": 12, "fill": "currentColor"}
     return element("svg", *parts, **frame)

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from fairlead.app.console import say
-from fairlead.app.diverse_subset import mean_reward, read, stale
+from fairlead.app.diverse_subset import mean_reward, read, stale, worth
 from fairlead.app.report import write_report
 from fairlead.app.words import number
 from fairlead.core.errors import FairleadError
 from fairlead.run import marks
+from fairlead.run.judged import Judged
 from fairlead.run.store import Store
 from fairlead.run.view import View
 
@@ -38,12 +39,17 @@ def keep(
         str | None, typer.Option(metavar="NAME", help="clip, pixels, or an image encoder's folder or hub name.")
     ] = None,
     starred: Annotated[bool, typer.Option("--starred", help="Only from pictures with a star.")] = False,
+    judged: Annotated[
+        bool,
+        typer.Option("--judged", help="Quality is what people said instead of the reward; only pictures they judged."),
+    ] = False,
 ) -> int:
     """Choose K pictures of a run that are good and different. Nothing is rendered."""
     from fairlead.run.diverse_subset import keep as choose
 
-    among = _starred(run) if starred else None
-    chosen = choose(run, k, weight=weight, floor=_level(floor), likeness=likeness, among=among)
+    among = starred_of(run) if starred else None
+    quality = strengths(run) if judged else None
+    chosen = choose(run, k, weight=weight, floor=_level(floor), likeness=likeness, among=among, quality=quality)
     print(" ".join(map(str, chosen)))
     say_what_was_kept(run)
     say(f"Pictures are in {run / 'kept'}, the front in {write_report(run)}.")
@@ -58,12 +64,19 @@ def _level(floor: str) -> float | str:
         return floor
 
 
-def _starred(run: Path) -> list[int]:
+def starred_of(run: Path) -> list[int]:
     """The candidates with a star."""
     Store.open(run).close()
     if found := marks.starred(run):
         return found
     raise FairleadError(f"{run} has no picture with a star. Star some in 'fairlead studio', or leave out --starred.")
+
+
+def strengths(run: Path) -> dict[int, float]:
+    """What people said about each picture that they judged."""
+    if found := {place.candidate: place.strength for place in Judged.of(run).ranking}:
+        return found
+    raise FairleadError(f"Nobody has judged the pictures of {run}. Judge them in 'fairlead studio'.")
 
 
 def say_what_was_kept(folder: Path) -> None:
@@ -77,6 +90,6 @@ def say_what_was_kept(folder: Path) -> None:
         if found.get("below"):
             say(f"{found['below']} of them are below the floor of {number(found['floor'])}: too few are above it.")
         say(
-            f"Kept {found['k']}: mean reward {number(mean_reward(a))} and Vendi {a['vendi']:.2f}; "
+            f"Kept {found['k']}: mean {worth(found)} {number(mean_reward(a))} and Vendi {a['vendi']:.2f}; "
             f"the {found['k']} best have {number(mean_reward(b))} and {b['vendi']:.2f}."
         )

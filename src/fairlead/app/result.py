@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairlead.app.keep import starred_of, strengths
 from fairlead.app.page import fill, picture
+from fairlead.app.preferences import preference_rows, ranking_rows
 from fairlead.app.report import write_report
 from fairlead.app.words import count, duration, number, reason
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
+from fairlead.run.judged import Judged
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
@@ -95,18 +98,44 @@ class Result:
             return table
         return pandas.DataFrame(table)
 
+    def judged(self, who: str | None = None) -> Any:
+        """The pictures that people compared, best first: a pandas DataFrame where pandas is installed, else dicts.
+
+        `strength` is a log odds against the average of them, with 95 % in `low` and `high`. `who`: one person's.
+        """
+        table = ranking_rows(self._view(), Judged.of(self.folder, who), Path())
+        try:
+            import pandas
+        except ImportError:
+            return table
+        return pandas.DataFrame(table)
+
+    def preferences(self, who: str | None = None) -> list[dict[str, Any]]:
+        """Every decided comparison of people, with the `prompt`, `chosen` and `rejected` of datasets for DPO."""
+        return preference_rows(self._view(), Judged.of(self.folder, who), Path())
+
     def keep(
-        self, k: int, *, weight: float = 0.5, floor: float | str = "median", likeness: str | None = None
+        self,
+        k: int,
+        *,
+        weight: float = 0.5,
+        floor: float | str = "median",
+        likeness: str | None = None,
+        starred: bool = False,
+        judged: bool = False,
     ) -> list[Shot]:
         """k candidates that are good and different, the best choice first; the report shows them from now on.
 
         `weight` counts standard deviations of the reward: 0 keeps the most different, a large one the best. `likeness`
         is clip, pixels, or an image encoder's folder or hub name. `floor` is a reward, 'median' (of the run) or
-        'none': nothing below it is kept while k candidates are not below it.
+        'none': nothing below it is kept while k candidates are not below it. `starred`: only from pictures with a
+        star. `judged`: quality is what people said instead of the reward, and only pictures they judged are kept.
         """
         from fairlead.run.diverse_subset import keep
 
-        chosen = keep(self.folder, k, weight=weight, floor=floor, likeness=likeness)
+        among = starred_of(self.folder) if starred else None
+        quality = strengths(self.folder) if judged else None
+        chosen = keep(self.folder, k, weight=weight, floor=floor, likeness=likeness, among=among, quality=quality)
         view = self._view()
         by_index = {c.index: c for c in view.candidates}
         return [self._shot(view, by_index[i]) for i in chosen]

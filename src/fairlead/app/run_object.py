@@ -17,8 +17,8 @@ def run_object(view: View) -> dict[str, Any]:
         "baseline": None if view.baseline is None else _baseline(view, view.baseline),
         "best": None if view.best is None else _best(view, view.best),
     }
-    if view.spec.watch:
-        out["watched"] = {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in held_out.held(view)}
+    if every := held_out.held(view):
+        out["watched"] = {h.name: {"baseline": h.before, "best": h.after, "fell": h.fell} for h in every}
         out["hacking"] = held_out.hacked(view)
     if view.judging is not None:
         out["final_judge"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,8 @@ from fairlead.app.options import AsJson, with_run_options
 from fairlead.app.words import number
 from fairlead.core.check import whole_number
 from fairlead.core.errors import FairleadError
+from fairlead.run.held_out import correlation
+from fairlead.run.judged import JUDGED
 from fairlead.run.options import RunOptions
 from fairlead.run.spec import parse_reward, reward_text
 from fairlead.run.store import write_atomically
@@ -67,6 +70,10 @@ def score(
         print_json({"reward": reward_text(tree), "pictures": ordered})
     else:
         _show(ordered, reward_text(tree))
+    judged = [(row["reward"], row[JUDGED]) for row in table if not math.isnan(row.get(JUDGED, math.nan))]
+    if judged:
+        said = number(correlation(judged), sign=True)
+        say(f"Rank correlation with what people said about {len(judged)} of these pictures: {said}.")
     failed = [row for row in table if row["rank"] is None]
     if failed:
         why = f"{failed[0]['file']}: {failed[0]['reason'] or 'no number'}"
@@ -76,7 +83,7 @@ def score(
 
 def _show(ordered: list[dict[str, object]], formula: str) -> None:
     terms = [k for k in ordered[0] if k not in ("file", "rank", "reward", "prompt", "reason")]
-    terms = [] if terms == [formula] else terms
+    terms = [term for term in terms if term != formula] if {formula} >= {*terms} - {JUDGED} else terms
     reasons = any(row["reason"] for row in ordered)
     view = plain_table("rank", formula, *terms, *(["note"] if reasons else []), "file", whole=("file",))
     for row in ordered[:SHOWN]:

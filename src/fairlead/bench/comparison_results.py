@@ -13,6 +13,7 @@ from fairlead.bench import comparison, statistics
 from fairlead.bench.plan import Cell, Plan
 from fairlead.bench.statistics import Mean
 from fairlead.core.cost import UNITS, Cost
+from fairlead.run.judged import JUDGED
 from fairlead.run.options import MODEL_OPTIONS
 from fairlead.run.records import BASELINE_ROW, REWARD, RunStatus
 from fairlead.run.store import DATABASE
@@ -116,7 +117,7 @@ class ComparisonResults:
                     continue  # a refusal of another budget
                 errors.setdefault(cell.method, []).append(str(note["error"]))
             elif (folder / DATABASE).is_file():
-                view = View.read(folder)
+                view = View.read(folder).with_judged()
                 if view.status != RunStatus.FINISHED or dict(view.spec.budget) != dict(cell.spec.budget):
                     continue
                 if view.best is None:
@@ -142,10 +143,10 @@ class ComparisonResults:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """The optimised reward, then what was watched."""
+        """The optimised reward, then what was watched, then what people said."""
         names = {name: None for d in self.done.values() for c in [d.view.best] if c for name in c.terms}
         watched = [name for tree in self.plan.watch for name in names if name in (tree, f"{tree} (watched)")]
-        return [REWARD, *dict.fromkeys(watched)]
+        return [REWARD, *dict.fromkeys(watched), *([JUDGED] if JUDGED in names else [])]
 
     @cached_property
     def shared(self) -> list[tuple[str, int]]:

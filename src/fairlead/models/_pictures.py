@@ -20,7 +20,8 @@ from torch import Tensor
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
 from fairlead.core.model import Level, Rows
-from fairlead.models.own_scheduler import OwnScheduler
+from fairlead.core.twins import nearest_to
+from fairlead.models.own_scheduler import STARTS_ONCE, OwnScheduler
 
 IMAGE = frozenset({"image", "strength"})
 """Settings of families that start from a picture."""
@@ -149,6 +150,16 @@ class PictureInputs(OwnScheduler):
             return [moves]
         most = int((moves + 1) / self.strength) + 2
         return [n for n in range(moves, most) if n - min(self.left_out(n), n - 1) == moves]
+
+    def started_late(self, sampler: str) -> str:
+        """That a scheduler which can only start at its first step does not take these."""
+        name = type(self.pipe.scheduler).__name__
+        if self._clean is None or sampler != "scheduler" or name not in STARTS_ONCE or self.strength == 1.0:
+            return ""
+        return (
+            f"{name} can only start at its first step, and a picture starts below it: the sampler {nearest_to(name)} "
+            "takes the steps. Choose another with --sampler."
+        )
 
     def start(self, noise: Tensor, at: Level) -> Tensor:
         """Unit noise [B, C, h, w] -> the state at the first level."""

@@ -28,6 +28,7 @@ class Warnings:
         if getattr(self.pipe, "watermark", None) is not None:
             out.append(f"The watermark of this {kind} is left out: pictures are kept as the decoder made them.")
         out.append(self._stepped(sampler))
+        out.append(self.started_late(sampler))
         if self._calls_otherwise():
             out.append(
                 f"{kind} has a __call__ of its own, which is not run: pictures are made as {self.family} makes them."
@@ -44,6 +45,10 @@ class Warnings:
             f"{reason}: the sampler {sampler} takes its steps, so pictures differ from the pipeline's own. "
             "docs/schedulers.md lists the samplers and schedulers to choose from."
         )
+
+    def started_late(self, sampler: str) -> str:
+        """What a picture input changes about the steps; empty without one."""
+        return ""
 
     def _calls_otherwise(self) -> bool:
         """True if a subclass overrides the call of the diffusers class that this adapter stands for."""

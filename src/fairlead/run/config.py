@@ -67,6 +67,8 @@ def _switch(name: str, value: Any) -> bool:
 
 
 def _devices(name: str, value: Any) -> str:
+    if value == "":
+        return ""
     words = [word.strip() for word in _text(name, value).split(",")]
     if not all(DEVICE.fullmatch(word) for word in words):
         raise FairleadError(must_be(name, value, "devices with commas between them, like 'cuda:0, cuda:1'"))

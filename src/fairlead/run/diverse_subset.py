@@ -10,7 +10,9 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,35 @@ POOL = 800
 """Pictures compared with each other at most, unless many are kept."""
 FRONT = (0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights of quality whose choices the report shows."""
+SLIDER = (0.0, *(round(2 ** (i / 4 - 6), 4) for i in range(37)))
+"""Weights that a page tries, up to 8; the default is one of them."""
+
+
+@dataclass(frozen=True)
+class Choosable:
+    """The pictures of a run that may be kept, compared with each other."""
+
+    candidates: list[Candidate]
+    worth: Tensor
+    """[N]: the reward, or what people said"""
+    likes: Tensor
+    """[N, N]"""
+    of: int
+    """Pictures of the run."""
+    likeness: str
+
+    def pick(self, k: int, weight: float, least: float) -> list[int]:
+        """Positions of k, the most wanted first."""
+        return pick(self.likes, weight * _above(least, self.worth, k), k)
+
+    def best(self, k: int) -> list[int]:
+        """Positions of the k best."""
+        values = self.worth.nan_to_num(-torch.inf)
+        return sorted(range(len(values)), key=lambda i: -float(values[i]))[:k]
+
+    def point(self, weight: float | None, chosen: Sequence[int]) -> dict[str, Any]:
+        """Mean reward and Vendi score of a choice."""
+        return _point(weight, chosen, self.worth, self.likes)
 
 
 def keep(
@@ -45,18 +76,84 @@ def keep(
     floor: float | str = FLOOR,
     likeness: str | None = None,
     among: Collection[int] | None = None,
+    quality: Mapping[int, float] | None = None,
 ) -> list[int]:
     """Indices of k candidates, the most wanted first; writes kept.json and copies the pictures to kept/.
 
     `weight` counts deviations of the reward from its mean: 0 keeps the most different, a large one the best. Likeness
     is by `clip`, `pixels`, or a folder or hub name of an image encoder; left out, the package's CLIP for models that
-    speak its words, pixels for the others. `among`: choose only from these candidates.
+    speak its words, pixels for the others. `among`: choose only from these candidates. `quality`: use these numbers in
+    place of the reward, and choose only from candidates that have one.
 
     `floor` is a reward, `median` (of the pictures to choose from) or `none`. No picture below it is kept while k
     pictures are not below it; if there are fewer, the best of the others are kept too. Without it, a picture that lacks
     what the prompt asks for is kept because it differs from all others.
     """
     number_in_range("weight", weight, "[0, inf)")
+    full = _choosable(folder, k, floor, likeness, among, quality, _features)
+    least = _least(full.worth, floor)
+    chosen = full.pick(k, weight, least)
+    front = [full.point(w, full.pick(k, w, least)) for w in sorted({*FRONT, weight})]
+    found = {
+        "k": k,
+        "of": full.of,
+        "worth": "reward" if quality is None else "judged strength",
+        "weight": weight,
+        "floor": least if math.isfinite(least) else None,
+        "below": int((full.worth[chosen] < least).sum()),
+        "likeness": full.likeness,
+        "kept": [full.candidates[i].index for i in chosen],
+        "front": front,
+        "chosen": full.point(weight, chosen),
+        "best": full.point(None, full.best(k)),
+        "first": full.point(None, list(range(k))),
+    }
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    (folder / FOLDER).mkdir()
+    for place, i in enumerate(chosen, 1):
+        c = full.candidates[i]
+        shutil.copyfile(folder / c.image, folder / FOLDER / f"{place:02d}-candidate-{c.index}.png")
+    write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
+    return [full.candidates[i].index for i in chosen]
+
+
+def front(
+    folder: Path,
+    k: int,
+    *,
+    floor: float | str = FLOOR,
+    among: Collection[int] | None = None,
+    quality: Mapping[int, float] | None = None,
+) -> dict[str, Any]:
+    """The different choices that weights lead to, from the most different to the best. Writes nothing.
+
+    Of weights that choose the same pictures the default is named, else the lowest.
+    """
+    full = _choosable(folder, k, floor, None, among, quality, _remembered)
+    least = _least(full.worth, floor)
+    points: list[dict[str, Any]] = []
+    for weight in SLIDER:
+        chosen = full.pick(k, weight, least)
+        kept = [full.candidates[i].index for i in chosen]
+        if points and set(points[-1]["kept"]) == set(kept):
+            if weight == WEIGHT:
+                points[-1] |= {"weight": weight, "kept": kept}
+            continue
+        points.append({**full.point(weight, chosen), "kept": kept})
+    usable = int(full.worth.isfinite().sum())
+    return {"k": k, "of": usable, "likeness": full.likeness, "default": WEIGHT, "points": points}
+
+
+def _choosable(
+    folder: Path,
+    k: int,
+    floor: float | str,
+    likeness: str | None,
+    among: Collection[int] | None,
+    quality: Mapping[int, float] | None,
+    features: Callable[[Path, tuple[str, ...], str], Tensor],
+) -> Choosable:
+    """Whom to choose from, after every check."""
     if isinstance(floor, str) and floor not in FLOORS:
         raise FairleadError(must_be("floor", floor, "a reward, 'median' or 'none'"))
     if not isinstance(floor, str):
@@ -74,36 +171,15 @@ def keep(
     full = [c for c in every if c.rung == highest]
     if among is not None:
         full = [c for c in every if c.index in among]
+    if quality is not None:
+        full = [replace(c, reward=quality[c.index]) for c in every if c.index in quality and c in full]
     full = _pool(full, k)
     likeness = likeness or ("clip" if _speaks(name) else "pixels")
     if likeness not in (known := registry.table("features")) and "/" not in likeness and not is_folder(Path(likeness)):
         raise unknown("likeness", likeness, known)
-    rewards = torch.tensor([c.reward for c in full], dtype=torch.float64)
-    likes = kernel(_features(folder, full, likeness))
-    least = _least(rewards, floor)
-    quality = _above(least, rewards, k)
-    chosen = pick(likes, weight * quality, k)
-    front = [_point(w, pick(likes, w * quality, k), rewards, likes) for w in sorted({*FRONT, weight})]
-    best = sorted(range(len(full)), key=lambda i: -float(rewards[i].nan_to_num(-torch.inf)))[:k]
-    found = {
-        "k": k,
-        "of": len(every),
-        "weight": weight,
-        "floor": least if math.isfinite(least) else None,
-        "below": int((rewards[chosen] < least).sum()),
-        "likeness": likeness,
-        "kept": [full[i].index for i in chosen],
-        "front": front,
-        "chosen": _point(weight, chosen, rewards, likes),
-        "best": _point(None, best, rewards, likes),
-        "first": _point(None, list(range(k)), rewards, likes),
-    }
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    (folder / FOLDER).mkdir()
-    for place, i in enumerate(chosen, 1):
-        shutil.copyfile(folder / full[i].image, folder / FOLDER / f"{place:02d}-candidate-{full[i].index}.png")
-    write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
-    return [full[i].index for i in chosen]
+    worth = torch.tensor([c.reward for c in full], dtype=torch.float64)
+    likes = kernel(features(folder, tuple(c.image for c in full), likeness))
+    return Choosable(full, worth, likes, len(every), likeness)
 
 
 def _least(rewards: Tensor, floor: float | str) -> float:
@@ -145,18 +221,23 @@ def _speaks(name: str) -> bool:
     return name != models.LIVE and models.defaults(name).get("vocabulary") == "words"
 
 
-def _features(folder: Path, chosen: Sequence[Candidate], likeness: str) -> Tensor:
+def _features(folder: Path, chosen: tuple[str, ...], likeness: str) -> Tensor:
+    """Of the files of these names."""
     known = likeness in registry.table("features")
     make: Callable[..., Any] = registry.resolve("features", likeness if known else "clip")
     encode: Callable[[Tensor], Tensor] = make() if known else make(likeness)
     out = []
     for start in range(0, len(chosen), scoring.BATCH):
         some = chosen[start : start + scoring.BATCH]
-        images = [_pixels(folder / c.image) for c in some]
+        images = [_pixels(folder / name) for name in some]
         if len({image.shape for image in images}) > 1:
             raise StoreError(f"Pictures of {folder} have different sizes: restore those that were replaced.")
         out.append(encode(torch.stack(images)))
     return torch.cat(out)
+
+
+_remembered = lru_cache(maxsize=4)(_features)
+"""For a page that asks again and again: a picture's name is a digest of its content."""
 
 
 def _pixels(path: Path) -> Tensor:

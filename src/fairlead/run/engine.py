@@ -81,16 +81,17 @@ def start(
     previews: Every = 0,
     stop: Stop = _never,
     trust: bool = False,
+    person: Person | None = None,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
 
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
     `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
-    every `previews` steps (`run/forming.py`).
-    `trust` is as in `resume`, for a reward that the run takes over from its parent.
+    every `previews` steps (`run/forming.py`). `person` answers the questions of the run while it waits; without one it
+    stops at the first. `trust` is as in `resume`, for a reward that the run takes over from its parent.
     """
     watching = Watching.of(on_step, previews)
-    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching, "person": person}
     with started(spec, out, on_progress=on_progress, trust=trust, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
@@ -105,6 +106,7 @@ def started(
     model: Model | None = None,
     siblings: Siblings = None,
     on_progress: Watch = _silent,
+    person: Person | None = None,
     watching: Watching | None = None,
     trust: bool = False,
 ) -> Iterator[OpenRun]:
@@ -122,13 +124,13 @@ def started(
         executor = Local(spec, reward=reward, model=model, siblings=siblings)
         beginning = None if origin is None else ancestry.beginning(executor, spec, origin, reward)
     spec = executor.setup.spec
-    loop = SearchLoop(spec, executor, clock)
+    loop = SearchLoop(spec, executor, clock, person)
     left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
     if left_out is not None:
         spec = left_out[0]
         clock = Clock(spec, on_progress)
         executor.leave_out_drafts(spec)
-        loop = SearchLoop(spec, executor, clock)
+        loop = SearchLoop(spec, executor, clock, person)
     for leaf in executor.worker.reward.leaves():
         if isinstance(leaf, PaidReward):
             leaf.ready()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from fairlead.run import lineage, marks, rows
+from fairlead.run import judgements, lineage, marks, rows
 from fairlead.run.claim import LOCK
 from fairlead.run.marks import Mark
 from fairlead.run.records import Candidate
@@ -101,6 +101,14 @@ class Follower:
         """Those after number `after`."""
         with sqlite_errors(self.folder):
             return marks.read(self._db, after)
+
+    def people(self) -> dict[str, int]:
+        """How many questions wait for an answer, and how many judgements there are."""
+        with sqlite_errors(self.folder):
+            waiting = self._db.execute("select 1 from sqlite_master where name='question'").fetchone()
+            if waiting is not None:
+                waiting = self._db.execute("select count(*) from question where answer is null").fetchone()
+            return {"questions": waiting[0] if waiting else 0, "judgements": judgements.count(self._db)}
 
     def has_picture(self, digest: str) -> bool:
         """True if a candidate of this run has the picture of that name."""

@@ -1,4 +1,4 @@
-"""Watched rewards as a held-out check: did they fall while the optimised reward rose? Imports no torch."""
+"""Watched rewards and what people said as a held-out check: did they fall while the reward rose? Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fairlead.run.judged import JUDGED
 from fairlead.run.spec import reward_text
 from fairlead.run.view import View
 
@@ -22,11 +23,13 @@ class HeldOut:
     agreement: float
     """Rank correlation with the reward over all candidates, -1 to 1; NaN where there is none"""
     fell: bool
-    """True if the reward rose from baseline to best while this went down."""
+    """True if the reward rose from baseline to best while this went down; of people, if that is certain."""
+    what: str = "watched"
+    """or `judged`, where people compared the pictures"""
 
 
 def held(view: View) -> list[HeldOut]:
-    """Every watched formula of the run, in the order they were named."""
+    """Every watched formula of the run, in the order they were named, and people last."""
     out = []
     for tree in view.spec.watch:
         label = reward_text(tree)
@@ -35,7 +38,19 @@ def held(view: View) -> list[HeldOut]:
         after = float(view.best.terms.get(name, math.nan)) if view.best else math.nan
         both = [(c.reward, c.terms.get(name, math.nan)) for c in view.candidates]
         out.append(HeldOut(label, before, after, correlation(both), view.gain > 0 and after < before))
-    return out
+    return [*out, *_people(view)]
+
+
+def _people(view: View) -> list[HeldOut]:
+    """What people said, if they judged the baseline or the best picture."""
+    before = view.judged.get(view.baseline.index) if view.baseline else None
+    after = view.judged.get(view.best.index) if view.best else None
+    if before is None and after is None:
+        return []
+    both = [(c.reward, view.judged[c.index].strength) for c in view.candidates if c.index in view.judged]
+    fell = before is not None and after is not None and view.gain > 0 and after.high < before.low
+    old, new = (math.nan if place is None else place.strength for place in (before, after))
+    return [HeldOut(JUDGED, old, new, correlation(both), fell, "judged")]
 
 
 def correlation(pairs: Sequence[tuple[float, float]]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,10 @@ Person = Callable[[Question], str]
 SCHEMA = """create table if not exists question(
     name text primary key, kind text not null, text text not null, pictures text not null, asked text not null,
     answer text, answered text)"""
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def sheet_of(folder: Path, question: Question) -> Path:
@@ -42,7 +47,7 @@ class StoredQuestion:
 
 
 class QuestionStore:
-    """The questions of one run folder. Answers are stored as typed; a later one replaces an earlier one."""
+    """The questions of one run folder. Answers are stored as typed."""
 
     def __init__(self, folder: Path, person: Person | None = None) -> None:
         self._path = Path(folder) / DATABASE
@@ -65,16 +70,19 @@ class QuestionStore:
         with self._open() as db:
             row = db.execute("select answer from question where name=?", (question.name,)).fetchone()
             if row is None:
-                now = datetime.now(UTC).isoformat(timespec="seconds")
-                values = (question.name, question.kind, question.text, json.dumps(question.pictures), now)
+                values = (question.name, question.kind, question.text, json.dumps(question.pictures), _now())
                 db.execute("insert into question values(?,?,?,?,?,null,null)", values)
         if row is not None and row[0] is not None:
             return _read(question, row[0])
         if self._person is None:
             raise Pending(question)
         answer = self._person(question)
-        self.answer(question.name, answer)
-        return _read(question, answer)
+        before = self.answer_if_open(question.name, answer)
+        if before is not None and before != answer:
+            warnings.warn(
+                f"This question was answered elsewhere first: {before!r} holds, not {answer!r}.", stacklevel=2
+            )
+        return _read(question, answer if before is None else before)
 
     def peek(self, question: Question) -> tuple[int, ...]:
         """The answer if there is one, else `Pending`; writes nothing."""
@@ -84,7 +92,23 @@ class QuestionStore:
         raise Pending(question)
 
     def answer(self, name: str, answer: str) -> None:
-        """Record an answer, if it is valid."""
+        """Record an answer, if it is valid, in place of an earlier one."""
+        self._check(name, answer)
+        with self._open() as db:
+            db.execute("update question set answer=?, answered=? where name=?", (answer, _now(), name))
+
+    def answer_if_open(self, name: str, answer: str) -> str | None:
+        """Record an answer unless there is one: of several people the first one's holds. Returns that earlier one."""
+        self._check(name, answer)
+        with self._open() as db:
+            db.execute("begin immediate")
+            before: str | None = db.execute("select answer from question where name=?", (name,)).fetchone()[0]
+            if before is None:
+                db.execute("update question set answer=?, answered=? where name=?", (answer, _now(), name))
+            return before
+
+    def _check(self, name: str, answer: str) -> None:
+        """Refuse an unknown question, and what is no answer to it."""
         posted = next((p for p in self.questions() if p.question.name == name), None)
         if posted is None:
             raise FairleadError(
@@ -94,9 +118,14 @@ class QuestionStore:
             posted.question.read(answer)
         except ValueError as error:
             raise FairleadError(f"{error}.") from None
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        with self._open() as db:
-            db.execute("update question set answer=?, answered=? where name=?", (answer, now, name))
+
+    def answer_to(self, question: Question) -> str | None:
+        """What was answered; None before there is an answer."""
+        return next((p.answer for p in self.questions() if p.question == question), None)
+
+    def shows(self, picture: str) -> bool:
+        """True if a question is about the picture of that name."""
+        return any(picture in p.question.pictures for p in self.questions())
 
     def questions(self) -> list[StoredQuestion]:
         """All of them, the oldest first."""

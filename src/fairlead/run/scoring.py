@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.run.files import is_file, is_folder
+from fairlead.run.judged import JUDGED, Judged
 from fairlead.run.store import DATABASE, Store
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ class Picture:
     prompt: str
     label: str
     """Its name in tables: the path as given, or `RUN#12`."""
+    judged: float = math.nan
+    """What people said about it, where it is a candidate that they judged."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,10 @@ def _below(path: Path) -> Iterator[Picture]:
         store = Store.open(path)
         try:
             asked = store.spec.prompt
+            judged = {place.candidate: place.strength for place in Judged.of(path).ranking}
             for c in store.candidates():
-                yield Picture(store.folder / c.image, asked, f"{path}#{c.index}")
+                said = judged.get(c.index, math.nan)
+                yield Picture(store.folder / c.image, asked, f"{path}#{c.index}", said)
         finally:
             store.close()
     elif is_folder(path):
@@ -229,6 +234,9 @@ def ranks(scores: Sequence[Score]) -> list[int | None]:
 def rows(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """One flat record per picture, in the given order, for a table."""
     names = list(dict.fromkeys(k for s in scores for k in s.terms))
+    if any(s.picture.judged == s.picture.judged for s in scores):
+        scores = [replace(s, terms={**s.terms, JUDGED: s.picture.judged}) for s in scores]
+        names.append(JUDGED)
     return [_row(s, rank, names) for s, rank in zip(scores, ranks(scores), strict=True)]
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fairlead.core.errors import StoreError
 from fairlead.run import marks
 from fairlead.run.final_judge import Judging, finished_pictures, read_judging
 from fairlead.run.funnel import PLAN, PlannedRung, RungSummary, read_plan, rung_summaries
+from fairlead.run.judged import JUDGED, Judged, Place
 from fairlead.run.posterior import spread
 from fairlead.run.records import BANK, BASELINE, Candidate, RunStatus
 from fairlead.run.spec import Spec
@@ -172,6 +174,24 @@ class View:
         if self.judging is not None:
             total = total + self.judging.cost
         return self.spent - total
+
+    @cached_property
+    def judged(self) -> Mapping[int, Place]:
+        """What people said about each picture that they judged, by its candidate."""
+        return {place.candidate: place for place in Judged.of(self.folder).ranking}
+
+    def with_judged(self) -> View:
+        """The same with a further term, what people said, for each picture that they judged."""
+        if not self.judged:
+            return self
+
+        def extended(c: Candidate | None) -> Candidate | None:
+            if c is None or c.index not in self.judged:
+                return c
+            return replace(c, terms={**c.terms, JUDGED: self.judged[c.index].strength})
+
+        candidates = tuple(found for c in self.candidates if (found := extended(c)) is not None)
+        return replace(self, candidates=candidates, baseline=extended(self.baseline), best=extended(self.best))
 
     def trace(self) -> list[Point]:
         """Best so far against what had been spent, in the order of rendering."""

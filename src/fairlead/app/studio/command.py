@@ -65,7 +65,7 @@ def open_studio(runs: Path | None, chosen: Mapping[str, Any], place: str = "") -
 
     words = {name: config.in_force()[f"studio.{name}"].value for name in NAMES}
     words |= {name: value for name, value in chosen.items() if value is not None}
-    devices = config.checked("studio.devices", words["devices"]) if words["devices"] else ""
+    devices = config.checked("studio.devices", words["devices"])
     root = config.runs_folder() if runs is None else runs
     host = words["host"]
     listening = listen(host, words["port"])

@@ -22,6 +22,7 @@ from fairlead.run.store import DATABASE
 TICK = 0.1
 BEAT = 15.0
 """Seconds of silence after which a comment shows that the connection lives."""
+NOBODY = {"questions": 0, "judgements": 0}
 START = "retry: 2000\n\n: ok\n\n"
 
 
@@ -42,7 +43,7 @@ class RunEvents:
         self._job = job
         self._progress = progress
         self._follower: Follower | None = None
-        self._said: dict[str, Any] = {}
+        self._said: dict[str, Any] = {"people": NOBODY}
         self._existed = False
         self.ended = False
 
@@ -63,6 +64,7 @@ class RunEvents:
                 return
             if self._follower.changed():
                 yield from self._recorded(self._follower)
+                yield from self._once("people", self._follower.people())
         yield from self._state()
         now = self._progress()
         if now.get("folder") == self._folder.name:

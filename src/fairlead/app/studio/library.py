@@ -18,6 +18,7 @@ from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
 from fairlead.run.parent import Parent
+from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
 from fairlead.run.store import DATABASE
@@ -148,6 +149,7 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
     try:
         view = View.read(folder)
         own = marks.present(marks.of(folder))
+        waiting = QuestionStore(folder).pending()
     except FairleadError as error:
         return {**start, "error": str(error)}
     return {
@@ -167,6 +169,7 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
         "spent": view.spent.as_dict(),
         "limit": view.spec.limit.limits(),
         "stars": sum("star" in kinds for kinds in own.values()),
+        "questions": len(waiting),
     }
 
 

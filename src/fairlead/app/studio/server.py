@@ -22,6 +22,8 @@ from fairlead.app.studio.address import WORKER
 from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.judging import Judging
+from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.offspring import Offspring
 from fairlead.app.studio.page_files import smaller, static_files
@@ -32,6 +34,7 @@ from fairlead.app.studio.watch_routes import WatchRoutes
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import config, marks
 from fairlead.run.follow import Follower
+from fairlead.run.question_store import QuestionStore
 from fairlead.run.spec import parse_budget
 from fairlead.run.view import View
 
@@ -98,6 +101,8 @@ class Studio:
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
             *WatchRoutes(self.library, self.crew).routes(),
             *Offspring(self.library, self.jobs, self.crew).routes(),
+            *Judging(self.library, self.jobs, self.crew.wake).routes(),
+            *Keeping(self.library, self._work).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)
@@ -168,7 +173,7 @@ class Studio:
             raise Refused(404, "not_found", f"{digest!r:.40} is not the name of a picture.")
         follower = Follower(folder)
         try:
-            if not follower.has_picture(digest):
+            if not follower.has_picture(digest) and not QuestionStore(folder).shows(digest):
                 raise Missing(f"{folder.name} has no picture {digest!r:.40}.")
             data = follower.store.image(digest)
         finally:
@@ -203,6 +208,10 @@ class Studio:
         if "error" in found:
             found["field"] = await asyncio.to_thread(field_of, found["error"], options, _check)
         return _json({**found, **lines})
+
+    async def _work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """What the process that computes answers."""
+        return await self._unless_closing(self.crew.work(failure, **message))
 
     async def _unless_closing(self, work: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         """The result of some work, unless the server ends before it."""

@@ -102,10 +102,10 @@ class Supervisor:
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the worker says about the cost."""
-        return await self.ask({"do": "price", "options": dict(options)})
+        return await self.work("The price was not counted", do="price", options=dict(options))
 
-    async def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The worker's answer, which it gives between two batches; waits for a worker that is being started."""
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The worker's answer; waits for a worker that is being started. `failure` says what did not happen in time."""
         self._wanted = True
         try:
             async with asyncio.timeout(PATIENCE):
@@ -114,8 +114,7 @@ class Supervisor:
                         return await self._asked(message)
                     await asyncio.sleep(RETRY)
         except TimeoutError:
-            sentence = f"The studio's worker did not answer within {PATIENCE:.0f} seconds. Wait for the present batch."
-            raise FairleadError(sentence) from None
+            raise FairleadError(f"{failure} within {PATIENCE:.0f} seconds. Wait for the present batch.") from None
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
@@ -164,9 +163,9 @@ class Crew:
         """What the first worker without work says about the cost."""
         return await self._free().price(options)
 
-    async def ask(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """The answer of the first worker without work."""
-        return await self._free().ask(message)
+    async def work(self, failure: str, **message: Any) -> dict[str, Any]:
+        """The answer of the first worker without work; see `Supervisor.work`."""
+        return await self._free().work(failure, **message)
 
     def _free(self) -> Supervisor:
         return next((one for one in self._all if one.state.get("job") is None), self._all[0])

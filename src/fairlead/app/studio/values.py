@@ -30,6 +30,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         position = follower.position()  # before the rows: what comes later is sent again, and replaces itself
         view = View.read(folder)
         present = marks.present(follower.marks())
+        people = follower.people()
     finally:
         follower.close()
     every = [*([view.baseline] if view.own_baseline and view.baseline else []), *view.candidates]
@@ -51,6 +52,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "baseline": BASELINE if view.spec.controlled else 0,
         "watched": [reward_text(tree) for tree in view.spec.watch],
         "candidates": [candidate_json(c) for c in every],
+        "people": people,
         "marks": {str(index): own for index, own in present.items()},
         "notes": report.notes(view),
         "held_out": held_out.warning(view) or "",

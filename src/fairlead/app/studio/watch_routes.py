@@ -64,7 +64,7 @@ class WatchRoutes:
             raise FairleadError(f"candidate is {index!r:.60}: must be the number of a picture of this run.")
         folder = await asyncio.to_thread(self._library.recorded, request.path_params["id"])
         message = {"do": "strip", "folder": folder.name, "candidate": index}
-        found = await self._crew.ask(message)
+        found = await self._crew.work("The picture was not rendered again", **message)
         if "error" in found:
             raise FairleadError(str(found["error"]))
         pictures = {one["step"]: base64.b64decode(one.pop("image")) for one in found["steps"]}

@@ -30,11 +30,14 @@ from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.previews import Switch, Window
 from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
+from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
+from fairlead.core.people import Question
 from fairlead.run.records import BatchStep, Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
 class Desk:
@@ -123,9 +126,30 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        answer(caught(lambda: self._strip(message) if message["do"] == "strip" else self._price(message)))
+        works = {"price": self._price, "front": self._front, "strip": self._strip}
+        answer(caught(lambda: works[str(message["do"])](message)))
+
+    def meanwhile(self, question: Question) -> None:
+        """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                asked = self._questions.get_nowait()
+                if asked is not None and asked[0].get("do") in ("price", "strip") and question.kind == "steer":
+                    asked[1]({"error": BUSY})
+                else:
+                    self._answer(asked)
+
+    def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """What each weight of the reward would keep of a run."""
+        from fairlead.run.diverse_subset import front
+
+        words = {name: message[name] for name in ("floor", "among", "quality") if message.get(name) is not None}
+        if "quality" in words:
+            words["quality"] = {int(index): float(value) for index, value in words["quality"].items()}
+        return front(self.root / str(message["folder"]), int(message["k"]), **words)
 
     def _strip(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """How one recorded picture formed."""
         from fairlead.app.studio.strip import strip
         from fairlead.run.view import View
 
@@ -162,6 +186,9 @@ class Worker:
         else:
             self.jobs.remove(job)
         forget(self.root, job)
+        if "error" not in found:
+            with contextlib.suppress(FairleadError):
+                resume_if_answered(self.jobs, self.root / job.folder)
         self.desk.stops.discard(job.id)
         self.desk.say(job=None, folder=None, phase="idle")
 
@@ -184,10 +211,13 @@ class Worker:
             if (batch := self.window.show(job.folder, step)) is not None:
                 self.desk.say(**said, batch=batch)
 
-        watchers: dict[str, Any] = {"on_progress": watch, "on_step": on_step, "previews": self._switch.read}
-
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
+
+        mine = device_of(self.name)
+        asked = person(folder, lambda: stop() or bool(self.jobs.waiting(mine)), self.meanwhile)
+        watchers: dict[str, Any] = {"on_progress": watch, "on_step": on_step, "previews": self._switch.read}
+        watchers |= {"stop": stop, "person": asked}
 
         with place, reported(folder):
             if job.kind == "resume":
@@ -195,12 +225,12 @@ class Worker:
                 if job.trust:
                     check_vouched(self.root, job, formulas_in(spec))
                 self._keep_model(spec.model.name)
-                engine.resume(folder, budget=job.budget, stop=stop, trust=job.trust, **watchers).close()
+                engine.resume(folder, budget=job.budget, trust=job.trust, **watchers).close()
             else:
                 options = read_options(job.options)
                 check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, stop=stop, **watchers).close()
+                engine.start(models.spec_of(options), folder, **watchers).close()
             write_report(folder)
         return {}
 
@@ -256,13 +286,14 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _strip(self, message: Mapping[str, Any]) -> None:
-        self._price(message)
-
-    def _price(self, message: Mapping[str, Any]) -> None:
+    def _work(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
+
+    _price = _work
+    _front = _work
+    _strip = _work
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):

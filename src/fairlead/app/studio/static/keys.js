@@ -13,6 +13,9 @@ const ALL = [
   ["m", "more like this: a new run from its noise"],
   ["d", "different from this: a new run that repels it"],
   ["u", "take the last star, reject or note back"],
+  ["j", "judge the pictures of a run two at a time"],
+  ["k", "choose what to keep of a run"],
+  ["1 2 = 0", "judge: the left one, the right one, a tie, both bad"],
   ["Esc", "close"],
   ["?", "this list"],
 ];

@@ -69,6 +69,10 @@ export function Run({ id, say, fail }) {
           if (ended) read();
           draw();
         },
+        people(data) {
+          own.data.people = data;
+          draw();
+        },
         progress(data) {
           own.progress = data;
           draw();
@@ -157,6 +161,8 @@ export function Run({ id, say, fail }) {
       }
       else if (event.key in VERB_KEYS && on !== null) descend(id, on, VERB_KEYS[event.key]).catch(fail);
       else if (event.key === "u") undo();
+      else if (event.key === "j") location.hash = `#/judge/${id}`;
+      else if (event.key === "k") location.hash = `#/keep/${id}`;
       else return;
       event.preventDefault();
     };
@@ -173,6 +179,7 @@ export function Run({ id, say, fail }) {
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
     <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
     <${From} parent=${data.parent} />
+    ${data.people?.questions > 0 && html`<p class="note-box asks" role="status">The run waits for your answer. <a class="button primary" href="#/judge/${id}">Answer</a></p>`}
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />
@@ -185,6 +192,7 @@ export function Run({ id, say, fail }) {
         ${[["reward", "best first"], ["made", "in order"]].map(([word, text]) => html`<button type="button" aria-pressed=${order === word} onClick=${() => setOrder(word)}>${text}</button>`)}
         <i></i>
         ${[["all", "all"], ["starred", "starred"], ["kept", "not rejected"]].map(([word, text]) => html`<button type="button" aria-pressed=${only === word} onClick=${() => setOnly(word)}>${text}</button>`)}
+        <span class="next"><a class="quiet" href="#/judge/${id}">Judge <kbd>j</kbd></a><a class="quiet" href="#/keep/${id}">Keep <kbd>k</kbd></a></span>
       </div>
       ${!ordered.length && html`<p class="small">No picture is ${only === "starred" ? "starred: press s on one" : "left"}.</p>`}
       <${Gallery} record=${record} order=${ordered} selected=${selected} onSelect=${select} onOpen=${setOpen} columnsRef=${columns} />

@@ -66,6 +66,7 @@ function Card({ run, act, trash, chosen, flip }) {
       <p class="line">${Number.isFinite(gain) ? html`<b class="num ${gain > 0 ? "up" : ""}">${number(gain, true)}</b>` : html`<b class="num">–</b>`}
         ${run.method && html`<span>${run.method}</span>`}<span>${count(run.candidates)} pictures</span>${run.stars > 0 && html`<span>★ ${run.stars}</span>`}<span>${ago(run.created)}</span></p>
       ${state.word !== "finished" && html`<p class="state ${state.word}" title=${state.sentence}>${state.word}</p>`}
+      ${run.questions > 0 && html`<p class="small"><a href="#/judge/${run.id}">It waits for your answer</a></p>`}
       ${(state.word === "died" || state.word === "failed") && html`<p class="problem">${state.sentence}</p>`}
       <p class="acts">
         ${state.active && html`<button class="quiet" type="button" onClick=${() => act(run, "stop")}>Stop</button>`}
