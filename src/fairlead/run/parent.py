@@ -116,7 +116,8 @@ def spec_of_child(options: Any, make: Callable[[Any], Any]) -> Any:
     chosen = {f.name for f in fields(options) if f.name in CHOSEN and getattr(options, f.name) != f.default}
     chosen.discard("prompt")
     _check_the_rest(options, own, folder)
-    search = options.search if "search" in chosen else ("zero_order" if verb == LIKE else "best_of")
+    usual = {LIKE: "zero_order", UNLIKE: "best_of"}[verb]
+    search = options.search if "search" in chosen else usual
     asked = replace(
         options,
         like=None,
