@@ -20,6 +20,8 @@ APP_READS = {
     "run.rungs",
     "run.spec",
     "run.store",
+    "run.set_file",
+    "run.prompt_rows",
     "run.records",
     "run.registry",
     "run.parent",

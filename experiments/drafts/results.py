@@ -22,6 +22,8 @@ from fairlead.run.posterior import PRIOR
 
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.36, 0.45, 0.6, 0.8, 1.0, 1.3)
 """Budgets that are tried, in shares of the target's."""
+RESUMED = 0.3
+"""Share of a picture's steps that Flash-BoN's final computes beyond its draft."""
 BEST_OF = "best_of"
 USELESS = "useless draft"
 
@@ -40,6 +42,8 @@ class Pool:
     """Kind -> network rows of a candidate."""
     seconds: dict[str, dict[str, float]]
     """reward -> kind -> processor seconds of a candidate: network, decoder and this reward."""
+    network: dict[str, float]
+    """Kind -> processor seconds of a candidate in the network alone."""
 
     @property
     def kinds(self) -> list[str]:
@@ -47,11 +51,12 @@ class Pool:
         return [kind for kind in self.rows if kind not in (PICTURE, FLASH_DRAFT, FLASH_FINAL)]
 
     def prices(self, reward: str | None) -> dict[str, float]:
-        """In pictures: of rows, or of seconds with a reward. What Flash-BoN's final costs beyond its draft."""
+        """In pictures: of rows, or of seconds with a reward. Flash-BoN's final costs what its draft has not paid."""
         found = self.rows if reward is None else self.seconds[reward]
-        prices = {kind: value / found[PICTURE] for kind, value in found.items()}
-        shared = prices[FLASH_DRAFT] * 4 / 5 if reward is None else 0.0
-        return {**prices, FLASH_FINAL: prices[FLASH_FINAL] - shared}
+        network = self.rows if reward is None else self.network
+        paid = 1 - RESUMED * self.rows[PICTURE] / self.rows[FLASH_FINAL]
+        final = found[FLASH_FINAL] - paid * network[FLASH_FINAL]
+        return {kind: value / found[PICTURE] for kind, value in {**found, FLASH_FINAL: final}.items()}
 
 
 def read(folder: Path) -> Pool:
@@ -83,7 +88,11 @@ def read(folder: Path) -> Pool:
             # medians: other work on the machine slows single blocks
             each = [(float(b["rest"]) + float(b["decode"]) + float(b[reward])) / int(b["candidates"]) for b in own]
             seconds[reward][kind] = float(np.median(each))
-    return Pool(prompts, n, rewards, of, row_cost, seconds)
+    network = {}
+    for kind in kinds:
+        each = [float(b["rest"]) / int(b["candidates"]) for b in bills if b["kind"] == kind]
+        network[kind] = float(np.median(each))
+    return Pool(prompts, n, rewards, of, row_cost, seconds, network)
 
 
 def correlations(pool: Pool, reward: str, kind: str) -> list[float]:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from fairlead.api import run as run
     from fairlead.api import score as score
     from fairlead.app.result import Result as Result
+    from fairlead.app.results import Results as Results
+    from fairlead.app.table import Table as Table
     from fairlead.core.algebra import minimum as minimum
     from fairlead.core.algebra import rank_mean as rank_mean
     from fairlead.core.algebra import veto as veto
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from fairlead.core.errors import FairleadError as FairleadError
     from fairlead.core.reward import Function as Function
     from fairlead.core.reward import Reward as Reward
+    from fairlead.pipeline import Pipeline as Pipeline
     from fairlead.rewards.aesthetic import Aesthetic as Aesthetic
     from fairlead.rewards.brightness import Brightness as Brightness
     from fairlead.rewards.clip_score import ClipScore as ClipScore
@@ -34,6 +37,9 @@ _WHERE = {
     "score": "fairlead.api",
     "resume": "fairlead.api",
     "Result": "fairlead.app.result",
+    "Results": "fairlead.app.results",
+    "Table": "fairlead.app.table",
+    "Pipeline": "fairlead.pipeline",
     "FairleadError": "fairlead.core.errors",
     "Function": "fairlead.core.reward",
     "Reward": "fairlead.core.reward",
@@ -67,9 +73,12 @@ __all__ = [
     "Judge",
     "PairwiseJudge",
     "PickScore",
+    "Pipeline",
     "Result",
+    "Results",
     "Reward",
     "SelfVerifier",
+    "Table",
     "VqaScore",
     "minimum",
     "rank_mean",

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from fairlead.core.errors import FairleadError
 from fairlead.run import config, inputs, models
 from fairlead.run.options import RunOptions, called_with
-from fairlead.run.spec import Part, checked_settings, spec_of
+from fairlead.run.spec import Part, Spec, checked_settings, spec_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from fairlead.app.result import Result
     from fairlead.core.reward import Reward
+    from fairlead.run.prompt_rows import Row
 
 
 TENSORS = (
@@ -54,6 +55,7 @@ class _Call(RunOptions):
     prompt_embeds_mask: Tensor | None = None
     negative_prompt_embeds_mask: Tensor | None = None
     latents: Tensor | None = None
+    seeds: Any = None
     out: str | Path | None = None
     on_progress: Callable[[Any], None] | None = None
     on_step: Callable[[Any], None] | None = None
@@ -62,8 +64,13 @@ class _Call(RunOptions):
 
 
 @called_with(_Call, defaults=config.of_a_run)
-def run(options: _Call) -> Result:
-    """Search for a better picture and return what was found, the plain sample beside it.
+def run(options: _Call) -> Any:
+    """Search for a better picture and return what was found, the plain sample beside it: a `Result`.
+
+    `prompt` may also be a list of texts, or of mappings like `{"prompt": "a dog", "seed": 3}` with options of one run
+    each; `seeds`, like `range(8)` or `"0-7"`, runs every prompt with each. The answer is then a list-like `Results`.
+    The model is loaded once, and batches are filled across prompts; `exact=True` keeps them apart, so that every run
+    is equal, bit for bit, to the same run alone.
 
     `model` may also be a live diffusers pipeline: it is used where it is and left exactly as it was found.
     `reward` may also be a `Reward`, or a function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers.
@@ -80,40 +87,75 @@ def run(options: _Call) -> Result:
     Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
     from fairlead.app.result import Result
-    from fairlead.run import engine
+    from fairlead.app.results import Results
+    from fairlead.run import engine, prompt_rows, run_set, several
 
     model = options.model
-    reward = options.reward
-    live = None if isinstance(reward, str) else _live(reward)
+    live = None if isinstance(options.reward, str) else _live(options.reward)
     lent_settings = _adapter_settings(options)
-    options = replace(options, settings=_recorded(options, lent_settings))
-    if live is not None:
-        options = replace(options, reward=_named(reward))
-    if isinstance(model, str | Part):
-        defaults = models.defaults_of(options)
-    else:
-        named, defaults = models.live(model)
-        options = replace(options, model=named)
-    spec = spec_of(options, defaults)
-    out = options.out
-    if out is None:
-        scratch = tempfile.mkdtemp(prefix="fairlead-")
-        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
-        out = Path(scratch) / "run"
+    make = _maker(options, lent_settings)
+    out = _new_folder() if options.out is None else Path(options.out)
     watch = options.on_progress or (lambda progress: None)
+    if options.seeds is None and not isinstance(options.prompt, list | tuple):
+        spec = make(options)
+        with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
+            engine.start(
+                spec,
+                out,
+                reward=live,
+                model=lent,
+                siblings=others,
+                on_progress=watch,
+                on_step=options.on_step,
+                previews=options.previews,
+                trust=options.trust,
+            ).close()
+        return Result(out)
+    if options.on_step is not None:
+        raise FairleadError("on_step shows the steps of one run. Use on_progress for several prompts or seeds.")
+    prompts = options.prompt if isinstance(options.prompt, list | tuple) else [options.prompt]
+    rows = prompt_rows.of(prompts)
+    _check_rows(rows, live=live is not None, lent=not isinstance(model, str | Part))
+    specs = several.specs_of(prompt_rows.expanded(options, rows, options.seeds), make)
+    places = several.listed(out, specs, options.exact)
     with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
-        engine.start(
-            spec,
-            Path(out),
-            reward=live,
-            model=lent,
-            siblings=others,
-            on_progress=watch,
-            on_step=options.on_step,
-            previews=options.previews,
-            trust=options.trust,
-        ).close()
-    return Result(Path(out))
+        run_set.run_set(out, lent=run_set.Lent(live, lent, others), on_progress=watch)
+    return Results(out, places)
+
+
+def _new_folder() -> Path:
+    """A folder that is kept until the process ends."""
+    scratch = tempfile.mkdtemp(prefix="fairlead-")
+    atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return Path(scratch) / "run"
+
+
+def _maker(options: _Call, lent_settings: Mapping[str, Any]) -> Callable[[RunOptions], Spec]:
+    """Options of a run -> its Spec, with names for what the caller passed as objects."""
+    settings = _recorded(options, lent_settings)
+    lent = None if isinstance(options.model, str | Part) else models.live(options.model)
+
+    def make(own: RunOptions) -> Spec:
+        if own.settings == options.settings:
+            own = replace(own, settings=settings)
+        if not isinstance(own.reward, str):
+            own = replace(own, reward=_named(own.reward))
+        if lent is not None:
+            return spec_of(replace(own, model=lent[0]), lent[1])
+        return models.spec_of(own)
+
+    return make
+
+
+def _check_rows(rows: Sequence[Row], *, live: bool, lent: bool) -> None:
+    """A row cannot replace what was passed as an object: the object would be used all the same."""
+    for row in rows:
+        for name, is_object in (("reward", live), ("model", lent)):
+            if name in row.options and is_object:
+                raise FairleadError(
+                    f"{row.place} sets {name!r}, but {name} was passed as an object, which is used for every row. "
+                    "Name it in text, or leave it out of the row."
+                )
 
 
 def _adapter_settings(options: RunOptions) -> dict[str, Any]:

@@ -240,6 +240,28 @@ def both(url: str, judge: Any, **words: Any) -> list[str]:
     return out
 
 
+def test_the_token_of_a_scorer_goes_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is read from the variable that is named, and neither a stored run nor an error has it."""
+    seen: list[str | None] = []
+    with with_headers(seen) as url:
+        monkeypatch.setenv("SCORER", KEY)
+        with pytest.raises(RewardError) as told:
+            HttpReward(url, pause=0, token_env="SCORER").score(pictures(1), ["p"])
+        assert KEY not in str(told.value)
+        with trust.stored_run(tmp_path, trusted=False):
+            stored = HttpReward(url, pause=0, token_env="SCORER")
+        with pytest.raises(RewardError):
+            stored.score(pictures(1), ["p"])
+        with pytest.raises(RewardError):
+            HttpReward(url, pause=0).score(pictures(1), ["p"])
+        monkeypatch.setenv("SCORER", "")
+        with pytest.raises(RewardError, match="holds no token"):
+            HttpReward(url, pause=0, token_env="SCORER").score(pictures(1), ["p"])
+    assert seen == [f"Bearer {KEY}", None, None]
+    with pytest.raises(RewardError, match="name of an environment variable"):
+        HttpReward(url, token_env="not a name")
+
+
 def test_redirects_are_not_followed(judge: Any) -> None:
     with serving(lambda n, body: (200, [1.0])) as other, redirecting(f"{other.url}/x") as url:
         assert all("redirect" in text for text in both(url, judge))

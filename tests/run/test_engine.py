@@ -544,3 +544,20 @@ def test_a_price_between_two_batches_changes_nothing(tmp_path: Path) -> None:
     assert len(found) > 3
     assert answers(store) == answers(alone)
     assert store.spent().nfe == alone.spent().nfe
+
+
+def test_a_finished_run_never_claims_a_budget_that_it_has_not_spent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the record while a larger budget is written must not take the run for finished within it."""
+    engine.start(small_spec(budget={"nfe": 40}), tmp_path / "run").close()
+    seen = []
+    extend = Store.extend
+
+    def watched(store: Store, *words: Any) -> None:
+        seen.append(store.status.value)
+        extend(store, *words)
+
+    monkeypatch.setattr(Store, "extend", watched)
+    engine.resume(tmp_path / "run", budget={"nfe": 80}).close()
+    assert seen == ["running"]

@@ -291,7 +291,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "any of these" in (tmp_path / "run" / "report.html").read_text()
 
 
-def test_a_finished_run_is_judged_afterwards_as_if_it_had_been_its_own_judge(tmp_path: Path) -> None:
+def test_a_finished_run_is_judged_afterwards_as_if_it_had_been_its_own_judge(taste: None, tmp_path: Path) -> None:
     """The same winner by the same answers, nothing asked twice, and a run that goes on forgets the choice."""
     more = options(budget={"nfe": 40.0})
     plain = {k: v for k, v in more.items() if k not in ("final_judge", "entrants")}

@@ -106,7 +106,9 @@ class Remembers(BestOf):
 
 
 @pytest.mark.parametrize("read", [True, False])
-def test_totals_are_computed_when_they_are_read(read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_totals_are_computed_when_they_are_read(
+    rounds: None, read: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A resumed run does not rank what nobody reads, and a search that reads sees what it saw in the whole run."""
     made: list[Remembers] = []
     ranked = 0
@@ -131,9 +133,9 @@ def test_totals_are_computed_when_they_are_read(read: bool, tmp_path: Path, monk
     assert again.seen == whole.seen
     assert [f.reward for f in again.kept] == [f.reward for f in whole.kept]
     if read:
-        rounds = [seen[:16] for seen in whole.seen]
-        assert len(rounds) >= 10
-        assert rounds[0] != rounds[-1], "the first answers rank otherwise among more"
+        first = [seen[:16] for seen in whole.seen]
+        assert len(first) >= 10
+        assert first[0] != first[-1], "the first answers rank otherwise among more"
     else:
         ranked = 0
         engine.resume(tmp_path / "run", budget={"nfe": 768.0}).close()

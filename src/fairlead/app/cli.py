@@ -24,6 +24,7 @@ from fairlead.app import (
     compare,
     configuring,
     rank,
+    run_set,
     scoring,
 )
 from fairlead.app import judge as judging
@@ -46,6 +47,7 @@ from fairlead.app.price_table import show_price
 from fairlead.app.report import write_report
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
 from fairlead.app.runs_page import write_runs_page
+from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
 from fairlead.app.studio.opening import open_run
 from fairlead.app.words import command, nothing_left, shown
@@ -56,6 +58,7 @@ from fairlead.run.folders import new_folder
 from fairlead.run.options import RunOptions
 from fairlead.run.records import BASELINE
 from fairlead.run.registry import LISTED
+from fairlead.run.set_file import SetFile
 from fairlead.run.spec import Spec, parse_budget
 from fairlead.run.store import Store, write_atomically
 from fairlead.run.view import View
@@ -83,9 +86,11 @@ def _spec(options: RunOptions) -> Spec:
 
 
 @app.command("run", short_help="Search for a better picture.")
-@with_run_options()
+@with_run_options(optional_prompt=True)
 def run_command(
     options: RunOptions,
+    prompts: run_set.Prompts = None,
+    seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
     out: Out = None,
     trust: Trust = False,
@@ -93,7 +98,16 @@ def run_command(
     dry_run: DryRun = False,
     in_studio: InStudio = False,
 ) -> int:
-    """Search for a better picture; write it, the other candidates and a report into a new folder."""
+    """Search for a better picture; write it, the other candidates and a report into a new folder.
+
+    With --prompts or --seeds, do so for each of them, with one page and one table; one resume continues all.
+    """
+    if not options.prompt and prompts is None:
+        raise FairleadError("Missing argument 'PROMPT': write what the picture should show, or use --prompts FILE.")
+    if prompts is not None or seeds is not None:
+        if dry_run:
+            raise FairleadError("--dry-run is for one prompt and one seed. A set costs that times its runs.")
+        return run_set.run_set_command(options, prompts, seeds, keep, out, as_json)
     spec = _spec(options)
     if dry_run:
         warn(spec)
@@ -129,6 +143,10 @@ def resume(
     A run that ended by --until or --stop goes on if that rule is changed, or with a larger budget, which removes it.
     """
     limits = None if budget is None else parse_budget(budget)
+    if SetFile.is_here(run):
+        from fairlead.run.engine import Changes
+
+        return run_set.resume_set(run, Changes(limits, until, stop_rule), trust, as_json)
     Store.open(run).close()
     from fairlead.run import engine
 
@@ -270,6 +288,7 @@ app.command(short_help="How much of a gain survives fewer steps.")(calibrate.cal
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
+app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI's images interface does.")
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

@@ -61,9 +61,11 @@ DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
 
 
 def with_run_options(
-    names: Collection[str] = ALL_OPTIONS, defaults: Mapping[str, Any] | None = None
+    names: Collection[str] = ALL_OPTIONS, defaults: Mapping[str, Any] | None = None, optional_prompt: bool = False
 ) -> Callable[[Callable[..., int]], Callable[..., int]]:
     """Replace the parameter `options` of a command by one flag for each of these fields of `RunOptions`.
+
+    `optional_prompt`: the command has another way to say what the pictures should show.
 
     `defaults` are those of this command where they differ. Commands without a prompt of their own get an empty one.
     """
@@ -87,8 +89,12 @@ def with_run_options(
             return command(options=RunOptions(**{"prompt": "", **usual, **configured, **typed}), **words)
 
         described_here = {name: option for name, option in described().items() if name in names}
-        of_run = [_flag(name, option, usual) for name, option in described_here.items() if option.section != "model"]
+        of_run: list[inspect.Parameter] = [
+            _flag(name, option, usual) for name, option in described_here.items() if option.section != "model"
+        ]
         of_model = [_flag(name, option, usual) for name, option in described_here.items() if option.section == "model"]
+        if optional_prompt:
+            of_run = [_optional(p) if p.name == "prompt" else p for p in of_run]
         if of_model:
             of_model.append(inspect.Parameter("token", _KEYWORD, annotation=Token, default=None))
         hints = get_type_hints(command, include_extras=True)
@@ -102,6 +108,11 @@ def with_run_options(
         return wrapper
 
     return decorate
+
+
+def _optional(parameter: inspect.Parameter) -> inspect.Parameter:
+    declared = parameter.annotation.__metadata__[0]
+    return parameter.replace(annotation=Annotated[str | None, declared], default=None)
 
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import math
+import os
 import time
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fairlead.core import trust
 from fairlead.core.check import number_in_range
 from fairlead.core.errors import RewardError
 from fairlead.core.reward import Reward
@@ -43,6 +45,8 @@ class HttpReward(Reward):
         url (address, required): where the request is sent.
         timeout (number > 0, default 60.0): seconds to wait for the whole answer, which may have 16 MiB.
         pause (number >= 0, default 1.0): seconds before the second attempt; later pauses grow.
+        token_env (name or None, default None): the environment variable whose value is sent as a bearer token. It is
+            read when a question is sent and recorded nowhere; a server that only a stored run names does not get it.
     """
 
     name = "http"
@@ -50,10 +54,14 @@ class HttpReward(Reward):
     licence: ClassVar[str] = "the server's own"
     source: ClassVar[str] = "the server"
 
-    def __init__(self, url: str, timeout: float = 60.0, pause: float = 1.0) -> None:
+    def __init__(self, url: str, timeout: float = 60.0, pause: float = 1.0, token_env: str | None = None) -> None:
         self._url = check_address("http.url", url)
         self._timeout = number_in_range("http.timeout", timeout, "(0, 86400]")
         self._pause = number_in_range("http.pause", pause, "[0, 3600]")
+        if token_env is not None and not (isinstance(token_env, str) and token_env.isidentifier()):
+            raise RewardError(f"http.token_env is {token_env!r:.60}: must be the name of an environment variable.")
+        self._token_env = token_env
+        self._sends_token = not trust.is_stored()
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""
@@ -61,16 +69,33 @@ class HttpReward(Reward):
         answer = self._ask(json.dumps(sent).encode())
         scores = answer.get("scores") if isinstance(answer, dict) else answer
         if not isinstance(scores, list) or len(scores) != len(images) or not all(_is_score(s) for s in scores):
+            said = self._masked(str(answer))[:80]
             raise RewardError(
-                f"{self._url} answered {str(answer)[:80]!r} for {len(images)} images: the answer must be "
+                f"{self._url} answered {said!r} for {len(images)} images: the answer must be "
                 '{"scores": [...]} with one number or null per image.'
             )
         return torch.tensor([math.nan if s is None else float(s) for s in scores])
 
+    def _token(self) -> str:
+        """The bearer token, empty where none is sent."""
+        if self._token_env is None or not self._sends_token:
+            return ""
+        token = os.environ.get(self._token_env, "").strip()
+        if not token.isascii() or not token.isprintable() or not token:
+            raise RewardError(f"http.token_env is {self._token_env!r}, and that variable holds no token. Set it.")
+        return token
+
+    def _masked(self, text: str) -> str:
+        """What a server said, without the token that it may repeat."""
+        token = self._token()
+        return text.replace(token, "***") if token else text
+
     def _ask(self, body: bytes) -> Any:
+        token = self._token()
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
         for attempt in range(TRIES):
             try:
-                answer = post(self._url, body, {}, seconds=self._timeout)
+                answer = post(self._url, body, headers, seconds=self._timeout)
             except NoReply as error:
                 why = str(error)
             except TooLarge:
@@ -85,11 +110,14 @@ class HttpReward(Reward):
                         break
                 why = f"status {answer.status}"
                 if 300 <= answer.status < 400:
-                    why += f", a redirect to {answer.headers.get('Location', '')!r:.80}; pictures go only where you say"
+                    place = self._masked(answer.headers.get("Location", ""))
+                    why += f", a redirect to {place!r:.80}; pictures go only where you say"
                 if answer.status < 500 and answer.status != 429:
                     break
             if attempt + 1 < TRIES:
                 time.sleep(self._pause * 2**attempt)
+        if "401" in why and self._token_env is not None and not token:
+            why += ", and the token was not sent to a server that a stored run names: see --trust"
         raise RewardError(
             f"{self._url} returned no scores ({why}). Check the server, then resume the run. Earlier scores are kept."
         )

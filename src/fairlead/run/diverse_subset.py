@@ -78,7 +78,27 @@ def keep(
     among: Collection[int] | None = None,
     quality: Mapping[int, float] | None = None,
 ) -> list[int]:
-    """Indices of k candidates, the most wanted first; writes kept.json and copies the pictures to kept/.
+    """Indices of k candidates as `choose` finds them; writes kept.json and copies the pictures to kept/."""
+    found, pictures = choose(folder, k, weight=weight, floor=floor, likeness=likeness, among=among, quality=quality)
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    (folder / FOLDER).mkdir()
+    for place, one in enumerate(pictures, 1):
+        shutil.copyfile(folder / one.image, folder / FOLDER / f"{place:02d}-candidate-{one.index}.png")
+    write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
+    return [one.index for one in pictures]
+
+
+def choose(
+    folder: Path,
+    k: int,
+    *,
+    weight: float = WEIGHT,
+    floor: float | str = FLOOR,
+    likeness: str | None = None,
+    among: Collection[int] | None = None,
+    quality: Mapping[int, float] | None = None,
+) -> tuple[dict[str, Any], list[Candidate]]:
+    """What kept.json says, and the k candidates, the most wanted first. Writes nothing.
 
     `weight` counts deviations of the reward from its mean: 0 keeps the most different, a large one the best. Likeness
     is by `clip`, `pixels`, or a folder or hub name of an image encoder; left out, the package's CLIP for models that
@@ -108,13 +128,7 @@ def keep(
         "best": full.point(None, full.best(k)),
         "first": full.point(None, list(range(k))),
     }
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    (folder / FOLDER).mkdir()
-    for place, i in enumerate(chosen, 1):
-        c = full.candidates[i]
-        shutil.copyfile(folder / c.image, folder / FOLDER / f"{place:02d}-candidate-{c.index}.png")
-    write_atomically(folder / KEPT, json.dumps(found, indent=1).encode())
-    return [full.candidates[i].index for i in chosen]
+    return found, [full.candidates[i] for i in chosen]
 
 
 def front(

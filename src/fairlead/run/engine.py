@@ -185,8 +185,17 @@ def resume(
     """
     changes = Changes(budget, until, stop_rule)
     watching = Watching.of(on_step, previews)
-    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    with reopened(folder, changes, on_progress=on_progress, person=person, trust=trust, **given) as run:  # type: ignore[arg-type]
+    with reopened(
+        folder,
+        changes,
+        reward=reward,
+        model=model,
+        siblings=siblings,
+        on_progress=on_progress,
+        person=person,
+        trust=trust,
+        watching=watching,
+    ) as run:
         run.search(stop)
     return run.store
 
@@ -236,8 +245,11 @@ def reopened(
         loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
             executor.check_budget()
+        store.set_status(
+            RunStatus.RUNNING
+        )  # first: a finished run with the new budget would look as if it had spent it
+        if extended:
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
-        store.set_status(RunStatus.RUNNING)
         executor.watch(watching)
         yield OpenRun(loop, store, executor)
 

@@ -54,6 +54,8 @@ def aesthetic_clip(w: float = 0.5) -> str:
 NAMED: dict[str, Callable[..., str]] = {"aesthetic_clip": aesthetic_clip}
 """Formulas that have a name: the run records what they stand for."""
 ADDRESS = re.compile(r"""(?<!['"\w])https?://[^\s'"(),]+""")
+READS_OR_ASKS = ("file", "http", "judge", "pairwise_judge")
+"""Rewards that execute a file or send pictures to a server."""
 FILE = re.compile(r"""(?<!['"\w./~-])[\w./~][\w./~-]*\.py:[A-Za-z_]\w*(?!['"])""")
 
 
@@ -102,8 +104,17 @@ def plain_value(name: str, value: Any, depth: int = 0) -> Any:
     raise FairleadError(f"{name} is {kind}: must be text, a number, True, False, None, or a list or table of these.")
 
 
-def parse_reward(text: str) -> Any:
-    """A formula -> its tree of Parts, numbers and {operation: [...]}."""
+class Outside(FairleadError):
+    """A formula names a file or an address where neither is allowed."""
+
+
+def parse_reward(text: str, *, closed: bool = False) -> Any:
+    """A formula -> its tree of Parts, numbers and {operation: [...]}.
+
+    `closed`: refuse whatever names a file or an address before anything is opened. For texts of strangers.
+    """
+    if closed:
+        _refuse_outside(text)
     code = ADDRESS.sub(lambda m: f"http(url={m.group()!r})", text)
     code = FILE.sub(lambda m: f"file(source={m.group()!r})", code)
     try:
@@ -117,6 +128,21 @@ def parse_reward(text: str) -> Any:
     if not reward_parts(tree):
         raise FairleadError(f"Reward {text!r} is only a number. Name at least one reward.")
     return tree
+
+
+def _refuse_outside(text: str) -> None:
+    """Raise if the text names a file or an address, decided by its syntax alone."""
+    if found := ADDRESS.search(text) or FILE.search(text):
+        raise Outside(f"{found.group()!r:.80} may not be named here: it is a file or an address.")
+    try:
+        nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
+    except UNREADABLE:
+        return  # the parser says what is wrong with it
+    for node in nodes:
+        if isinstance(node, ast.Name) and node.id in READS_OR_ASKS:
+            raise Outside(f"{node.id!r} may not be named here: it reads a file or asks a server.")
+        if isinstance(node, ast.keyword) and node.arg == "stats":
+            raise Outside(f"{node.arg!r} may not be set here: it names a file.")
 
 
 def _tree(node: ast.expr, text: str) -> Any:

@@ -174,3 +174,14 @@ def _queries(executor: Local, entered: Sequence[int]) -> QueryCost:
     if spec.own_baseline:
         total = total.plus(dry_run(setup, baseline=True).queries)
     return total._replace(dollars=min(total.dollars, spec.limit.dollars))
+
+
+def costs_of(spec: Spec) -> tuple[RungCosts, float]:
+    """What a candidate costs at every rung, and the most dollars of one; quick, because no search is asked.
+
+    Loads the model for its sizes, and runs no network. The budget of `spec` decides nothing.
+    """
+    models.check(spec)
+    executor = Local(spec)
+    make_search(executor.setup.spec, executor.space)  # raises on wrong settings
+    return rung_costs(executor.setup.spec, executor), _queries(executor, [1] * len(spec.efforts)).dollars

@@ -193,8 +193,12 @@ def companions(text: Any) -> Companions | None:
     own = data.get("questions")
     if not isinstance(own, list) or not 0 <= before <= many - len(own) or many > MOST_ROWS:
         raise BadRow(f"a batch of {many} rows cannot hold its own behind {before} others")
-    runs = [(str(name), tuple(whole(i, "candidate") for i in indices)) for name, indices in data.get("runs", [])]
-    return Companions(before, many, tuple(runs))
+    runs = tuple((str(name), _indices(indices)) for name, indices in data.get("runs", []))
+    return Companions(before, many, runs)
+
+
+def _indices(values: Sequence[Any]) -> tuple[int, ...]:
+    return tuple(whole(value, "candidate") for value in values)
 
 
 def status(text: Any) -> RunStatus:

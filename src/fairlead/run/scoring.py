@@ -19,6 +19,7 @@ from fairlead.run.judged import JUDGED, Judged
 from fairlead.run.store import DATABASE, Store
 
 if TYPE_CHECKING:
+    from PIL import Image
     from torch import Tensor
 
     from fairlead.core.reward import Reward
@@ -139,30 +140,40 @@ def written(path: Path) -> str:
 
 
 def load(path: Path) -> tuple[Tensor, str]:
-    """A file -> [3, H, W] in [0, 1] and what had to be done to it: grey repeated, transparency put over white."""
+    """A file -> [3, H, W] in [0, 1] and what had to be done to it; see `as_tensor`."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        return as_tensor(opened)
+
+
+def as_tensor(opened: Image.Image) -> tuple[Tensor, str]:
+    """A picture -> [3, H, W] in [0, 1] and what had to be done to it: grey repeated, transparency put over white."""
     import numpy as np
     import torch
     from PIL import Image, ImageOps
 
-    with Image.open(path) as opened:
-        image: Image.Image = ImageOps.exif_transpose(opened) or opened
-        done = ""
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            done = "transparency put over white"
-        elif image.mode.startswith(("L", "1", "I", "F")):
-            done = "grey repeated three times"
-            if image.mode.startswith("I"):
-                image = Image.fromarray(
-                    (np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8)
-                )
-        array = np.asarray(image.convert("RGB"))
+    image: Image.Image = ImageOps.exif_transpose(opened) or opened
+    done = ""
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        done = "transparency put over white"
+    elif image.mode.startswith(("L", "1", "I", "F")):
+        done = "grey repeated three times"
+        if image.mode.startswith("I"):
+            image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+    array = np.asarray(image.convert("RGB"))
     return torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 255, done
 
 
 def score(
-    pictures: Sequence[Picture], reward: Reward, *, batch: int = BATCH, seen: Callable[[int], None] = lambda n: None
+    pictures: Sequence[Picture],
+    reward: Reward,
+    *,
+    batch: int = BATCH,
+    seen: Callable[[int], None] = lambda n: None,
+    read: Callable[[Picture], tuple[Tensor, str]] = lambda picture: load(picture.path),
 ) -> list[Score]:
     """Every picture's reward, terms and, where there is none, the reason; in the given order.
 
@@ -185,7 +196,7 @@ def score(
     with torch.inference_mode(False), torch.no_grad():
         for i, picture in enumerate(pictures):
             try:
-                images.append((i, *load(picture.path)))
+                images.append((i, *read(picture)))
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 done[i] = Score(picture, math.nan, {}, f"cannot be read: {str(error).splitlines()[0]}")
             if len(images) >= batch or i + 1 == len(pictures):

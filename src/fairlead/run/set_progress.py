@@ -47,6 +47,8 @@ class SetProgress:
         done = self._done + sum(now.done for now in every)
         over = last.phase == Phase.DONE and len(self._ended) + 1 == self._left
         phase = Phase.SEARCHING if last.phase == Phase.DONE and not over else last.phase
+        if phase == Phase.LOADING and len(every) + len(self._ended) > 1:
+            phase = Phase.SEARCHING
         seconds = time.perf_counter() - self._since
         limits = {name: value * self._left for name, value in last.limit.limits().items()}
         return Progress(

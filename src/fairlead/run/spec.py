@@ -13,6 +13,7 @@ from fairlead.core.check import is_text, number_in_range, whole_number
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.run import inputs, registry, rungs, stop_rules
+from fairlead.run.formula import Outside as Outside
 from fairlead.run.formula import from_data
 from fairlead.run.formula import parse_reward as parse_reward
 from fairlead.run.formula import reward_parts as reward_parts

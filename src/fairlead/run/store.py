@@ -28,7 +28,7 @@ from fairlead.run.files import write_atomically as write_atomically
 from fairlead.run.records import BASELINE, Candidate, Companions, Outcome, RunStatus, Task, question
 from fairlead.run.rows import COLUMNS, SCHEMA, VERSION, picture_name
 from fairlead.run.spec import Spec
-from fairlead.run.sqlite_errors import sqlite_errors
+from fairlead.run.sqlite_errors import sqlite_errors as sqlite_errors
 
 
 class Store:
@@ -357,8 +357,7 @@ class Store:
         """Where the batch of `index` stood in one that several runs shared; None where it was a batch of its own."""
         with sqlite_errors(self.folder):
             found = "select questions from task where number=(select task from outcome where idx=?)"
-            row = self._db.execute(found, (index,)).fetchone()
-            return None if row is None else rows.companions(row[0])
+            return rows.companions(*self._db.execute(found, (index,)).fetchone() or ("",))
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
@@ -369,8 +368,7 @@ class Store:
         with sqlite_errors(self.folder):
             path = f"{self._images}/{rows.image(digest)}.png"
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
+            data = Path(path).read_bytes()
         except FileNotFoundError:
             raise StoreError(f"{path} is missing: restore it, or start the run again.") from None
         if picture_name(data) != digest:

@@ -179,7 +179,7 @@ class Worker:
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
         with torch.enable_grad() if wants else torch.no_grad(), self.meter.grant(task.grant), edits:
             x = torch.stack([p.x for p in task.proposals]).requires_grad_(wants)
-            latents, cond = self.space.place(x, self.model, self._prompts_of(task), keys)
+            latents, cond = self.space.place(x, self.model, self._told(task), keys)
             forming = Forming(self, task) if self.watching else None
             latents, cond, levels, model, sampler = self._drafted(effort, latents, cond, keys, forming)
             span = self._span(effort, len(levels) - 1, task)
@@ -220,8 +220,7 @@ class Worker:
         out = []
         for i, index in enumerate(task.indices):
             named = {k: v[i] for k, v in values.items()}
-            spec = task.owners[i].spec if task.owners else self.spec
-            picture = _png(spec, images[i], index, keys[i], rewards[i], named, evaluations)
+            picture = _png(self._run_of(task, i), images[i], index, keys[i], rewards[i], named, evaluations)
             slope = None if gradient is None else gradient[i].cpu()
             state = None if states is None else states[i].detach().cpu()
             out.append(Outcome(index, rewards[i], named, cost * (1 / len(keys)), picture, slope, state))
@@ -282,7 +281,11 @@ class Worker:
             states = z[:, None]
         return judged, states
 
-    def _prompts_of(self, task: Task) -> Conditioning:
+    def _run_of(self, task: Task, row: int) -> Spec:
+        return task.owners[row].spec if task.owners else self.spec
+
+    def _told(self, task: Task) -> Conditioning:
+        """What the network is told of every row; where a batch is shared, each row has its own run's prompt."""
         if task.owners:
             return joined([owner.conditioning for owner in task.owners])
         return self._conditioning(len(task.indices))

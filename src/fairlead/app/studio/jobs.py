@@ -62,6 +62,10 @@ class Job:
     """Which worker computes it; empty for any."""
     sentence: str = ""
     """Why it failed."""
+    error: str = ""
+    """The class of the error, for programs."""
+    report: bool = True
+    """Write the page of the run when it ends."""
     state: State = State.QUEUED
     worker: str = ""
     """Who computes it now."""
@@ -104,15 +108,15 @@ class Jobs:
             self.remove(old)
         return self._put(folder=folder, kind="resume", budget=None if budget is None else dict(budget), **more)
 
-    def move(self, job: Job, state: State, sentence: str = "", worker: str = "") -> Job | None:
+    def move(self, job: Job, state: State, sentence: str = "", *, error: str = "", worker: str = "") -> Job | None:
         """The job in its new state; None if another process was faster.
 
         A sentence is written before the state changes, so that nobody reads a failure without its reason. Only the
         process that holds the worker's lock may pass one.
         """
-        moved = replace(job, state=state, sentence=sentence, worker=worker)
+        moved = replace(job, state=state, sentence=sentence, error=error, worker=worker)
         if sentence and self._path(job).is_file():
-            self._write(replace(job, sentence=sentence))
+            self._write(replace(job, sentence=sentence, error=error))
         try:
             self._path(job).rename(self._path(moved))
         except FileNotFoundError:

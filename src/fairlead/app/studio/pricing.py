@@ -1,11 +1,29 @@
-"""What a form's run would cost, or why it would be refused: the sentences of `fairlead run --dry-run`."""
+"""What the worker answers the studio between two batches: what a run would cost, what a weight would keep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from fairlead.app.price_table import sentence
+from fairlead.app.studio.form import read_options
 from fairlead.run.options import RunOptions
+
+
+def price_of(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the worker to a question about a price."""
+    return priced(read_options(message["options"]))
+
+
+def front_of(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
+    """What each weight of the reward would keep of a run."""
+    from fairlead.run.diverse_subset import front
+
+    words = {name: message[name] for name in ("floor", "among", "quality") if message.get(name) is not None}
+    if "quality" in words:
+        words["quality"] = {int(index): float(value) for index, value in words["quality"].items()}
+    return front(root / str(message["folder"]), int(message["k"]), **words)
 
 
 def priced(options: RunOptions) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def strip(folder: Path, candidate: int) -> dict[str, Any]:
             "pictures": again.companions,
         },
     }
+
+
+def answered(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The worker's answer to `{folder, candidate}`."""
+    return strip(root / str(message["folder"]), int(message["candidate"]))
 
 
 def _text(data: bytes) -> str:

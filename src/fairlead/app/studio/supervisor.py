@@ -34,6 +34,10 @@ class Supervisor:
         self.name = name
         self.jobs = jobs
         self.state: Mapping[str, Any] = IDLE_STATE
+        self.is_up = False
+        """True while a worker answers."""
+        self.starts = 0
+        """How many workers this process has started."""
         self._idle = idle
         self._wanted = True
         self._started = 0.0
@@ -53,12 +57,14 @@ class Supervisor:
             writer.write(b'{"do": "follow"}\n')
             while line := await reader.readline():
                 self.state = json.loads(line)
+                self.is_up = True
         finally:
             writer.close()
 
     def _lost(self) -> None:
         """No worker answers: mark what it left, and start another if somebody waits for it."""
         self.state = IDLE_STATE
+        self.is_up = False
         if self._process is not None:
             self._process.poll()
         with only_one(self.root, self.name) as alone:
@@ -75,6 +81,7 @@ class Supervisor:
 
     def _start(self) -> None:
         self._wanted = False
+        self.starts += 1
         self._started = time.monotonic()
         log = self.root / HOME / "worker.log"
         if log.is_file() and log.stat().st_size > LOG_SIZE:
@@ -92,6 +99,10 @@ class Supervisor:
             ask(self.root, {"do": "wake"}, worker=self.name)
         except OSError:
             self._started = 0.0
+
+    def end(self) -> None:
+        """End the worker, unless somebody else waits for a job of it; raises OSError where none lives."""
+        ask(self.root, {"do": "end"})
 
     def stop(self, job: str) -> None:
         """Ask the worker to end a job after its present batch."""

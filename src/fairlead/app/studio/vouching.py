@@ -41,7 +41,7 @@ def formulas_in(spec: Spec) -> dict[str, str]:
 
 
 def _mark(root: Path, job: Job) -> Path:
-    data = {name: value for name, value in asdict(job).items() if name not in ("state", "worker", "sentence")}
+    data = {name: value for name, value in asdict(job).items() if name not in ("state", "worker", "sentence", "error")}
     words = json.dumps([str(root.resolve()), data], sort_keys=True)
     return private_folder() / f"{blake2b(words.encode(), digest_size=16).hexdigest()}.asked"
 

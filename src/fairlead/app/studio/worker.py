@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import queue
@@ -37,6 +38,16 @@ from fairlead.run.records import BatchStep, Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
+QUESTIONS = {
+    "strip": "fairlead.app.studio.strip:answered",
+    "price": "fairlead.app.studio.pricing:price_of",
+    "front": "fairlead.app.studio.pricing:front_of",
+    "costs": "fairlead.app.serve.compute:costs",
+    "choose": "fairlead.app.serve.compute:choose",
+    "score": "fairlead.app.serve.compute:score",
+}
+"""What the process is asked beside its jobs -> the function that answers between two batches."""
+NEED_THE_MODEL = ("strip", "price", "costs")
 BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
@@ -126,45 +137,25 @@ class Worker:
         if question is None:
             return
         message, answer = question
-        works = {"price": self._price, "front": self._front, "strip": self._strip}
-        answer(caught(lambda: works[str(message["do"])](message)))
+        answer(caught(lambda: self._answered(message)))
 
     def meanwhile(self, question: Question) -> None:
         """Work that comes while a person is asked. A price needs the model, which may be in the middle of a picture."""
         with contextlib.suppress(queue.Empty):
             while True:
                 asked = self._questions.get_nowait()
-                if asked is not None and asked[0].get("do") in ("price", "strip") and question.kind == "steer":
-                    asked[1]({"error": BUSY})
+                if asked is not None and asked[0].get("do") in NEED_THE_MODEL and question.kind == "steer":
+                    asked[1]({"error": BUSY, "class": "Busy"})
                 else:
                     self._answer(asked)
 
-    def _front(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """What each weight of the reward would keep of a run."""
-        from fairlead.run.diverse_subset import front
-
-        words = {name: message[name] for name in ("floor", "among", "quality") if message.get(name) is not None}
-        if "quality" in words:
-            words["quality"] = {int(index): float(value) for index, value in words["quality"].items()}
-        return front(self.root / str(message["folder"]), int(message["k"]), **words)
-
-    def _strip(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """How one recorded picture formed."""
-        from fairlead.app.studio.strip import strip
-        from fairlead.run.view import View
-
-        folder = self.root / str(message["folder"])
-        if self.desk.state()["job"] is None:
-            self._keep_model(View.read(folder).spec.model.name)
-        return strip(folder, int(message["candidate"]))
-
-    def _price(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        from fairlead.app.studio.pricing import priced
-
-        options = read_options(message["options"])
-        if self.desk.state()["job"] is None:
-            self._keep_model(str(options.model))
-        return priced(options)
+    def _answered(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer to a question, from the function that its word stands for."""
+        module, _, name = QUESTIONS[message["do"]].partition(":")
+        if "options" in message and self.desk.state()["job"] is None:
+            self._keep_model(str(read_options(message["options"]).model))
+        found: dict[str, Any] = getattr(importlib.import_module(module), name)(self.root, message)
+        return found
 
     def _keep_model(self, name: str) -> None:
         """Keep one model loaded at a time: another one takes its place."""
@@ -182,7 +173,7 @@ class Worker:
         self.desk.say(job=job.id, folder=job.folder, phase="loading model")
         found = caught(lambda: self._compute(job))
         if "error" in found:
-            self.jobs.move(job, State.FAILED, found["error"])
+            self.jobs.move(job, State.FAILED, found["error"], error=found["class"])
         else:
             self.jobs.remove(job)
         forget(self.root, job)
@@ -231,7 +222,8 @@ class Worker:
                 check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
                 engine.start(models.spec_of(options), folder, **watchers).close()
-            write_report(folder)
+            if job.report:
+                write_report(folder)
         return {}
 
 
@@ -247,11 +239,11 @@ def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return do()
     except FairleadError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "class": type(error).__name__}
     except Exception as error:
         traceback.print_exc()
         cause = " ".join(str(error).split()) or type(error).__name__
-        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)"}
+        return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)", "class": "bug"}
 
 
 class _Handler(socketserver.StreamRequestHandler):
@@ -262,7 +254,8 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError, ValueError):
             message = json.loads(self.rfile.readline())
-            getattr(self, f"_{message.get('do')}", self._unknown)(message)
+            word = "question" if message.get("do") in QUESTIONS else message.get("do")
+            getattr(self, f"_{word}", self._unknown)(message)
 
     def _send(self, value: Any) -> None:
         self.wfile.write(as_json(value).encode() + b"\n")
@@ -286,14 +279,17 @@ class _Handler(socketserver.StreamRequestHandler):
         for state in self.server.worker.desk.follow():
             self._send(state)
 
-    def _work(self, message: Mapping[str, Any]) -> None:
+    def _end(self, message: Mapping[str, Any]) -> None:
+        """End the process after the present batch, unless somebody else still waits for a job."""
+        worker = self.server.worker
+        if all(job.state is State.FAILED for job in worker.jobs.all()):
+            _close(worker)
+        self._send({})
+
+    def _question(self, message: Mapping[str, Any]) -> None:
         answers: queue.Queue[dict[str, Any]] = queue.Queue()
         self.server.worker.ask(message, answers.put)
         self._send(answers.get())
-
-    _price = _work
-    _front = _work
-    _strip = _work
 
 
 class _Server(socketserver.ThreadingUnixStreamServer):
