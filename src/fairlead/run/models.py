@@ -21,11 +21,11 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, inputs, kept, registry, rungs
+from fairlead.run.child import spec_of_child
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.files import is_folder
 from fairlead.run.kept import once
 from fairlead.run.options import IN_A_PIPELINE, RunOptions
-from fairlead.run.parent import spec_of_child
 from fairlead.run.spec import Part, Spec, checked_settings
 from fairlead.run.spec import spec_of as make_spec_of
 
@@ -90,7 +90,7 @@ def defaults_of(options: RunOptions) -> dict[str, Any]:
 def spec_of(options: RunOptions) -> Spec:
     """The options of a run -> a checked Spec, with the model's own defaults where nothing else was chosen."""
     if options.like or options.unlike:
-        child: Spec = spec_of_child(options, spec_of)
+        child: Spec = spec_of_child(options, spec_of, abilities)
         return child
     return make_spec_of(options, defaults_of(options))
 

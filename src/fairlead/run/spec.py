@@ -20,7 +20,7 @@ from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
 from fairlead.run.options import RunOptions, called_with
-from fairlead.run.parent import Parent, spec_of_child
+from fairlead.run.parent import Parent
 from fairlead.run.part import Part as Part
 from fairlead.run.part_settings import PartSettings
 from fairlead.run.part_settings import checked_settings as checked_settings
@@ -310,9 +310,6 @@ def spec_of(options: RunOptions, defaults: Mapping[str, Any] | None = None) -> S
     In `settings`, the word `model` stands for whatever the model is called.
     """
     defaults = dict(defaults or {})
-    if options.like or options.unlike:
-        child: Spec = spec_of_child(options, lambda own: spec_of(own, defaults))
-        return child
     prompt = _checked_prompt(options.prompt)
     steps = int(defaults.get("steps", 20)) if options.steps is None else options.steps
     _check_numbers(steps, options)
