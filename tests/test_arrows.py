@@ -24,6 +24,7 @@ APP_READS = {
     "run.prompt_rows",
     "run.records",
     "run.registry",
+    "run.parent",
     "run.question_store",
     "run.view",
     "run.follow",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.run import config, inputs, models
+from fairlead.run.child import spec_of_child
 from fairlead.run.options import RunOptions, called_with
 from fairlead.run.spec import Part, Spec, checked_settings, spec_of
 
@@ -60,6 +61,7 @@ class _Call(RunOptions):
     on_progress: Callable[[Any], None] | None = None
     on_step: Callable[[Any], None] | None = None
     previews: int | Callable[[], int] = 0
+    trust: bool = False
 
 
 @called_with(_Call, defaults=config.of_a_run)
@@ -107,6 +109,7 @@ def run(options: _Call) -> Any:
                 on_progress=watch,
                 on_step=options.on_step,
                 previews=options.previews,
+                trust=options.trust,
             ).close()
         return Result(out)
     if options.on_step is not None:
@@ -139,7 +142,11 @@ def _maker(options: _Call, lent_settings: Mapping[str, Any]) -> Callable[[RunOpt
         if not isinstance(own.reward, str):
             own = replace(own, reward=_named(own.reward))
         if lent is not None:
-            return spec_of(replace(own, model=lent[0]), lent[1])
+            own = replace(own, model=lent[0])
+            if own.like or own.unlike:
+                child: Spec = spec_of_child(own, lambda plain: spec_of(plain, lent[1]), models.abilities)
+                return child
+            return spec_of(own, lent[1])
         return models.spec_of(own)
 
     return make

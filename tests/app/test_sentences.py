@@ -131,9 +131,9 @@ def test_options_of_the_wrong_kind(words: dict[str, Any], said: str) -> None:
         make_spec("a dog", **words)
 
 
-def test_a_call_without_a_prompt_names_the_function() -> None:
-    with pytest.raises(TypeError, match=r"^run\(\) needs other arguments: missing a required argument: 'prompt'\.$"):
-        fairlead.run(model="pocket")  # type: ignore[call-arg]
+def test_a_call_without_a_prompt_says_what_is_missing() -> None:
+    with pytest.raises(FairleadError, match=r"^The prompt '' is empty: write what the picture should show\.$"):
+        fairlead.run(model="pocket")
 
 
 @pytest.mark.parametrize(("reward", "unit"), [("clip_score", "100 × cosine"), ("clip_score(scale='cosine')", "cosine")])

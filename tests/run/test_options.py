@@ -97,7 +97,9 @@ def test_a_misspelt_argument_names_the_nearest() -> None:
 
 def test_a_plan_takes_every_option_of_a_method() -> None:
     assert (
-        set(MODEL_OPTIONS) < set(METHOD_OPTIONS) == set(described()) - {"prompt", "reward", "watch", "budget", "seed"}
+        set(MODEL_OPTIONS)
+        < set(METHOD_OPTIONS)
+        == set(described()) - {"prompt", "reward", "watch", "budget", "seed", "like", "unlike"}
     )
     made = plan.make(
         {"reward": "brightness", "model": "mixture", "prompts": ["a dog"], "methods": {"a": {"guidance_scale": 3.0}}},

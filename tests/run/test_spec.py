@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fairlead.core.errors import FairleadError
 from fairlead.run import registry
 from fairlead.run.formula import parse_part
+from fairlead.run.parent import Parent
 from fairlead.run.rewards import build_reward
 from fairlead.run.spec import (
     Part,
@@ -246,6 +247,7 @@ def test_the_name_of_a_run_is_its_question() -> None:
         "final_judge": Part("human"),
         "entrants": 5,
         "looks": 2,
+        "parent": Parent("like", "dog", "0" * 32, 5, "1" * 32, "2" * 32),
     }
     assert set(changes) == set(Spec.__dataclass_fields__) - {"budget", "until", "stop"}
     names = [replace(spec, **{k: v}).id() for k, v in changes.items()]

@@ -105,6 +105,7 @@ def commands(view: View) -> list[tuple[str, str]]:
         lines.append(("continue this run", command("resume", folder)))
     if view.best:
         lines.append(("render the winner again and compare", command("replay", folder, view.best.index)))
+        lines.append(("more like the winner", command("run", "--like", f"{folder}:{view.best.index}")))
     lines.append(
         ("go on with a larger budget", command("resume", folder, "--budget", larger_budget(view.spec, view.spent)))
     )

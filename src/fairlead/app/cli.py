@@ -76,6 +76,8 @@ def _spec(options: RunOptions) -> Spec:
     """The options of a command line -> a checked Spec, with the defaults of the model."""
     from fairlead.run import models
 
+    if not (options.prompt or options.like or options.unlike):
+        raise FairleadError("PROMPT is missing: write what the picture should show, or use --like or --unlike.")
     try:
         options.prompt.encode()
     except UnicodeEncodeError:
@@ -91,6 +93,7 @@ def run_command(
     seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
     out: Out = None,
+    trust: Trust = False,
     as_json: AsJson = False,
     dry_run: DryRun = False,
     in_studio: InStudio = False,
@@ -112,13 +115,13 @@ def run_command(
     if in_studio:
         warn(spec)
         return open_run(options, out, {"--json": as_json, "--keep": keep})
-    folder = out if out is not None else new_folder(options.prompt, datetime.now(UTC), config.runs_folder())
+    folder = out if out is not None else new_folder(spec.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
 
     with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop).close()
+        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop, trust=trust).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 

@@ -122,7 +122,7 @@ def _flag(name: str, option: Option, defaults: Mapping[str, Any]) -> inspect.Par
     """One field of `RunOptions` as a parameter that typer reads."""
     if name == "prompt":
         argument = typer.Argument(metavar=option.metavar, help=option.help)
-        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument])
+        return inspect.Parameter(name, _KEYWORD, annotation=Annotated[str, argument], default="")
     usual = defaults[name]
     many = option.read_as == list[str]
     switch = option.read_as is bool

@@ -381,6 +381,7 @@ def settings(spec: Spec) -> list[tuple[str, str]]:
         ("sampler", f"{spec.sampler}, {spec.steps} steps"),
         ("group, batch", f"{spec.group}, {spec.batch}"),
         ("seed", str(spec.seed)),
+        *([("start", spec.parent.words())] if spec.parent is not None else []),
         *[("drafts", rung_words(str(rungs.read(rung)))) for rung in spec.rungs],
         *([("final judge", part_text(spec.final_judge))] if spec.final_judge is not None else []),
         *([("until", spec.until)] if spec.until else []),

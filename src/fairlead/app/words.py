@@ -173,8 +173,11 @@ def _flags(spec: Spec, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def run_command(spec: Spec, folder: Path) -> str | None:
-    """The command line of the same run; None where only Python can ask it: a function as reward, or a live pipeline."""
-    if spec.model.name == "python" or any(part.name == "python" for part in reward_parts(spec.reward)):
+    """The command line of the same run; None where it starts from another run's picture, or only Python can ask it: a
+    function as reward, or a live pipeline.
+    """
+    objects = [spec.model, *reward_parts(spec.reward)]
+    if spec.parent is not None or any(part.name == "python" for part in objects):
         return None
     return shlex.join(
         ["fairlead", "run", spec.prompt, *(word for pair in _flags(spec, folder) for word in pair if word)]

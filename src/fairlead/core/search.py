@@ -44,6 +44,10 @@ class Proposal:
     """Randomness of the rollout; equal keys share sampler noise (common random numbers)."""
     steps: int | str | None = None
     """How it is seen: None is the finished picture, a text a rung of `run/rungs.py`, a number that many even steps."""
+    origin: int | None = None
+    """Which proposal it was drawn from: its place among all that this search has made, from 0. None: from none. It is
+    recorded for readers and changes nothing.
+    """
 
 
 @dataclass(eq=False)
@@ -101,6 +105,8 @@ class Generations(ABC):
     def __init__(self) -> None:
         self._queue: list[Proposal] = []
         self._answered: list[Feedback] = []
+        self.made = 0
+        """How many proposals were made before this generation: the place of its first one."""
 
     @abstractmethod
     def propose(self) -> list[Proposal]:
@@ -123,6 +129,7 @@ class Generations(ABC):
         if self._answered and not self._queue:
             answered, self._answered = self._answered, []
             self.learn(answered)
+            self.made += len(answered)
 
 
 def best_first(feedback: Sequence[Feedback]) -> list[Feedback]:

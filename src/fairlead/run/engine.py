@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from fairlead.core.model import Model
 from fairlead.core.reward import PaidReward, Reward
 from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
-from fairlead.run import final_judge, fingerprint, inputs, machine, models
+from fairlead.run import ancestry, final_judge, fingerprint, inputs, machine, models
 from fairlead.run.affordable import settings_that_fit
 from fairlead.run.clock import Clock, Watch
 from fairlead.run.executor import Local
@@ -80,6 +80,7 @@ def start(
     on_step: OnStep | None = None,
     previews: Every = 0,
     stop: Stop = _never,
+    trust: bool = False,
     person: Person | None = None,
 ) -> Store:
     """Run `spec` and record it in the new folder `out`. Every check comes first: a run that fails one writes nothing.
@@ -87,11 +88,11 @@ def start(
     `reward`, `model` and `siblings` are Python objects that replace those which the Spec names.
     `on_progress` is called after every batch, `on_step` after every denoising step, with the pictures as they form
     every `previews` steps (`run/forming.py`). `person` answers the questions of the run while it waits; without one it
-    stops at the first.
+    stops at the first. `trust` is as in `resume`, for a reward that the run takes over from its parent.
     """
     watching = Watching.of(on_step, previews)
-    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching}
-    with started(spec, out, on_progress=on_progress, person=person, **given) as run:  # type: ignore[arg-type]
+    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching, "person": person}
+    with started(spec, out, on_progress=on_progress, trust=trust, **given) as run:  # type: ignore[arg-type]
         run.search(stop)
     return run.store
 
@@ -107,15 +108,21 @@ def started(
     on_progress: Watch = _silent,
     person: Person | None = None,
     watching: Watching | None = None,
+    trust: bool = False,
 ) -> Iterator[OpenRun]:
     """A new run that is locked and ready to go; see `start`."""
     out = Path(out)
     refuse_taken(out)
+    origin = None if spec.parent is None else Path(spec.parent.folder)
+    if spec.parent is not None:
+        spec = replace(spec, parent=replace(spec.parent, folder=spec.parent.name))
     clock = Clock(spec, on_progress)
     models.check(spec)
     clock.say(Phase.LOADING)
     spec = models.with_dtype(spec)
-    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    with nullcontext() if origin is None else stored_run(origin, trust):
+        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        beginning = None if origin is None else ancestry.beginning(executor, spec, origin, reward)
     spec = executor.setup.spec
     loop = SearchLoop(spec, executor, clock, person)
     left_out = without_drafts(spec, loop.plan, executor.setup.steering.learns_from_drafts)
@@ -146,6 +153,8 @@ def started(
     executor.watch(watching)
     clock.say(Phase.SEARCHING)
     with store.lock():
+        if beginning is not None:
+            ancestry.record(store, spec, beginning, executor)
         yield OpenRun(loop, store, executor)
 
 
@@ -228,7 +237,7 @@ def reopened(
         clock = Clock(spec, on_progress)
         clock.say(Phase.LOADING)
         with stored_run(folder, trust):
-            executor = Local(spec, reward=reward, model=model, siblings=siblings)
+            executor = _executor(store, spec, reward, model, siblings)
         versions = store.versions
         plan = read_plan(versions.get(PLAN))
         if extended and spec.rungs:
@@ -243,6 +252,14 @@ def reopened(
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         executor.watch(watching)
         yield OpenRun(loop, store, executor)
+
+
+def _executor(store: Store, spec: Spec, reward: Reward | None, model: Model | None, siblings: Siblings) -> Local:
+    """What computes a recorded run, from where its search started."""
+    executor = Local(spec, reward=reward, model=model, siblings=siblings)
+    if (point := ancestry.recorded(store)) is not None:
+        executor.start_at(point)
+    return executor
 
 
 def _changed(spec: Spec, stopped: str, changes: Changes) -> Spec:
@@ -288,7 +305,7 @@ def replay(
     companions = store.task_of(index)
     recorded = store.get(index)
     with stored_run(folder, trust):
-        executor = Local(spec, reward=reward, model=model, siblings=siblings)
+        executor = _executor(store, spec, reward, model, siblings)
     plan = read_plan(store.versions.get(PLAN))
 
     def questions(indices: Sequence[int]) -> tuple[Task, Chain]:

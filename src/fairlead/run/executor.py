@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import cached_property, partial
 from typing import Any, Protocol
 
+from torch import Tensor
+
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.core.model import Model
@@ -14,15 +16,16 @@ from fairlead.core.reward import FinalJudge, PaidReward, Reward
 from fairlead.core.search import Space
 from fairlead.core.sibling import model_key
 from fairlead.core.steering import Chain
-from fairlead.run import dry_run, rungs
+from fairlead.run import dry_run, registry, rungs
 from fairlead.run.forming import Watching
 from fairlead.run.kept import once
 from fairlead.run.preview_questions import PreviewQuestions
 from fairlead.run.records import Outcome, Task
 from fairlead.run.rung_plan import RungCosts
 from fairlead.run.rungs import Effort
-from fairlead.run.setup import Setup, resolve
+from fairlead.run.setup import Setup, resolve, shape_of
 from fairlead.run.spec import Spec
+from fairlead.run.start import started
 from fairlead.run.worker import Worker
 
 
@@ -99,6 +102,12 @@ class Local:
         self.__dict__.pop("_of_every_prompt", None)
         self.worker = Worker(setup)
         self._prices: dict[tuple[Effort, bool], tuple[Cost, Cost]] = {}
+
+    def start_at(self, point: Tensor) -> None:
+        """Go on with a space whose first point is `point` [d], that of the run's parent."""
+        setup = self.setup
+        space = registry.build("spaces", setup.spec.space, shape_of(setup.model, setup.conditioning))
+        self._use(replace(setup, space=started(space, setup.spec, setup.model, point)))
 
     def leave_out_drafts(self, spec: Spec) -> None:
         """Go on with this Spec, which is the present one without drafts; siblings that only drafted are dropped."""

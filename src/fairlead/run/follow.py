@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from fairlead.run import judgements, marks, rows
+from fairlead.run import judgements, lineage, marks, rows
 from fairlead.run.claim import LOCK
 from fairlead.run.marks import Mark
 from fairlead.run.records import Candidate
@@ -95,7 +95,7 @@ class Follower:
         """Those of the batches after number `after`, the baseline included."""
         with sqlite_errors(self.folder):
             found = self._db.execute(f"select {rows.COLUMNS} from outcome where task>? order by idx", (after,))
-            return [rows.candidate(row) for row in found]
+            return lineage.with_origins(self._db, [rows.candidate(row) for row in found])
 
     def marks(self, after: int = 0) -> list[Mark]:
         """Those after number `after`."""
@@ -151,6 +151,7 @@ def candidate_json(c: Candidate) -> dict[str, object]:
         "task": c.task,
         "steps": c.steps,
         "refines": c.refines,
+        "origin": c.origin,
     }
 
 

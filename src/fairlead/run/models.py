@@ -21,6 +21,7 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import capabilities, hub, inputs, kept, registry, rungs
+from fairlead.run.child import spec_of_child
 from fairlead.run.compatibility import check_before_loading
 from fairlead.run.files import is_folder
 from fairlead.run.kept import once
@@ -88,6 +89,9 @@ def defaults_of(options: RunOptions) -> dict[str, Any]:
 
 def spec_of(options: RunOptions) -> Spec:
     """The options of a run -> a checked Spec, with the model's own defaults where nothing else was chosen."""
+    if options.like or options.unlike:
+        child: Spec = spec_of_child(options, spec_of, abilities)
+        return child
     return make_spec_of(options, defaults_of(options))
 
 

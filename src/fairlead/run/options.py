@@ -60,8 +60,18 @@ OWN = "the model's own"
 class RunOptions:
     """Everything that can be chosen for a run."""
 
-    prompt: str = field(metadata=_option(str, "What the picture should show.", "PROMPT", section="plan"))
+    prompt: str = field(default="", metadata=_option(str, "What the picture should show.", "PROMPT", section="plan"))
     _: KW_ONLY
+    like: str | None = field(
+        default=None,
+        metadata=_option(
+            str, "Start from a picture of another run; a new PROMPT keeps its noise.", "RUN:CANDIDATE", section="plan"
+        ),
+    )
+    unlike: str | None = field(
+        default=None,
+        metadata=_option(str, "Draw a group that repels a picture of another run.", "RUN:CANDIDATE", section="plan"),
+    )
     model: Any = field(
         default="pocket",
         metadata=_option(

@@ -87,10 +87,14 @@ class IndexedProposal:
     group: int
     refines: int | None = None
     """The candidate of the rung below that was chosen for this one."""
+    origin: int | None = None
+    """The candidate that it was drawn from, where the search names one."""
 
     def again(self, index: int, effort: int | str | None) -> IndexedProposal:
         """The same question at the effort of a higher rung, at another index."""
-        return replace(self, index=index, proposal=replace(self.proposal, steps=effort), refines=self.index)
+        return replace(
+            self, index=index, proposal=replace(self.proposal, steps=effort), refines=self.index, origin=None
+        )
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,8 @@ class Task:
     """True for the plain sample: no steering, no intervention."""
     refines: tuple[int, ...] = ()
     """Per candidate the one of the rung below that was chosen for it; empty in the first rung."""
+    origins: tuple[int | None, ...] = ()
+    """Per candidate the one that it was drawn from, if any."""
     states: tuple[Tensor, ...] = ()
     """Per candidate the captured state that it goes on from, [2, C, h, w]; empty where it starts from the noise."""
     owners: tuple[Owner, ...] = ()
@@ -176,6 +182,8 @@ class Candidate:
     steps: int
     refines: int | None = None
     """The candidate of the rung below that was chosen for this one: its reward chose, this one's judges."""
+    origin: int | None = None
+    """The candidate that it was drawn from, where the search names one."""
     rung: int = 0
     """How often it was refined: 0 is what the search asked for, and a draft where the run has drafts."""
 

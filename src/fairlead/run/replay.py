@@ -46,6 +46,11 @@ def compared(store: Store, recorded: Candidate, outcome: Outcome, companions: in
     why = "; ".join(f"{k} was {v} and is {here[k]}" for k, v in store.versions.items() if here.get(k, v) != v)
     if identical := gap == 0 and same:
         message = "Identical: same pixels, same reward."
+    elif (parent := store.spec.parent) is not None and recorded.index == 0 and recorded.cost.nfe == 0:
+        message = (
+            f"Differs by at most {gap}/255 per pixel: it was taken over from candidate {parent.candidate} of "
+            f"{parent.name}, which was drawn in another batch. Replay it there."
+        )
     elif alone:
         message = (
             f"Rendered alone, it differs by at most {gap}/255 per pixel: "

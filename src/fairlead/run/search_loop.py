@@ -13,7 +13,7 @@ from fairlead.core.errors import FairleadError, RewardError
 from fairlead.core.people import Pending
 from fairlead.core.search import Proposal
 from fairlead.core.steering import Chain
-from fairlead.run import final_judge, machine, png, prepared, rungs
+from fairlead.run import final_judge, lineage, machine, png, prepared, rungs
 from fairlead.run.bank_of_drafts import with_bank
 from fairlead.run.batches import asked_at_once, batches
 from fairlead.run.clock import Clock
@@ -186,6 +186,7 @@ class SearchLoop:
         size = self._spec.group
         made = set(store.refinements().values())
         index = (i for i in count() if i not in made)
+        places = list[int]()
         while True:
             most = max(ASKED_AT_ONCE, size)
             n = asked_at_once(self._spec, self._ledger.affordable(self._cost_per_candidate, cap=most), most)
@@ -196,14 +197,15 @@ class SearchLoop:
             if not proposals:
                 raise Stopped(RunStatus.FINISHED, StopReason.SEARCH_FINISHED)
             if len(proposals) > n:
-                raise RuntimeError(
-                    f"{self._spec.search.name} asked {len(proposals)} questions where {n} were affordable"
-                )
+                name = self._spec.search.name
+                raise RuntimeError(f"{name} asked {len(proposals)} questions where {n} were affordable")
             asked = []
             for first, own in zip(range(0, len(proposals), size), self._groups, strict=False):
                 usual = self._spec.efforts[0]
                 some = (p if p.steps or not usual else replace(p, steps=usual) for p in proposals[first : first + size])
-                asked += [IndexedProposal(next(index), p, own) for p in some]
+                for p in some:
+                    places.append(next(index))
+                    asked.append(IndexedProposal(places[-1], p, own, origin=lineage.index_at(places, p.origin)))
             if heard(asked):
                 return
             outcomes = yield from self._answer(store, self._tasks(asked), steering)
@@ -251,6 +253,7 @@ class SearchLoop:
             grant,
             is_baseline,
             refines,
+            tuple(a.origin for a in asked),
         )
 
     def _answer(
@@ -287,7 +290,8 @@ class SearchLoop:
         if len(answered) in (0, len(task.indices)):
             return [task]
         drafts = task.refines or (None,) * len(task.indices)
-        rows = [IndexedProposal(*row) for row in zip(task.indices, task.proposals, task.groups, drafts, strict=True)]
+        columns = (task.indices, task.proposals, task.groups, drafts, task.origins)
+        rows = [IndexedProposal(*row) for row in zip(*columns, strict=True)]
         return [
             self.task([r for r in rows if r.index in answered]),
             self.task([r for r in rows if r.index not in answered]),

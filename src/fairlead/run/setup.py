@@ -8,7 +8,6 @@ from typing import Any
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.intervention import installed
-from fairlead.core.key import Key
 from fairlead.core.model import Conditioning, Model, Shape, StartsFromPicture, Traceable, Warns
 from fairlead.core.reward import FinalJudge, Reward
 from fairlead.core.samplers import sampler_for
@@ -21,7 +20,7 @@ from fairlead.run.kept import once
 from fairlead.run.rewards import build_final_judge, leaf_of_run, watched_reward
 from fairlead.run.siblings import load_siblings
 from fairlead.run.spec import Spec
-from fairlead.run.start import started
+from fairlead.run.start import search_key, started
 
 ASKED_AT_ONCE = 256
 """Candidates that a search is asked for at once at most, so that memory does not grow with the budget."""
@@ -58,13 +57,19 @@ def search_class(spec: Spec) -> Any:
 
 def make_search(spec: Spec, space: Space) -> Search:
     """The search of a run, from its seed."""
-    search: Search = registry.build("searches", spec.search, space, Key.root(spec.seed).fold("search"))
+    search: Search = registry.build("searches", spec.search, space, search_key(spec))
     return search
 
 
 def build_steering(spec: Spec) -> Chain:
     """The steerings of a run in their order, not yet prepared."""
     return Chain(tuple(registry.build("steerings", part) for part in spec.steering))
+
+
+def shape_of(model: Model, conditioning: Conditioning) -> Shape:
+    """What a space must know of a model that draws this prompt."""
+    tokens = conditioning.tokens.shape
+    return Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning)
 
 
 def _check_weights(setup: Setup) -> None:
@@ -99,8 +104,7 @@ def resolve(
     steering = build_steering(spec)
     others = load_siblings(steering, spec, model, siblings or {})
     conditioning = once("prompt", (id(model), spec.prompt), lambda: model.encode([spec.prompt]))
-    tokens = conditioning.tokens.shape
-    space = registry.build("spaces", spec.space, Shape(model.latent, (int(tokens[1]), int(tokens[2])), conditioning))
+    space = registry.build("spaces", spec.space, shape_of(model, conditioning))
     setup = Setup(
         spec=spec,
         reward=reward,

@@ -21,11 +21,11 @@ TIMED = ("seconds", "dollars")
 
 def joined(rows: Sequence[Conditioning]) -> Conditioning:
     """The conditionings one below the other; all have the same shapes."""
-    return Conditioning(
-        torch.cat([row.tokens for row in rows]),
-        tuple(prompt for row in rows for prompt in row.prompts),
-        {name: torch.cat([row.extra[name] for row in rows]) for name in rows[0].extra},
-    )
+    extra = {}
+    for name in rows[0].extra:
+        extra[name] = torch.cat([row.extra[name] for row in rows])
+    prompts = tuple(prompt for row in rows for prompt in row.prompts)
+    return Conditioning(torch.cat([row.tokens for row in rows]), prompts, extra)
 
 
 def one_task(tasks: Sequence[Task], owners: Sequence[Owner]) -> Task:

@@ -20,6 +20,7 @@ from fairlead.run.formula import reward_parts as reward_parts
 from fairlead.run.formula import reward_text as reward_text
 from fairlead.run.knockout import MOST_LOOKS
 from fairlead.run.options import RunOptions, called_with
+from fairlead.run.parent import Parent
 from fairlead.run.part import Part as Part
 from fairlead.run.part_settings import PartSettings
 from fairlead.run.part_settings import checked_settings as checked_settings
@@ -48,6 +49,7 @@ ADDED_LATER: dict[str, Any] = {
     "looks": 0,
     "until": "",
     "stop": "",
+    "parent": None,
 }
 """Fields that older records lack, with their defaults."""
 
@@ -92,6 +94,8 @@ class Spec:
     """`flat` or `flat(price=P)`: the run ends when the next picture promises less than its price."""
     baseline: bool = True
     """Render the plain sample of the seed too where it is no candidate. Off where many runs share one: a comparison."""
+    parent: Parent | None = None
+    """The picture of another run that this one starts from."""
     budget: Mapping[str, float] = field(default_factory=lambda: {"nfe": 640})
     """Finite limits by name, as in `Cost`."""
 
@@ -101,7 +105,10 @@ class Spec:
 
     def _data(self) -> dict[str, Any]:
         """Fields that were added later are left out at their default, so that older runs keep their names."""
-        return {k: v for k, v in asdict(self).items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
+        every = asdict(self)
+        if self.parent is not None:
+            every["parent"] = self.parent.as_dict()
+        return {k: v for k, v in every.items() if k not in ADDED_LATER or v != ADDED_LATER[k]}
 
     def id(self) -> str:
         """32 hex digits naming the run's question; the budget and stop rules, which may be changed, are left out."""
@@ -165,6 +172,7 @@ class Spec:
                 raw[name] = tuple(_part_of(part) for part in _a(list, raw[name]))
             if raw.get("final_judge") is not None:
                 raw["final_judge"] = _part_of(raw["final_judge"])
+            raw["parent"] = Parent.read(raw.get("parent"))
             raw["reward"] = from_data(raw["reward"])
             raw["watch"] = tuple(from_data(tree) for tree in _a(list, raw.get("watch", [])))
             spec = Spec(**raw)

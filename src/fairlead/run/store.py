@@ -18,7 +18,7 @@ from pathlib import Path
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import StoreError
-from fairlead.run import inputs, rows, rungs
+from fairlead.run import inputs, lineage, rows, rungs
 from fairlead.run.claim import DATABASE as DATABASE
 from fairlead.run.claim import LOCK, PROCESS, clean, connect, connect_to_read, locked, record_of, remove_record
 from fairlead.run.claim import is_vacant as is_vacant
@@ -259,10 +259,8 @@ class Store:
                 number = self._db.execute("select coalesce(max(number), -1) + 1 from task").fetchone()[0]
                 asked = [question(task, i) for i in range(len(outcomes))]
                 drafts = task.refines or [None] * len(outcomes)
-                self._db.execute(
-                    "insert into task values(?,?,?,null)",
-                    (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict())),
-                )
+                values = (number, rows.asked(asked, task.companions), json.dumps(cost.as_dict()))
+                self._db.execute("insert into task values(?,?,?,null)", values)
                 self._db.executemany(
                     "insert into outcome values(?,?,?,?,?,?,?,?,?,?,?,null)",
                     [
@@ -282,6 +280,7 @@ class Store:
                         for o, q, p, name, draft in zip(outcomes, asked, task.proposals, names, drafts, strict=True)
                     ],
                 )
+                lineage.add(self._db, task.indices, task.origins)
                 rows.seal(self._db, "task", "number=?", [number])
                 rows.seal(self._db, "outcome", "task=?", [number])
 
@@ -362,7 +361,7 @@ class Store:
 
     def _candidates(self) -> list[Candidate]:
         with sqlite_errors(self.folder):
-            return rows.candidates(self._db.execute(f"select {COLUMNS} from outcome order by idx").fetchall())
+            return lineage.candidates(self._db)
 
     def image(self, digest: str) -> bytes:
         """The PNG of that digest."""

@@ -172,10 +172,8 @@ class Worker:
         that ranks has NaN as total here, with complete terms: its total needs the other candidates.
         """
         before = self.meter.spent
-        real = len(task.indices)
         keys = tuple(p.key for p in task.proposals)
         effort = task.proposals[0].steps
-        steps = rungs.evaluations(effort, self.spec.steps)
         groups = torch.tensor(task.groups) if self.setup.couples or self.setup.interventions else None
         wants = self.setup.wants_gradient and not task.is_baseline and not task.states
         edits = nullcontext() if task.is_baseline else installed(self.model, self.setup.interventions)
@@ -216,15 +214,16 @@ class Worker:
                 (gradient,) = torch.autograd.grad(total.sum(), x)
             machine.synchronise(self._device)
         cost = self.meter.spent - before
-        rewards = [float("nan")] * real if self.reward.relative else total.detach().tolist()
+        rewards = [float("nan")] * len(keys) if self.reward.relative else total.detach().tolist()
         values = {k: v.detach().tolist() for k, v in (notes | terms).items()}
+        evaluations = rungs.evaluations(effort, self.spec.steps)
         out = []
         for i, index in enumerate(task.indices):
             named = {k: v[i] for k, v in values.items()}
-            picture = _png(self._run_of(task, i), images[i], index, keys[i], rewards[i], named, steps)
+            picture = _png(self._run_of(task, i), images[i], index, keys[i], rewards[i], named, evaluations)
             slope = None if gradient is None else gradient[i].cpu()
             state = None if states is None else states[i].detach().cpu()
-            out.append(Outcome(index, rewards[i], named, cost * (1 / real), picture, slope, state))
+            out.append(Outcome(index, rewards[i], named, cost * (1 / len(keys)), picture, slope, state))
         return out, cost
 
     def _drafted(

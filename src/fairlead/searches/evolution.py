@@ -43,25 +43,29 @@ class Evolution(Generations):
         self._space, self._key = space, key
         self._rollout = key.fold("candidate", 0)
         self._parents: list[Feedback] = []
+        self._places: dict[int, int] = {}
+        """Of every parent, by its id, the place among all proposals."""
         self._age = 0
 
     def propose(self) -> list[Proposal]:
         """The first population, or the children of this one."""
         if not self._parents:
             points = [self._space.draw(self._key.fold("candidate", i)) for i in range(self._size)]
-        else:
-            points = [self._child(self._key.fold("child", self._age, j)) for j in range(self._size - self._elites)]
-        return [Proposal(x, self._rollout) for x in points]
+            return [Proposal(x, self._rollout) for x in points]
+        return [self._child(self._key.fold("child", self._age, j)) for j in range(self._size - self._elites)]
 
-    def _child(self, key: Key) -> Tensor:
+    def _child(self, key: Key) -> Proposal:
         # The parent is the best of a few that are drawn.
         drawn = (key.fold("tournament").uniform(self._tournament) * len(self._parents)).long().tolist()
-        parent = self._parents[min(drawn)].proposal.x  # parents are ordered by reward
+        chosen = self._parents[min(drawn)]  # parents are ordered by reward
+        parent = chosen.proposal.x
         # Fresh noise is mixed in so that the variance stays 1.
         out: Tensor = math.sqrt(1 - self._beta**2) * parent.double() + self._beta * key.normal(len(parent)).double()
-        return out.float()
+        return Proposal(out.float(), self._rollout, origin=self._places[id(chosen)])
 
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Elites and children together are the next population, best first."""
+        places = self._places | {id(f): self.made + i for i, f in enumerate(generation)}
         self._parents = best_first([*self._parents[: self._elites], *generation])
+        self._places = {id(f): places[id(f)] for f in self._parents}
         self._age += 1

@@ -60,6 +60,8 @@ class FirstOrder(Generations):
             )
         self._rates, self._halve = [rate] * chains, halve
         self._best: list[Feedback | None] = [None] * chains
+        self._best_at = [0] * chains
+        """The places of the best points among all proposals."""
 
     def propose(self) -> list[Proposal]:
         """The next point of every chain."""
@@ -72,13 +74,15 @@ class FirstOrder(Generations):
             best = self._best[i]
             if best is None or f.value > best.value:
                 best = self._best[i] = f
+                self._best_at[i] = self.made + i
             elif self._halve:
                 f = best
                 self._rates[i] /= 2
             # A step along the tangent of the sphere; where the gradient vanishes the chain starts anew.
             x = f.proposal.x
             moved = x if f.gradient is None else tangent(x, f.gradient, self._rates[i])
-            self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key)
+            origin = self._best_at[i] if f is best else self.made + i
+            self._next[i] = self._fresh(i) if moved is x else Proposal(moved, f.proposal.key, origin=origin)
 
     def _fresh(self, i: int) -> Proposal:
         self._restarts += 1

@@ -96,6 +96,8 @@ class ZeroOrder(Generations):
         self._rollout, self._pivot = rollout, self._space.draw(rollout)
         self._answer: Feedback | None = None
         """The pivot's, whose reward is the present one."""
+        self._place: int | None = None
+        """The pivot's place among all proposals, once it was proposed."""
         if self._kind == "angular" and not bool(self._pivot.any()):
             raise FairleadError(
                 "The plain point of this space is zero and has no direction: set zero_order.neighbourhood=ball."
@@ -109,12 +111,16 @@ class ZeroOrder(Generations):
 
     def propose(self) -> list[Proposal]:
         """N neighbours, and the pivot before them while its reward is not known."""
-        points: list[Tensor] = [self._pivot] if self._answer is None else []
+        asked = []
+        if self._answer is None:
+            self._place = self.made
+            asked.append(Proposal(self._pivot, self._rollout))
+        points: list[Tensor] = []
         if self._iterations is None or self._round < self._iterations:
             points += [self._neighbour(self._key.fold("round", self._round, j)) for j in range(self._n)]
         elif self._answer is not None:
             return []
-        return [Proposal(x, self._rollout) for x in points]
+        return asked + [Proposal(x, self._rollout, origin=self._place) for x in points]
 
     def learn(self, generation: Sequence[Feedback]) -> None:
         """Move to the best neighbour, or do what `stall` says."""
@@ -127,6 +133,7 @@ class ZeroOrder(Generations):
         # The best of the N neighbours is the next pivot if it is accepted.
         best = best_first(around)[0]
         if best.value > self._answer.value or (self._accept == "always" and best.value > float("-inf")):
+            self._place = self.made + next(i for i, f in enumerate(generation) if f is best)
             self._pivot, self._answer = best.proposal.x, best
         elif self._stall == "restart":
             self._restarts += 1

@@ -17,6 +17,7 @@ from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
+from fairlead.run.parent import Parent
 from fairlead.run.question_store import QuestionStore
 from fairlead.run.records import Candidate
 from fairlead.run.spec import Spec, reward_text
@@ -164,11 +165,20 @@ def _recorded_row(folder: Path) -> dict[str, Any]:
         "candidates": len(view.candidates),
         "best": _picture(view.best),
         "baseline": _picture(view.baseline),
+        "parent": parent_json(view.spec.parent),
         "spent": view.spent.as_dict(),
         "limit": view.spec.limit.limits(),
         "stars": sum("star" in kinds for kinds in own.values()),
         "questions": len(waiting),
     }
+
+
+def parent_json(parent: Parent | None) -> dict[str, Any] | None:
+    """The parent of a run for the page, with the id of the other run."""
+    if parent is None:
+        return None
+    found = {"verb": parent.verb, "name": parent.name, "candidate": parent.candidate, "picture": parent.picture}
+    return {**found, "run": run_id(parent.name), "words": parent.words()}
 
 
 def method_words(spec: Spec) -> str:

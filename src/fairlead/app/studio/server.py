@@ -25,10 +25,12 @@ from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.judging import Judging
 from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
+from fairlead.app.studio.offspring import Offspring
 from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.refusals import field_of, named_in, need_yes
 from fairlead.app.studio.supervisor import Crew
 from fairlead.app.studio.vouching import forget, formulas_in, formulas_of, vouch
+from fairlead.app.studio.watch_routes import WatchRoutes
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import config, marks
 from fairlead.run.follow import Follower
@@ -97,6 +99,8 @@ class Studio:
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
+            *WatchRoutes(self.library, self.crew).routes(),
+            *Offspring(self.library, self.jobs, self.crew).routes(),
             *Judging(self.library, self.jobs, self.crew.wake).routes(),
             *Keeping(self.library, self._work).routes(),
         ]

@@ -22,6 +22,8 @@ RETRY = 0.3
 PATIENCE = 180.0
 """Seconds that a price may take: a batch of a running job comes first."""
 LOG_SIZE = 1_000_000
+LONGEST = 1 << 24
+"""Bytes of an answer: a strip of pictures is one."""
 
 
 class Supervisor:
@@ -127,7 +129,7 @@ class Supervisor:
 
     async def _asked(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """The answer of the worker to one message; raises OSError where it does not answer."""
-        reader, writer = await asyncio.open_unix_connection(str(address(self.root, self.name)), limit=1 << 20)
+        reader, writer = await asyncio.open_unix_connection(str(address(self.root, self.name)), limit=LONGEST)
         try:
             writer.write(json.dumps(message).encode() + b"\n")
             line = await reader.readline()
@@ -178,3 +180,7 @@ class Crew:
 
     def _free(self) -> Supervisor:
         return next((one for one in self._all if one.state.get("job") is None), self._all[0])
+
+    def worker_of(self, folder: str) -> str:
+        """The name of the worker that computes this folder, else of the first one."""
+        return next((one for one in self._all if one.state.get("folder") == folder), self._all[0]).name

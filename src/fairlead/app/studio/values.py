@@ -7,7 +7,7 @@ from typing import Any
 
 from fairlead.app import advice, held_out, report
 from fairlead.app.studio.jobs import Job
-from fairlead.app.studio.library import method_words, run_id
+from fairlead.app.studio.library import method_words, parent_json, run_id
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
 from fairlead.run import marks
@@ -56,6 +56,7 @@ def whole(folder: Path, job: Job | None) -> dict[str, Any]:
         "marks": {str(index): own for index, own in present.items()},
         "notes": report.notes(view),
         "held_out": held_out.warning(view) or "",
+        "parent": parent_json(view.spec.parent),
         "settings": report.settings(view.spec),
         "versions": view.versions,
         "meaning": advice.meaning(view),

@@ -29,15 +29,17 @@ from fairlead.app.running import reported
 from fairlead.app.studio.address import WORKER, address, device_of, lock_path, only_one
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
+from fairlead.app.studio.previews import Switch, Window
 from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
 from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Question
-from fairlead.run.records import Progress
+from fairlead.run.records import BatchStep, Progress
 from fairlead.run.store import as_json
 
 Answer = Callable[[dict[str, Any]], None]
 QUESTIONS = {
+    "strip": "fairlead.app.studio.strip:answered",
     "price": "fairlead.app.studio.pricing:price_of",
     "front": "fairlead.app.studio.pricing:front_of",
     "costs": "fairlead.app.serve.compute:costs",
@@ -45,7 +47,7 @@ QUESTIONS = {
     "score": "fairlead.app.serve.compute:score",
 }
 """What the process is asked beside its jobs -> the function that answers between two batches."""
-NEED_THE_MODEL = ("price", "costs")
+NEED_THE_MODEL = ("strip", "price", "costs")
 BUSY = "A run waits for an answer in the middle of a picture. Answer its question, then this can be computed."
 
 
@@ -91,6 +93,8 @@ class Worker:
         self.name = name
         self.jobs = Jobs(self.root)
         self.desk = Desk()
+        self.window = Window()
+        self._switch = Switch(root)
         self._idle = idle
         self._questions: queue.Queue[tuple[Mapping[str, Any], Answer] | None] = queue.Queue()
         self._models = ExitStack()
@@ -187,15 +191,24 @@ class Worker:
         folder = self.root / job.folder
         place = contextlib.chdir(job.where) if os.path.isdir(job.where) else contextlib.nullcontext()
 
+        said: dict[str, Any] = {"job": job.id, "folder": job.folder, "phase": "loading model"}
+
         def watch(progress: Progress) -> None:
-            self.desk.say(job=job.id, folder=job.folder, **shown(progress))
+            said.update(shown(progress))
+            self.desk.say(**said)
             self.answer_questions()
+
+        def on_step(step: BatchStep) -> None:
+            if (batch := self.window.show(job.folder, step)) is not None:
+                self.desk.say(**said, batch=batch)
 
         def stop() -> bool:
             return self.desk.closing or job.id in self.desk.stops
 
         mine = device_of(self.name)
         asked = person(folder, lambda: stop() or bool(self.jobs.waiting(mine)), self.meanwhile)
+        watchers: dict[str, Any] = {"on_progress": watch, "on_step": on_step, "previews": self._switch.read}
+        watchers |= {"stop": stop, "person": asked}
 
         with place, reported(folder):
             if job.kind == "resume":
@@ -203,14 +216,12 @@ class Worker:
                 if job.trust:
                     check_vouched(self.root, job, formulas_in(spec))
                 self._keep_model(spec.model.name)
-                budget = job.budget
-                trust = job.trust
-                engine.resume(folder, budget=budget, on_progress=watch, stop=stop, person=asked, trust=trust).close()
+                engine.resume(folder, budget=job.budget, trust=job.trust, **watchers).close()
             else:
                 options = read_options(job.options)
                 check_vouched(self.root, job, formulas_of(options))
                 self._keep_model(str(options.model))
-                engine.start(models.spec_of(options), folder, on_progress=watch, stop=stop, person=asked).close()
+                engine.start(models.spec_of(options), folder, **watchers).close()
             if job.report:
                 write_report(folder)
         return {}
@@ -260,6 +271,9 @@ class _Handler(socketserver.StreamRequestHandler):
     def _stop(self, message: Mapping[str, Any]) -> None:
         self.server.worker.desk.stops.add(str(message["job"]))
         self._send({})
+
+    def _preview(self, message: Mapping[str, Any]) -> None:
+        self._send(self.server.worker.window.picture(str(message["folder"]), int(message["index"])))
 
     def _follow(self, message: Mapping[str, Any]) -> None:
         for state in self.server.worker.desk.follow():

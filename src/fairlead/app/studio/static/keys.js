@@ -10,6 +10,8 @@ const ALL = [
   ["n", "write a note"],
   ["c", "compare with the pinned picture, else with the best"],
   ["p", "pin the picture for comparing"],
+  ["m", "more like this: a new run from its noise"],
+  ["d", "different from this: a new run that repels it"],
   ["u", "take the last star, reject or note back"],
   ["j", "judge the pictures of a run two at a time"],
   ["k", "choose what to keep of a run"],

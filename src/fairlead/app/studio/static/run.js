@@ -3,8 +3,12 @@ import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./v
 import { get, picture, post, stream } from "./api.js";
 import { Chart } from "./chart.js";
 import { Compare } from "./compare.js";
+import { Forming } from "./forming.js";
 import { Gallery } from "./gallery.js";
+import { From, VERB_KEYS, draw as descend } from "./offspring.js";
+import { Lineage } from "./lineage.js";
 import { Record } from "./record.js";
+import { Scatter } from "./scatter.js";
 import { Slider } from "./slider.js";
 import { Viewer } from "./viewer.js";
 import { amount, count, duration, number, resource } from "./words.js";
@@ -155,6 +159,7 @@ export function Run({ id, say, fail }) {
         pin(on);
         if (compared === null) say(`Candidate ${on} is pinned: c compares others with it.`);
       }
+      else if (event.key in VERB_KEYS && on !== null) descend(id, on, VERB_KEYS[event.key]).catch(fail);
       else if (event.key === "u") undo();
       else if (event.key === "j") location.hash = `#/judge/${id}`;
       else if (event.key === "k") location.hash = `#/keep/${id}`;
@@ -173,12 +178,14 @@ export function Run({ id, say, fail }) {
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
     <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
     <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
+    <${From} parent=${data.parent} />
     ${data.people?.questions > 0 && html`<p class="note-box asks" role="status">The run waits for your answer. <a class="button primary" href="#/judge/${id}">Answer</a></p>`}
     ${data.notes?.length > 0 && !data.state.active && html`<div class="note-box"><ul>${data.notes.map((n) => html`<li>${n}</li>`)}</ul></div>`}
     <section class="stage" aria-label="Winner and baseline">
       <${Pair} record=${record} onOpen=${setOpen} />
       <${Facts} record=${record} act=${act} onPick=${setOpen} />
     </section>
+    <${Forming} record=${record} fail=${fail} />
     ${record.candidates.length > 0 && html`
       <h2>Pictures <small>${count(record.candidates.length)}${ordered.length !== record.candidates.length ? `, ${count(ordered.length)} shown` : ""}</small></h2>
       <div class="tools" role="group" aria-label="Order and choice">
@@ -194,13 +201,15 @@ export function Run({ id, say, fail }) {
           ${data.meaning?.map((sentence) => html`<p class="small">${sentence}</p>`)}</div>
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
           <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
-      </section>`}
+      </section>
+      <${Scatter} record=${record} onPick=${setOpen} />
+      <${Lineage} record=${record} onPick=${setOpen} />`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
       <section class="card cmd">${[...(data.next_steps ?? []), ...data.commands].map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
       ${[data.settings, Object.entries(data.versions)].map((rows) => html`<div class="card scroll"><table class="pairs"><tbody>
         ${rows.map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${value}</td></tr>`)}</tbody></table></div>`)}</div></details>`}
-    <${Viewer} record=${record} index=${open} walk=${walk} flip=${flip} pair=${pair}
+    <${Viewer} record=${record} index=${open} walk=${walk} flip=${flip} pair=${pair} fail=${fail}
       onClose=${() => { setOpen(null); write(false); }} writing=${writing} write=${write} onNote=${(index, text) => mark(index, "note", text)} />
     <${Compare} record=${record} a=${left} b=${compared} walk=${walk} pin=${pin} onClose=${() => compare(null)} />`;
 }

@@ -1,9 +1,11 @@
 // One picture, large, with what is known about it and what can be done with it.
 import { html, useEffect, useRef } from "./view.js";
 import { picture } from "./api.js";
+import { Offspring } from "./offspring.js";
+import { Strip } from "./strip.js";
 import { number } from "./words.js";
 
-export function Viewer({ record, index, onClose, walk, flip, pair, writing, write, onNote }) {
+export function Viewer({ record, index, onClose, walk, flip, pair, fail, writing, write, onNote }) {
   const box = useRef(null);
   const c = index === null ? null : record.rows.get(index);
   useEffect(() => {
@@ -25,7 +27,9 @@ export function Viewer({ record, index, onClose, walk, flip, pair, writing, writ
         <button type="button" onClick=${() => pair(c.index)}>Compare</button>
         <button type="button" onClick=${() => walk(1)} aria-label="The picture after">→</button>
         <button type="button" onClick=${onClose}>Close</button>
-      </div>`}
+      </div>
+      <${Offspring} record=${record} index=${c.index} fail=${fail} />
+      <${Strip} run=${record.data.id} index=${c.index} fail=${fail} />`}
   </dialog>`;
 }
 
