@@ -16,7 +16,7 @@ from fairlead.app.studio import form
 from fairlead.app.studio.answers import Refused
 from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.refusals import field_of, need_yes
-from fairlead.app.studio.vouching import check_vouched, forget, formulas_of, vouch
+from fairlead.app.studio.vouching import check_vouched, forget, formulas_of, named_by, vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import models
 from fairlead.run.options import RunOptions
@@ -153,22 +153,25 @@ def test_what_only_looks_needs_none() -> None:
     need_yes(formulas_of(options(reward="clip_score + 0.5*aesthetic", watch=["jpeg_size"])), None)
 
 
-def test_a_job_that_came_with_a_folder_executes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [{"reward": "my.py:flatness"}, {"image": "/home/me/passport.png"}])
+def test_a_job_that_came_with_a_folder_executes_and_copies_nothing(
+    words: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A mark outside the folder stands for exactly this job in this folder; jobs that only look need none."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    formulas = formulas_of(options(reward="my.py:flatness"))
+    named = named_by(options(**words))
     home = tmp_path / "runs"
-    asked = Jobs(home).add({"reward": "my.py:flatness"}, ready=lambda job: vouch(home, job))
-    check_vouched(home, Jobs(home).all()[0], formulas)
+    asked = Jobs(home).add(words, ready=lambda job: vouch(home, job))
+    check_vouched(home, Jobs(home).all()[0], named)
     Path(shutil.copytree(home, tmp_path / "copied"))
-    brought = Jobs(home).add({"reward": "my.py:flatness"})
+    brought = Jobs(home).add(words)
     for root, job in ((home, brought), (tmp_path / "copied", asked), (home, replace(asked, options={"reward": "x"}))):
         with pytest.raises(FairleadError, match="nobody asked for it on this machine"):
-            check_vouched(root, job, formulas)
-    check_vouched(home, brought, formulas_of(options(reward="clip_score")))
+            check_vouched(root, job, named)
+    check_vouched(home, brought, named_by(options(reward="clip_score")))
     forget(home, asked)
     with pytest.raises(FairleadError, match="nobody asked"):
-        check_vouched(home, asked, formulas)
+        check_vouched(home, asked, named)
 
 
 def test_the_page_executes_nothing_before_a_yes(studio: Any, tmp_path: Path) -> None:

@@ -1,14 +1,14 @@
 """Which queued jobs the user of this machine asked for. Imports no torch.
 
-A job is a file in the runs folder, and a runs folder may have come with an archive. So a job that executes a file or
-asks a server is computed only if there is a mark for exactly this job in the user's private folder, where an archive
-cannot put one.
+A job is a file in the runs folder, and a runs folder may have come with an archive. So a job that executes a file, asks
+a server or copies somebody's picture into its run is computed only if there is a mark for exactly this job in the
+user's private folder, where an archive cannot put one.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -22,6 +22,8 @@ from fairlead.run.spec import Spec, reward_text
 
 FORMULAS = ("reward", "watch", "final_judge", "until")
 """Options that hold formulas of rewards."""
+PICTURES = ("image", "mask", "like", "unlike")
+"""Options that name a picture, which is copied into the run."""
 
 
 def formulas_of(options: RunOptions) -> dict[str, str]:
@@ -52,13 +54,23 @@ def vouch(root: Path, job: Job) -> Job:
     return job
 
 
-def check_vouched(root: Path, job: Job, formulas: Iterable[str]) -> None:
-    """Refuse a job that names a file or a server, and that the user of this machine did not ask for."""
-    what = next((formula for formula in formulas if config.reaches_out(formula)), "")
-    if what and not _mark(root, job).is_file():
+def named_by(options: RunOptions) -> list[str]:
+    """What the options name outside the run: formulas that reach out, and pictures."""
+    pictures = [str(value) for name in PICTURES if (value := getattr(options, name)) is not None]
+    return [*reaching(formulas_of(options)), *pictures]
+
+
+def reaching(formulas: Iterable[str]) -> list[str]:
+    """Those that execute or read a file, or ask a server."""
+    return [formula for formula in formulas if config.reaches_out(formula)]
+
+
+def check_vouched(root: Path, job: Job, named: Sequence[str]) -> None:
+    """Refuse a job that names something outside its run, and that the user of this machine did not ask for."""
+    if named and not _mark(root, job).is_file():
         raise FairleadError(
-            f"This run names {what[:200]!r}, but nobody asked for it on this machine: its job may have come with the "
-            "folder. Start it again, and read what it names before you say yes."
+            f"This run names {named[0][:200]!r}, but nobody asked for it on this machine: its job may have come with "
+            "the folder. Start it again, and read what it names before you say yes."
         )
 
 

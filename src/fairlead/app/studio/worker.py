@@ -30,7 +30,7 @@ from fairlead.app.studio.address import WORKER, address, device_of, lock_path, o
 from fairlead.app.studio.form import read_options
 from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.previews import Switch, Window
-from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, formulas_of
+from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, named_by, reaching
 from fairlead.app.studio.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Question
@@ -214,12 +214,12 @@ class Worker:
             if job.kind == "resume":
                 spec = View.read(folder).spec
                 if job.trust:
-                    check_vouched(self.root, job, formulas_in(spec))
+                    check_vouched(self.root, job, reaching(formulas_in(spec)))
                 self._keep_model(spec.model.name)
                 engine.resume(folder, budget=job.budget, trust=job.trust, **watchers).close()
             else:
                 options = read_options(job.options)
-                check_vouched(self.root, job, formulas_of(options))
+                check_vouched(self.root, job, named_by(options))
                 self._keep_model(str(options.model))
                 engine.start(models.spec_of(options), folder, **watchers).close()
             if job.report:
