@@ -252,7 +252,7 @@ def test_python_plans_and_the_command_line_say_it_alike(tmp_path: Path) -> None:
     spec = make_spec("a dog", final_judge=judge, entrants=6, looks=2, until="clip_score>=86", stop="flat")
     assert spec == type(spec).from_json(spec.json())
     assert spec.until == "clip_score >= 86"
-    text = run_command(spec)
+    text = run_command(spec, Path("run"))
     assert text is not None
     assert "--entrants 6 --looks 2 --until 'clip_score >= 86' --stop flat" in text
     plan = parse(

@@ -128,6 +128,8 @@ def test_runs_share_a_model_only_where_they_are_told_to() -> None:
         assert built() is one
         assert built(seed=1) is other is not one
         with models.shared():
-            assert built() is not one
+            assert built() is one
+            inner = built(seed=2)
+        assert built(seed=2) is not inner, "what was loaded inside ends with it"
         assert built() is one
     assert built() is not one

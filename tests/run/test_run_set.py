@@ -167,7 +167,7 @@ def test_a_clock_that_may_cut_one_run_keeps_its_batches_apart(tmp_path: Path) ->
 
 
 def test_drafts_share_batches_of_one_effort(tmp_path: Path) -> None:
-    found = made(tmp_path / "set", specs(PROMPTS[:2], nfe=10, model="pocket", steps=6, draft=2, finals=1))
+    found = made(tmp_path / "set", specs(PROMPTS[:2], nfe=16, model="pocket", steps=6, draft=2, finals=1))
     shared = 0
     for place in found:
         with contextlib.closing(Store.open(place)) as kept:

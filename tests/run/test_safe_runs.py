@@ -62,7 +62,7 @@ def test_a_reward_that_exits_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_same_run_from_nothing_has_its_drafts() -> None:
-    told = run_command(small_spec(draft=2, finals=3))
+    told = run_command(small_spec(draft=2, finals=3), Path("run"))
     assert told is not None
     assert "--draft 'few(2)'" in told
     assert "--finals 3" in told

@@ -288,7 +288,7 @@ app.command(short_help="How much of a gain survives fewer steps.")(calibrate.cal
 app.command(short_help="How strong repulsion may be for a model.")(calibrate_repulsion.calibrate_repulsion)
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
-app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI's images interface does.")
+app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI does.")
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

@@ -30,12 +30,13 @@ def add(db: sqlite3.Connection, indices: Sequence[int], origins: Sequence[int | 
     db.executemany("insert or replace into lineage values(?,?,?)", [(*pair, rows.checksum(*pair)) for pair in pairs])
 
 
-def read(db: sqlite3.Connection) -> Mapping[int, int]:
-    """Candidate -> the candidate that it was drawn from."""
+def read(db: sqlite3.Connection, only: int | None = None) -> Mapping[int, int]:
+    """Candidate -> the candidate that it was drawn from; of one candidate if `only` names it."""
     if db.execute("select 1 from sqlite_master where name='lineage'").fetchone() is None:
         return {}
     found: dict[int, int] = {}
-    for index, origin, checksum in db.execute("select idx, origin, checksum from lineage"):
+    rule = "where ?1 is null or idx=?1"
+    for index, origin, checksum in db.execute(f"select idx, origin, checksum from lineage {rule}", (only,)):
         if rows.checksum(index, origin) != checksum:
             raise rows.BadRow(f"the origin of candidate {index!r:.20} does not have its checksum")
         found[rows.whole(index, "idx")] = rows.whole(origin, "origin")
@@ -44,7 +45,7 @@ def read(db: sqlite3.Connection) -> Mapping[int, int]:
 
 def with_origins(db: sqlite3.Connection, candidates: Sequence[Candidate]) -> list[Candidate]:
     """The candidates, each with what it was drawn from."""
-    origins = read(db)
+    origins = read(db, candidates[0].index if len(candidates) == 1 else None)
     return [replace(c, origin=origins[c.index]) if c.index in origins else c for c in candidates]
 
 

@@ -182,10 +182,10 @@ class Candidate:
     steps: int
     refines: int | None = None
     """The candidate of the rung below that was chosen for this one: its reward chose, this one's judges."""
-    origin: int | None = None
-    """The candidate that it was drawn from, where the search names one."""
     rung: int = 0
     """How often it was refined: 0 is what the search asked for, and a draft where the run has drafts."""
+    origin: int | None = None
+    """The candidate that it was drawn from, where the search names one."""
 
 
 @dataclass(frozen=True)

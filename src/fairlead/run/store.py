@@ -226,7 +226,7 @@ class Store:
             row = self._db.execute(f"select {COLUMNS} from outcome where idx=?", (index,)).fetchone()
             if row is None:
                 return None
-            found = rows.candidate(row)
+            (found,) = lineage.with_origins(self._db, [rows.candidate(row)])
             return found if found.refines is None else replace(found, rung=rows.rungs(self._refined())[index])
 
     def _refined(self) -> dict[int, int]:
