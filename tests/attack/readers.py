@@ -146,7 +146,7 @@ def specs(folder: Path) -> Target:
             raise AssertionError("it is read as another run")
         spec.id()
         spec.limit.limits()
-        run_command(spec)
+        run_command(spec, Path("run"))
 
     return Target(make, run, ("are not JSON", "not a JSON object"))
 

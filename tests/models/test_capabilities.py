@@ -102,8 +102,8 @@ def test_gradients_need_weights_that_stay(tmp_path: Path, register: Any) -> None
 @pytest.mark.parametrize(
     ("family", "reason"),
     [
-        ("StableDiffusionXLImg2ImgPipeline", "needs a picture as input"),
-        ("FluxKontextPipeline", "needs a picture as input"),
+        ("StableDiffusionXLImg2ImgPipeline", "needs a picture at every call"),
+        ("FluxKontextPipeline", "needs a picture at every call"),
         ("WanPipeline", "makes videos"),
         ("StableCascadeCombinedPipeline", "several networks in a row"),
         ("NobodyKnowsPipeline", "no adapter is registered"),

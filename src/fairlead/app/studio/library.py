@@ -122,14 +122,14 @@ def _move(folder: Path, to: Path) -> str:
 
 
 def _stamp(folder: Path) -> object:
-    """Changes whenever the record does."""
-    found = []
+    """Changes whenever the record does. An empty log counts as none: reading leaves one behind."""
+    found: list[object] = []
     for name in (DATABASE, f"{DATABASE}-wal"):
         try:
             stat = (folder / name).stat()
-            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns))
+            found.append((stat.st_ino, stat.st_size, stat.st_mtime_ns) if stat.st_size else None)
         except OSError:
-            found.append((0, 0, 0))
+            found.append(None)
     return found
 
 
