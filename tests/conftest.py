@@ -37,11 +37,19 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def no_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def no_calibrations(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """What the user of this machine has calibrated must not plan the runs of the tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        yield
+        state = tmp_path_factory.mktemp("state")
+        patch.setenv("XDG_STATE_HOME", str(state))
+        yield state
+
+
+@pytest.fixture(autouse=True)
+def no_calibrations_of_other_tests(no_calibrations: Path) -> Iterator[None]:
+    """What one test has calibrated must not plan the runs of the next."""
+    yield
+    (no_calibrations / "fairlead" / "calibrations.json").unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True)

@@ -116,7 +116,7 @@ def test_killed_and_resumed_gives_the_same_winner(first: dict, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["run", ""], "empty"),
+        (["run", ""], "write what the picture should show"),
         (["run", "a dog " * 20], "tokens"),
         (["run", "a dog", "--budget", "nfe=19"], "nfe=20"),
         (["run", "a dog", "--reward", "clip_scor"], "clip_score"),

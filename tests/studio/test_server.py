@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import socket
 import subprocess
 import sys
@@ -315,8 +316,7 @@ def test_a_damaged_and_a_newer_record_are_sentences(studio: Any) -> None:
 @pytest.mark.parametrize("name", ["..", "a b'c\"<img src=x>", "%2e%2e%2f", "שלום"])
 def test_folders_with_strange_names_are_shown(studio: Any, finished: str, name: str) -> None:
     if name != "..":
-        (studio.runs / name).mkdir()
-        (studio.runs / name / "run.sqlite").write_bytes((folder_of(studio, finished) / "run.sqlite").read_bytes())
+        shutil.copytree(folder_of(studio, finished), studio.runs / name)
         rows = {row["name"]: row for row in studio.ask("/api/runs").json["runs"]}
         assert studio.run(rows[name]["id"])["name"] == name
     for path in studio.runs.glob("*/run.sqlite"):
