@@ -103,12 +103,16 @@ class Follower:
             return marks.read(self._db, after)
 
     def people(self) -> dict[str, int]:
-        """How many questions wait for an answer, and how many judgements there are."""
+        """How many questions wait for an answer, how many were asked, and how many judgements there are.
+
+        A question that follows an answer at once leaves the number that wait as it was.
+        """
         with sqlite_errors(self.folder):
-            waiting = self._db.execute("select 1 from sqlite_master where name='question'").fetchone()
-            if waiting is not None:
-                waiting = self._db.execute("select count(*) from question where answer is null").fetchone()
-            return {"questions": waiting[0] if waiting else 0, "judgements": judgements.count(self._db)}
+            counts = (0, 0)
+            if self._db.execute("select 1 from sqlite_master where name='question'").fetchone() is not None:
+                counts = self._db.execute("select count(*) - count(answer), count(*) from question").fetchone()
+            waiting, asked = counts
+            return {"questions": waiting, "asked": asked, "judgements": judgements.count(self._db)}
 
     def has_picture(self, digest: str) -> bool:
         """True if a candidate of this run has the picture of that name."""

@@ -37,6 +37,7 @@ from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 
 ID = re.compile(r"[0-9a-f]{32}")
+DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
 GRACE = 30
 """Seconds that open requests have after the first signal."""
 
@@ -211,7 +212,16 @@ class Application:
                 self.quotas.settle(one, spent if place == 0 else Cost())
 
     async def no_edits(self, request: Request) -> Response:
-        """Pictures as input. The body is not read: it may be large."""
+        """Pictures as input. The body is thrown away as it comes, up to `DISCARDED` bytes: a connection that is closed
+        while a client still sends loses the answer.
+        """
+        seen = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_SECONDS):
+                async for part in request.stream():
+                    seen += len(part)
+                    if seen > DISCARDED:
+                        break
         message = f"{request.url.path!r} is not offered: the served models make pictures from text alone."
         raise Refused(404, "edits_unsupported", message, headers={"connection": "close"})
 

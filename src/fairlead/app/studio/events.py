@@ -22,7 +22,7 @@ from fairlead.run.store import DATABASE
 TICK = 0.1
 BEAT = 15.0
 """Seconds of silence after which a comment shows that the connection lives."""
-NOBODY = {"questions": 0, "judgements": 0}
+NOBODY = {"questions": 0, "asked": 0, "judgements": 0}
 START = "retry: 2000\n\n: ok\n\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from fairlead.app.studio.answers import body
 from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import Library, run_id
 from fairlead.app.studio.supervisor import Crew
+from fairlead.app.studio.vouching import vouch
 from fairlead.core.check import one_of
 from fairlead.core.errors import FairleadError
 from fairlead.run.parent import VERBS
@@ -37,7 +39,7 @@ class Offspring:
         words = await body(request)
         options = await asyncio.to_thread(self._options, request.path_params["id"], words)
         await asyncio.to_thread(_check, form.read_options(options))
-        job = await asyncio.to_thread(self._jobs.add, options)
+        job = await asyncio.to_thread(partial(self._jobs.add, options, ready=partial(vouch, self._library.root)))
         await asyncio.to_thread(self._crew.wake)
         return JSONResponse({"run": run_id(job.folder), "job": job.id, "options": options})
 

@@ -28,6 +28,7 @@ export function Judge({ id, say, fail }) {
   const latest = useRef(0);
   const sit = useRef({});
   const seen = useRef(false);
+  const missed = useRef(false);
   sit.current = { who, ...table };
   seen.current = Boolean(data?.shown);
 
@@ -45,14 +46,19 @@ export function Judge({ id, say, fail }) {
       .then((found) => mine === latest.current && take(found, asked))
       .catch((error) => error.status !== 404 && fail(error)); // it has no record yet, or the stream says that it is gone
   }
+  // What is announced while an answer is on its way is read once it has arrived.
+  function news() {
+    if (busy.current) missed.current = true;
+    else read();
+  }
   useEffect(() => {
     localStorage.setItem(NAME, JSON.stringify(who));
     sessionStorage.setItem(TABLE, JSON.stringify(table));
     read();
   }, [id, who, table]);
   useEffect(() => stream(`/api/runs/${id}/events`, "", {
-    people: () => busy.current || read(),
-    candidates: () => busy.current || seen.current || read(),
+    people: news,
+    candidates: () => seen.current || news(),
     state: (found) => setWaits(found.state),
     gone: (found) => setMissing(found.sentence),
     lost: (error) => (error.status === 404 ? setMissing(error.message) : error.status === 401 ? fail(error) : setLost(error.message)),
@@ -77,6 +83,8 @@ export function Judge({ id, say, fail }) {
       await read();
     } finally {
       busy.current = false;
+      if (missed.current) read();
+      missed.current = false;
     }
   }
   const judge = (answer) => send("judge", { ...sit.current, turn: data.turn, candidates: data.shown.map((one) => one.candidate), answer });
