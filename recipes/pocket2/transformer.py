@@ -303,7 +303,7 @@ def main() -> None:
 
     losses(random.Random(0), torch.Generator(device).manual_seed(0))[0].backward()
     optimiser.zero_grad()
-    loop.go(losses, a.batch, log, lambda n: n in (50, 200), [(20, log), (60, save), (90, show)])
+    loop.go(losses, a.batch, log, lambda n: n in (50, 200), [(300, log), (300, save), (1500, show)])
     log()
     save()
     show()

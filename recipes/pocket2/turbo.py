@@ -237,7 +237,7 @@ def main() -> None:
 
     losses(random.Random(0), torch.Generator(device).manual_seed(0))[0].backward()
     optimiser.zero_grad()
-    loop.go(losses, a.batch, log, lambda n: n == 100, [(15, log), (60, save)])
+    loop.go(losses, a.batch, log, lambda n: n == 100, [(300, log), (300, save)])
     log()
     save()
     for steps in (1, 2, WINDOWS):
