@@ -18,7 +18,7 @@ import pytest
 pytest.importorskip("starlette", reason="needs fairlead[serve]")
 pytest.importorskip("uvicorn", reason="needs fairlead[serve]")
 
-from fairlead.app.studio.address import lock_path
+from fairlead.app.workers.address import lock_path
 
 USUAL = ("--model", "tiny=mixture", "--max", "nfe=2000000,seconds=120", "--linger", "1", "--idle", "60")
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from fairlead.app.cli import main
-from fairlead.app.studio.address import lock_path
+from fairlead.app.workers.address import lock_path
 from fairlead.run.diverse_subset import keep
 from fairlead.run.view import View
 

@@ -22,8 +22,8 @@ pytest.importorskip("uvicorn", reason="needs fairlead[studio]")
 
 import contextlib
 
-from fairlead.app.studio.address import lock_path
-from fairlead.app.studio.jobs import Jobs
+from fairlead.app.workers.address import lock_path
+from fairlead.app.workers.jobs import Jobs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 

@@ -20,9 +20,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fairlead.app.studio.events import RunEvents
-from fairlead.app.studio.jobs import DIED, Jobs
 from fairlead.app.studio.library import Library
-from fairlead.app.studio.vouching import vouch
+from fairlead.app.workers.jobs import DIED, Jobs
+from fairlead.app.workers.vouching import vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import engine, marks
 from fairlead.run.store import Store
@@ -198,7 +198,7 @@ def test_a_full_disk_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def computed_under(limit: str, runs: Path) -> None:
     """A worker whose process may use only so much, until nothing waits."""
-    words = f"ulimit {limit}; exec {sys.executable} -m fairlead.app.studio.worker {runs} --idle 1"
+    words = f"ulimit {limit}; exec {sys.executable} -m fairlead.app.workers.worker {runs} --idle 1"
     subprocess.run(["bash", "-c", words], check=True, timeout=180, capture_output=True)
 
 

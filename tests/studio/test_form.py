@@ -12,11 +12,11 @@ import pytest
 
 from fairlead.app import catalogue
 from fairlead.app.setting_words import settings_of
-from fairlead.app.studio import form
 from fairlead.app.studio.answers import Refused
-from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.refusals import field_of, need_yes
-from fairlead.app.studio.vouching import check_vouched, forget, formulas_of, named_by, vouch
+from fairlead.app.workers import form
+from fairlead.app.workers.jobs import Jobs
+from fairlead.app.workers.vouching import check_vouched, forget, formulas_of, named_by, vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import models
 from fairlead.run.options import RunOptions

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fairlead.app.studio.address import address, only_one
-from fairlead.app.studio.jobs import DIED, Jobs, State
 from fairlead.app.studio.standing import standing
+from fairlead.app.workers.address import address, only_one
+from fairlead.app.workers.jobs import DIED, Jobs, State
 from fairlead.core.errors import FairleadError, StoreError
 
 

@@ -17,9 +17,9 @@ from urllib.request import Request, urlopen
 import pytest
 
 from fairlead.app.cli import main
-from fairlead.app.studio.address import lock_path, workers
 from fairlead.app.studio.library import run_id
 from fairlead.app.studio.opening import living
+from fairlead.app.workers.address import lock_path, workers
 from fairlead.run import config
 from fairlead.run.store import Store
 from fairlead.run.view import View

@@ -18,11 +18,11 @@ from fairlead.core.errors import StoreError
 from fairlead.core.reward import HumanReward, Reward
 from fairlead.core.search import Proposal
 from fairlead.run import fingerprint
-from fairlead.run.clock import Clock
+from fairlead.run.clock import Clock, silent
 from fairlead.run.executor import Local
 from fairlead.run.live_objects import check_present
 from fairlead.run.part import Part
-from fairlead.run.records import BASELINE, Outcome, Progress, Task
+from fairlead.run.records import BASELINE, Outcome, Task
 from fairlead.run.search_loop import SearchLoop
 from fairlead.run.setup import make_search
 from fairlead.run.spec import Spec
@@ -72,7 +72,7 @@ def beginning(executor: Local, spec: Spec, folder: Path, reward: Reward | None) 
         point = recorded(store)
         if point is not None:
             other.start_at(point)
-        loop = SearchLoop(parent, other, Clock(parent, _silent))
+        loop = SearchLoop(parent, other, Clock(parent, silent))
         found = loop.questions(store, [candidate.index])[0].get(candidate.index)
         if found is None:
             raise StoreError(f"The settings in {folder} do not lead to candidate {candidate.index}: restore it.")
@@ -84,10 +84,6 @@ def beginning(executor: Local, spec: Spec, folder: Path, reward: Reward | None) 
         return Beginning(found.proposal.x, answer)
     finally:
         store.close()
-
-
-def _silent(progress: Progress) -> None:
-    pass
 
 
 def _same_question(executor: Local, spec: Spec, parent: Spec, index: int) -> bool:

@@ -12,6 +12,11 @@ from fairlead.run.records import BASELINE, Candidate, Outcome, Phase, Progress
 from fairlead.run.spec import Spec, reward_text
 
 Watch = Callable[[Progress], None]
+"""Called with what a run has reached."""
+
+
+def silent(progress: Progress) -> None:
+    """Nobody watches."""
 
 
 @dataclass(frozen=True)

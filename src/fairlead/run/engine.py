@@ -18,16 +18,16 @@ from fairlead.core.steering import Chain
 from fairlead.core.trust import stored_run
 from fairlead.run import ancestry, final_judge, fingerprint, inputs, machine, models
 from fairlead.run.affordable import settings_that_fit
-from fairlead.run.clock import Clock, Watch
+from fairlead.run.clock import Clock, Watch, silent
 from fairlead.run.executor import Local
 from fairlead.run.forming import Every, OnStep, Watching
 from fairlead.run.funnel import PLAN, corrected, plan_text, read_plan, rung_summaries
 from fairlead.run.live_objects import Siblings, check_present
 from fairlead.run.question_store import Person
 from fairlead.run.ranking import Ranking
-from fairlead.run.records import BASELINE, Phase, Progress, Replay, RunStatus, StopReason, Task
+from fairlead.run.records import BASELINE, Phase, Replay, RunStatus, StopReason, Task
 from fairlead.run.replay import compared, with_states
-from fairlead.run.requests import Stop
+from fairlead.run.requests import Stop, never
 from fairlead.run.rung_plan import without_drafts
 from fairlead.run.search_loop import SearchLoop
 from fairlead.run.setup import make_search
@@ -60,14 +60,6 @@ class Changes(NamedTuple):
     stop_rule: str | None = None
 
 
-def _silent(progress: Progress) -> None:
-    pass
-
-
-def _never() -> bool:
-    return False
-
-
 @machine.outside_inference_mode
 def start(
     spec: Spec,
@@ -76,10 +68,10 @@ def start(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
-    on_progress: Watch = _silent,
+    on_progress: Watch = silent,
     on_step: OnStep | None = None,
     previews: Every = 0,
-    stop: Stop = _never,
+    stop: Stop = never,
     trust: bool = False,
     person: Person | None = None,
 ) -> Store:
@@ -91,8 +83,17 @@ def start(
     stops at the first. `trust` is as in `resume`, for a reward that the run takes over from its parent.
     """
     watching = Watching.of(on_step, previews)
-    given = {"reward": reward, "model": model, "siblings": siblings, "watching": watching, "person": person}
-    with started(spec, out, on_progress=on_progress, trust=trust, **given) as run:  # type: ignore[arg-type]
+    with started(
+        spec,
+        out,
+        reward=reward,
+        model=model,
+        siblings=siblings,
+        on_progress=on_progress,
+        person=person,
+        watching=watching,
+        trust=trust,
+    ) as run:
         run.search(stop)
     return run.store
 
@@ -105,7 +106,7 @@ def started(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
-    on_progress: Watch = _silent,
+    on_progress: Watch = silent,
     person: Person | None = None,
     watching: Watching | None = None,
     trust: bool = False,
@@ -168,10 +169,10 @@ def resume(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
-    on_progress: Watch = _silent,
+    on_progress: Watch = silent,
     on_step: OnStep | None = None,
     previews: Every = 0,
-    stop: Stop = _never,
+    stop: Stop = never,
     person: Person | None = None,
     trust: bool = False,
 ) -> Store:
@@ -208,7 +209,7 @@ def reopened(
     reward: Reward | None = None,
     model: Model | None = None,
     siblings: Siblings = None,
-    on_progress: Watch = _silent,
+    on_progress: Watch = silent,
     person: Person | None = None,
     trust: bool = False,
     watching: Watching | None = None,
@@ -245,9 +246,8 @@ def reopened(
         loop = SearchLoop(spec, executor, clock, person, plan)  # raises on an unknown term
         if extended:
             executor.check_budget()
-        store.set_status(
-            RunStatus.RUNNING
-        )  # first: a finished run with the new budget would look as if it had spent it
+        # The status comes first: a finished run with the new budget would look as if it had spent it.
+        store.set_status(RunStatus.RUNNING)
         if extended:
             store.extend(spec, versions | ({PLAN: plan_text(loop.plan.rungs)} if loop.plan.rungs else {}))
         executor.watch(watching)
@@ -309,7 +309,7 @@ def replay(
     plan = read_plan(store.versions.get(PLAN))
 
     def questions(indices: Sequence[int]) -> tuple[Task, Chain]:
-        loop = SearchLoop(spec, executor, Clock(spec, _silent), recorded=plan)
+        loop = SearchLoop(spec, executor, Clock(spec, silent), recorded=plan)
         found, steering = loop.questions(store, indices)
         if not set(indices) <= found.keys():
             raise StoreError(f"The settings in {folder} do not lead to batch {recorded.task}: restore the record.")

@@ -109,7 +109,7 @@ class Follower:
         """
         with sqlite_errors(self.folder):
             counts = (0, 0)
-            if self._db.execute("select 1 from sqlite_master where name='question'").fetchone() is not None:
+            if rows.has_table(self._db, "question"):
                 counts = self._db.execute("select count(*) - count(answer), count(*) from question").fetchone()
             waiting, asked = counts
             return {"questions": waiting, "asked": asked, "judgements": judgements.count(self._db)}

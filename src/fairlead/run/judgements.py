@@ -127,7 +127,7 @@ def _write(db: sqlite3.Connection, kind: str, shown: Sequence[int], answer: str,
 
 def read(db: sqlite3.Connection) -> list[Judgement]:
     """Every row, in the order in which they were made."""
-    if db.execute("select 1 from sqlite_master where name='judgement'").fetchone() is None:
+    if not rows.has_table(db, "judgement"):
         return []
     found = []
     for *values, checksum in db.execute(f"select {COLUMNS}, checksum from judgement order by number"):
@@ -146,7 +146,7 @@ def of(folder: Path) -> list[Judgement]:
 
 def count(db: sqlite3.Connection) -> int:
     """How many rows there are."""
-    if db.execute("select 1 from sqlite_master where name='judgement'").fetchone() is None:
+    if not rows.has_table(db, "judgement"):
         return 0
     return int(db.execute("select count(*) from judgement").fetchone()[0])
 

@@ -32,7 +32,7 @@ def add(db: sqlite3.Connection, indices: Sequence[int], origins: Sequence[int | 
 
 def read(db: sqlite3.Connection, only: int | None = None) -> Mapping[int, int]:
     """Candidate -> the candidate that it was drawn from; of one candidate if `only` names it."""
-    if db.execute("select 1 from sqlite_master where name='lineage'").fetchone() is None:
+    if not rows.has_table(db, "lineage"):
         return {}
     found: dict[int, int] = {}
     rule = "where ?1 is null or idx=?1"

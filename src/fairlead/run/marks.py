@@ -82,18 +82,14 @@ def _values(mark: Mark) -> Sequence[Any]:
 
 def last(db: sqlite3.Connection) -> int:
     """The number of the last mark; 0 without one."""
-    if not _has_marks(db):
+    if not rows.has_table(db, "mark"):
         return 0
     return int(db.execute("select coalesce(max(number), 0) from mark").fetchone()[0])
 
 
-def _has_marks(db: sqlite3.Connection) -> bool:
-    return db.execute("select 1 from sqlite_master where name='mark'").fetchone() is not None
-
-
 def read(db: sqlite3.Connection, after: int = 0) -> list[Mark]:
     """The marks after number `after`, in the order in which they were made."""
-    if not _has_marks(db):
+    if not rows.has_table(db, "mark"):
         return []
     found = db.execute(f"select {COLUMNS}, checksum from mark where number>? order by number", (after,)).fetchall()
     for *values, checksum in found:

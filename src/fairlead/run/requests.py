@@ -15,6 +15,11 @@ Stop = Callable[[], bool]
 """True once somebody wants the run to stop after the present batch."""
 
 
+def never() -> bool:
+    """Nobody stops it."""
+    return False
+
+
 class Answer(NamedTuple):
     """What came back for a batch."""
 

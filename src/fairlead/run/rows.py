@@ -52,6 +52,11 @@ HEX = re.compile(r"[0-9a-f]{1,128}")
 COSTS = frozenset(f.name for f in fields(Cost))
 
 
+def has_table(db: sqlite3.Connection, name: str) -> bool:
+    """True where a record has this table: what people said and what a search remembers are added when they come."""
+    return db.execute("select 1 from sqlite_master where name=?", (name,)).fetchone() is not None
+
+
 class BadRow(sqlite3.DatabaseError):
     """A row whose values cannot be what fairlead wrote."""
 

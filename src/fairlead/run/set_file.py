@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fairlead.core.errors import StoreError
+from fairlead.run.claim import refuse_taken
 from fairlead.run.files import write_atomically
 from fairlead.run.folders import slug
 from fairlead.run.spec import Spec
@@ -38,8 +39,7 @@ class SetFile:
     def create(folder: Path, specs: Sequence[Spec], exact: bool = False) -> SetFile:
         """List the runs in a new folder. Refuses one that has anything in it."""
         folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StoreError(f"{folder} exists already and is not empty. Choose another folder.")
+        refuse_taken(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

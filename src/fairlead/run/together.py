@@ -8,9 +8,10 @@ same batches, and every picture has the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 from fairlead.core.errors import FairleadError
@@ -18,7 +19,7 @@ from fairlead.core.reward import HumanReward
 from fairlead.run import rungs
 from fairlead.run.executor import Local
 from fairlead.run.records import Companions, Owner, Task
-from fairlead.run.requests import Answer, Request, Requests, Stop, after, answered, interrupted
+from fairlead.run.requests import Answer, Request, Requests, Stop, after, answered, interrupted, never
 from fairlead.run.setup import Setup
 from fairlead.run.shared_batches import one_task, share
 from fairlead.run.worker import Worker
@@ -134,7 +135,7 @@ def _answers(
         return {}
     if len(batch) == 1:
         (who,) = batch
-        return {who: answered(waiting[who], members[who].executor, _never)}
+        return {who: answered(waiting[who], members[who].executor, never)}
     tasks = [waiting[who].task for who in batch]
     places = _places([members[who].name for who in batch], tasks)
     if len(fresh) < len(batch):  # the set was killed while this batch was recorded
@@ -158,23 +159,12 @@ def _answers(
 
 def _alone(member: Member, request: Request, companions: Companions) -> Answer | BaseException | None:
     """The answer to one request at its place in a batch whose other rows need none."""
-    answer = answered(replace(request, task=replace(request.task, companions=companions)), member.executor, _never)
+    answer = answered(replace(request, task=replace(request.task, companions=companions)), member.executor, never)
     return answer._replace(companions=companions) if isinstance(answer, Answer) else answer
-
-
-def _never() -> bool:
-    return False
 
 
 def _places(names: Sequence[str], tasks: Sequence[Task]) -> list[Companions]:
     """Where every task stands in the batch of all."""
     runs = tuple((name, task.indices) for name, task in zip(names, tasks, strict=True))
-    rows = sum(len(task.indices) for task in tasks)
-    return [Companions(before, rows, runs) for before in _before(tasks)]
-
-
-def _before(tasks: Sequence[Task]) -> Iterator[int]:
-    rows = 0
-    for task in tasks:
-        yield rows
-        rows += len(task.indices)
+    *befores, rows = accumulate((len(task.indices) for task in tasks), initial=0)
+    return [Companions(before, rows, runs) for before in befores]

@@ -10,7 +10,7 @@ import typer
 
 from fairlead.app.console import print_json, say
 from fairlead.app.options import AsJson
-from fairlead.app.studio.command import is_loopback, listen
+from fairlead.app.web.hosts import in_link, is_loopback
 from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
@@ -74,6 +74,7 @@ def start(
         from fairlead.app.serve.budgets import parse_limits
         from fairlead.app.serve.keys import KeyFile
         from fairlead.app.serve.models import served_models
+        from fairlead.app.web import listening as web
     except ImportError as error:
         raise FairleadError(
             f"The server needs the package {error.name!r}, which is not installed. "
@@ -107,17 +108,18 @@ def start(
         queue=queue,
         log_prompts=log_prompts,
     )
-    listening = listen(host, port)
+    listening = web.listen(host, port)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         listening.close()
         raise FairleadError(f"--runs {folder} cannot be used ({error.strerror}). Choose another folder.") from error
     port = listening.getsockname()[1]
-    print(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1", flush=True)
+    print(f"http://{in_link(host)}:{port}/v1", flush=True)
     guarded = "Requests need a key." if has_keys else "Any key is accepted, because there are none."
     say(f"Serving {', '.join(served)}. Runs are in {shown(folder)}. {guarded} Ctrl-C ends the server.")
-    server.serve(server.Application(setup), listening)
+    application = server.Application(setup)
+    web.serve(application.app(), listening, application.end, server.GRACE)
     return 0
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fairlead.app.studio.form import read_options
+from fairlead.app.workers.form import read_options
 from fairlead.core.errors import FairleadError
 from fairlead.run.spec import parse_reward
 

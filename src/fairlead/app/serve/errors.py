@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from fairlead.app.web.body import BadBody
 from fairlead.core.errors import FairleadError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 409: "conflict_error", 429: "rate_limit_error"}
@@ -88,6 +89,10 @@ async def _answer_refused(request: Request, error: Refused) -> Response:
     return error.response()
 
 
+async def _answer_body(request: Request, error: BadBody) -> Response:
+    return await _answer_refused(request, Refused(error.status, error.code, error.message, headers=error.headers))
+
+
 async def _answer_error(request: Request, error: FairleadError) -> Response:
     return await _answer_refused(request, of_sentence(error))
 
@@ -109,6 +114,7 @@ async def _answer_bug(request: Request, error: Exception) -> Response:
 
 HANDLERS: Mapping[Any, Callable[..., Any]] = {
     Refused: _answer_refused,
+    BadBody: _answer_body,
     FairleadError: _answer_error,
     HTTPException: _answer_http,
     Exception: _answer_bug,

@@ -7,12 +7,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import secrets
 import time
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,6 +18,7 @@ from fairlead.app.serve.errors import Refused
 from fairlead.app.serve.keys import OPEN, KeyFile
 from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import Metrics
+from fairlead.app.web.hosts import is_here
 
 HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -100,7 +99,7 @@ class Gate:
         for name, value in scope["headers"]:
             sent.setdefault(name.lower(), []).append(value)
         host = _one(sent, b"host")
-        if host is None or not self._is_here(host):
+        if host is None or not is_here(host, self._open, self._hosts):
             raise Refused(421, "wrong_host", f"{host!r:.80} is not an address of this server.")
         origins = sent.get(b"origin", [])
         own = f"http://{host}"
@@ -123,17 +122,6 @@ class Gate:
             raise _no_key("the header is missing, or its key is unknown")
         scope["state"]["tenant"] = key.id
         scope["state"]["limits"] = key.limits
-
-    def _is_here(self, host: str) -> bool:
-        """Names of loopback and those that the operator gave; of an open server any numeric address."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name in ("localhost", *self._hosts):
-                return True
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return self._open or str(address) in ("127.0.0.1", "::1")
 
 
 def _one(sent: dict[bytes, list[bytes]], name: bytes) -> str | None:

@@ -24,7 +24,7 @@ from fairlead.app.serve.images import Order
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.partial import Partials
 from fairlead.app.serve.runs import Listener, Runs, SharedRun
-from fairlead.app.studio import form
+from fairlead.app.workers import form
 from fairlead.core.errors import FairleadError
 from fairlead.run.follow import as_number
 from fairlead.run.spec import Spec

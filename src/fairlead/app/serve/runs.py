@@ -14,9 +14,9 @@ from typing import Any
 from fairlead.app.serve.errors import Refused, unavailable, without_places
 from fairlead.app.serve.record import Record, Standing, is_outdated, set_aside
 from fairlead.app.serve.turns import Turns
-from fairlead.app.studio.jobs import DIED, Job, Jobs, State
-from fairlead.app.studio.supervisor import Supervisor
-from fairlead.app.studio.vouching import forget, vouch
+from fairlead.app.workers.jobs import DIED, Job, Jobs, State
+from fairlead.app.workers.supervisor import Supervisor
+from fairlead.app.workers.vouching import forget, vouch
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
 

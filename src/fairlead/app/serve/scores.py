@@ -9,9 +9,9 @@ from starlette.requests import Request
 
 from fairlead.app.serve import fields
 from fairlead.app.serve.allowed import Allowed
-from fairlead.app.serve.body import read_json
 from fairlead.app.serve.errors import Refused, invalid, unavailable, without_places
-from fairlead.app.studio.supervisor import Supervisor
+from fairlead.app.web.body import read_json
+from fairlead.app.workers.supervisor import Supervisor
 from fairlead.core.errors import FairleadError
 
 BODY = 64 << 20

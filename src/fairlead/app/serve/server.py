@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -21,7 +18,6 @@ from starlette.types import ASGIApp
 
 from fairlead.app.serve import scores
 from fairlead.app.serve.allowed import Allowed
-from fairlead.app.serve.body import read_json
 from fairlead.app.serve.budgets import LIMITS
 from fairlead.app.serve.errors import HANDLERS, Refused, json_response, unavailable
 from fairlead.app.serve.gate import Gate
@@ -33,6 +29,7 @@ from fairlead.app.serve.models import Served
 from fairlead.app.serve.quotas import Quotas, Reservation
 from fairlead.app.serve.run_view import described, picture
 from fairlead.app.serve.runs import LINGER, Runs, SharedRun
+from fairlead.app.web.body import read_json
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 
@@ -315,32 +312,3 @@ class Application:
         self.metrics.add("fairlead_nfe_total", max(0.0, spent.nfe), model=run.label)
         self.metrics.add("fairlead_dollars_total", max(0.0, spent.dollars))
         self.metrics.took("fairlead_queue_seconds", run.started - run.asked)
-
-
-class Server(uvicorn.Server):
-    """Tells the application of the first signal before it waits for connections; the second signal ends at once."""
-
-    def __init__(self, config: uvicorn.Config, application: Application) -> None:
-        super().__init__(config)
-        self._application = application
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Once: let everybody answer. Twice: end."""
-        if self.should_exit:
-            self.force_exit = True
-        self._application.end()
-        super().handle_exit(sig, frame)
-
-
-def serve(application: Application, listening: socket.socket) -> None:
-    """Answer until a signal ends the process."""
-    config = uvicorn.Config(
-        application.app(),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=GRACE,
-        ws="none",
-    )
-    Server(config, application).run(sockets=[listening])

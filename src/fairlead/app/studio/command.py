@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
-import socket
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +11,10 @@ from typing import Annotated, Any
 import typer
 
 from fairlead.app.console import say
-from fairlead.app.studio.address import workers
 from fairlead.app.studio.opening import findable, has_browser
+from fairlead.app.web.hosts import in_link, is_loopback
 from fairlead.app.words import shown
+from fairlead.app.workers.address import workers
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 
@@ -53,6 +52,8 @@ def studio(
     return open_studio(runs, chosen)
 
 
+GRACE = 3
+"""Seconds that open requests have after a signal."""
 NAMES = ("host", "port", "idle", "devices", "open")
 """Settings of the studio, in `fairlead.toml` and as options."""
 
@@ -61,7 +62,8 @@ def open_studio(runs: Path | None, chosen: Mapping[str, Any], place: str = "") -
     """Serve the page until a signal ends it. What is not chosen comes from `fairlead.toml`; `place` ends the link."""
     need_packages()
     from fairlead.app.studio.guard import Guard, Keys
-    from fairlead.app.studio.server import Studio, serve
+    from fairlead.app.studio.server import Studio
+    from fairlead.app.web.listening import listen, serve
 
     words = {name: config.in_force()[f"studio.{name}"].value for name in NAMES}
     words |= {name: value for name, value in chosen.items() if value is not None}
@@ -77,7 +79,7 @@ def open_studio(runs: Path | None, chosen: Mapping[str, Any], place: str = "") -
     port = listening.getsockname()[1]
     keys = Keys()
     is_open = not is_loopback(host)
-    link = f"http://{_in_link(host)}:{port}/?token={keys.reading}"
+    link = f"http://{in_link(host)}:{port}/?token={keys.reading}"
     if is_open:
         say(f"warning: the studio listens on {host}. Whoever has the link can run anything that you can run.")
     made = Studio(root, Guard(keys, port, is_open), words["idle"], workers(devices))
@@ -86,7 +88,7 @@ def open_studio(runs: Path | None, chosen: Mapping[str, Any], place: str = "") -
         say(f"Runs are in {shown(root)}. Ctrl-C ends the page; runs that are being computed go on without it.")
         if words["open"] and has_browser():
             webbrowser.open(link + place)
-        serve(made, listening)
+        serve(made.app(), listening, made.end, GRACE)
     return 0
 
 
@@ -100,28 +102,3 @@ def need_packages() -> None:
                 f"The studio needs the package {package!r}, which is not installed. "
                 "Install it with: pip install 'fairlead[studio]'."
             ) from None
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except (OSError, TypeError, OverflowError) as error:
-        reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
-        raise FairleadError(f"--host {host} --port {port} cannot be used ({reason}). Choose another.") from None
-
-
-def is_loopback(host: str) -> bool:
-    """True if only this machine can reach the address."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _in_link(host: str) -> str:
-    """The address as a browser on this machine reaches it."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
-    return f"[{host}]" if ":" in host else host

@@ -13,8 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.jobs import Job
 from fairlead.app.studio.standing import standing
+from fairlead.app.workers.jobs import Job
 from fairlead.core.errors import FairleadError
 from fairlead.run.follow import Follower, Position, candidate_json, is_held, line
 from fairlead.run.store import DATABASE

@@ -11,12 +11,13 @@ The page is open on loopback, where any page of any site can send requests to it
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import urlsplit
+
+from fairlead.app.web.body import BadBody, check_kind
+from fairlead.app.web.hosts import is_here
 
 HEADERS = {
     "content-security-policy": (
@@ -85,20 +86,9 @@ class Guard:
 
     def _check_host(self, asked: Asked) -> Refusal | None:
         host = asked.one("host")
-        if host is None or not self._is_here(host):
+        if host is None or not is_here(host, self._open):
             return Refusal(421, "wrong_host", f"{host!r:.80} is not an address of this studio. Open the printed link.")
         return None
-
-    def _is_here(self, host: str) -> bool:
-        """Names of loopback. Where the studio listens for others, any numeric address: only names can be rebound."""
-        try:
-            name = urlsplit(f"//{host}").hostname or ""
-            if name == "localhost":
-                return True
-            address = ipaddress.ip_address(name)
-        except ValueError:
-            return False
-        return self._open or str(address) in ("127.0.0.1", "::1")
 
     def _check_origin(self, asked: Asked) -> Refusal | None:
         origin = asked.one("origin")
@@ -128,9 +118,10 @@ class Guard:
             return Refusal(403, "no_token", f"A change needs the header {TOKEN_HEADER!r}. Reload the page.")
         if asked.one("origin") is None:
             return Refusal(403, "wrong_origin", f"A change needs the header {'origin'!r}.")
-        kind = (asked.one("content-type") or "").partition(";")[0].strip().lower()
-        if kind != "application/json" or "content-encoding" in asked.headers:
-            return Refusal(415, "json_only", f"The body is {kind!r:.60}: must be plain application/json.")
+        try:
+            check_kind(asked.one("content-type"), "content-encoding" in asked.headers)
+        except BadBody as bad:
+            return Refusal(bad.status, bad.code, bad.message)
         return None
 
     def _sent_cookie(self, asked: Asked) -> str:

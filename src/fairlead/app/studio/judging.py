@@ -13,10 +13,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from fairlead.app.preferences import as_csv, as_jsonl, preference_rows, ranking_rows
-from fairlead.app.studio.answers import body
-from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import Library
-from fairlead.app.studio.waiting import resume_if_answered
+from fairlead.app.web.body import read_json
+from fairlead.app.workers.jobs import Jobs
+from fairlead.app.workers.waiting import resume_if_answered
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import judgements, marks
 from fairlead.run.follow import as_number
@@ -81,12 +81,12 @@ class Judging:
 
     async def judge(self, request: Request) -> Response:
         """Record one judgement; what to show next."""
-        words = await body(request)
+        words = await read_json(request)
         return await self._change(request, words, _add)
 
     async def undo(self, request: Request) -> Response:
         """Take this person's last judgement back; it is shown again."""
-        words = await body(request)
+        words = await read_json(request)
         return await self._change(request, words, _undo)
 
     async def _change(self, request: Request, words: dict[str, Any], do: Callable[..., None]) -> Response:
@@ -100,7 +100,7 @@ class Judging:
 
     async def answer(self, request: Request) -> Response:
         """Answer a question of a run that waits. The first answer holds."""
-        words = await body(request)
+        words = await read_json(request)
         answer = words.get("answer")
         if not isinstance(answer, str) or not answer.strip():
             raise FairleadError(f"The answer is {answer!r:.40}: must be a text, for example 'none'.")

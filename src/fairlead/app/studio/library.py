@@ -11,9 +11,9 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.jobs import Job, Jobs
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
+from fairlead.app.workers.jobs import Job, Jobs
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held

@@ -10,12 +10,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fairlead.app.studio import form
-from fairlead.app.studio.answers import body
-from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import Library, run_id
-from fairlead.app.studio.supervisor import Crew
-from fairlead.app.studio.vouching import vouch
+from fairlead.app.web.body import read_json
+from fairlead.app.workers import form
+from fairlead.app.workers.jobs import Jobs
+from fairlead.app.workers.supervisor import Crew
+from fairlead.app.workers.vouching import vouch
 from fairlead.core.check import one_of
 from fairlead.core.errors import FairleadError
 from fairlead.run.parent import VERBS
@@ -36,7 +36,7 @@ class Offspring:
 
     async def start(self, request: Request) -> Response:
         """Queue a run from a picture: `{candidate, verb, prompt, budget}`; the last two may be left out."""
-        words = await body(request)
+        words = await read_json(request)
         options = await asyncio.to_thread(self._options, request.path_params["id"], words)
         await asyncio.to_thread(_check, form.read_options(options))
         job = await asyncio.to_thread(partial(self._jobs.add, options, ready=partial(vouch, self._library.root)))

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from fairlead.app.console import say
 from fairlead.app.running import refuse_existing
-from fairlead.app.studio.address import address, only_one, wake
-from fairlead.app.studio.form import job_options
-from fairlead.app.studio.jobs import Jobs
 from fairlead.app.studio.library import run_id
-from fairlead.app.studio.vouching import vouch
+from fairlead.app.workers.address import address, only_one, wake
+from fairlead.app.workers.form import job_options
+from fairlead.app.workers.jobs import Jobs
+from fairlead.app.workers.vouching import vouch
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 from fairlead.run.options import RunOptions

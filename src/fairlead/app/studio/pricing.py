@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.app.price_table import sentence
-from fairlead.app.studio.form import read_options
+from fairlead.app.workers.form import read_options
 from fairlead.run.options import RunOptions
 
 

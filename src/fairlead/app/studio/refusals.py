@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fairlead.app.studio.answers import Refused
-from fairlead.app.studio.form import chosen
+from fairlead.app.workers.form import chosen
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 from fairlead.run.options import RunOptions, described

@@ -5,32 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fairlead.app.studio import events, form, values
-from fairlead.app.studio.address import WORKER
-from fairlead.app.studio.answers import HANDLERS, Refused, body, refusal
+from fairlead.app.studio import events, values
+from fairlead.app.studio.answers import HANDLERS, Refused, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
-from fairlead.app.studio.jobs import Job, Jobs, State
 from fairlead.app.studio.judging import Judging
 from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.offspring import Offspring
 from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.refusals import field_of, named_in, need_yes
-from fairlead.app.studio.supervisor import Crew
-from fairlead.app.studio.vouching import forget, formulas_in, formulas_of, vouch
 from fairlead.app.studio.watch_routes import WatchRoutes
+from fairlead.app.web.body import read_json
+from fairlead.app.workers import form
+from fairlead.app.workers.address import WORKER
+from fairlead.app.workers.jobs import Job, Jobs, State
+from fairlead.app.workers.supervisor import Crew
+from fairlead.app.workers.vouching import forget, formulas_in, formulas_of, vouch
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import config, marks
 from fairlead.run.follow import Follower
@@ -106,6 +106,10 @@ class Studio:
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
         return Guarded(inner, self.guard)
+
+    def end(self) -> None:
+        """Close the streams; called at the first signal."""
+        self.closing = True
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
@@ -191,7 +195,7 @@ class Studio:
 
     async def price(self, request: Request) -> Response:
         """What a run would cost, or why it would be refused, and the same run as a command."""
-        sent = await body(request)
+        sent = await read_json(request)
         try:
             options = form.read_options(sent.get("options"), config.of_a_run())
         except FairleadError as error:
@@ -225,7 +229,7 @@ class Studio:
 
     async def start(self, request: Request) -> Response:
         """Queue a new run."""
-        sent = await body(request)
+        sent = await read_json(request)
         device = str(sent.get("device", ""))
         if device and device not in self.crew.devices:
             raise unknown("device", device, self.crew.devices)
@@ -243,7 +247,7 @@ class Studio:
 
     async def stop(self, request: Request) -> Response:
         """Stop the job of a run after its present batch, or take it out of the queue."""
-        await body(request)
+        await read_json(request)
         return _json(await asyncio.to_thread(self._stop, request.path_params["id"]))
 
     def _stop(self, id: str) -> dict[str, Any]:
@@ -258,7 +262,7 @@ class Studio:
 
     async def resume(self, request: Request) -> Response:
         """Queue the continuation of a run, with a larger budget if one is sent."""
-        sent = await body(request)
+        sent = await read_json(request)
         budget = sent.get("budget")
         limits = None if budget in (None, "") else parse_budget(str(budget))
         folder = await asyncio.to_thread(self.library.recorded, request.path_params["id"])
@@ -271,7 +275,7 @@ class Studio:
 
     async def mark(self, request: Request) -> Response:
         """Star, reject or note one candidate."""
-        words = await body(request)
+        words = await read_json(request)
         candidate, value = words.get("candidate"), words.get("value", "")
         if not isinstance(candidate, int) or isinstance(candidate, bool) or not isinstance(value, str):
             raise FairleadError(f"A mark is {words!r:.80}: must have a candidate's number, a kind and a text as value.")
@@ -282,13 +286,13 @@ class Studio:
 
     async def trash(self, request: Request) -> Response:
         """Move a run to the trash folder."""
-        await body(request)
+        await read_json(request)
         name = await asyncio.to_thread(self.library.trash, request.path_params["id"])
         return _json({"name": name, "id": run_id(name) if name else ""})
 
     async def restore(self, request: Request) -> Response:
         """Move a run out of the trash folder."""
-        await body(request)
+        await read_json(request)
         return _json({"id": await asyncio.to_thread(self.library.restore, request.path_params["id"])})
 
 
@@ -306,24 +310,3 @@ def _json(value: Any) -> Response:
 def _stream(text: AsyncIterator[str]) -> Response:
     headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
     return StreamingResponse(text, media_type="text/event-stream", headers=headers)
-
-
-class Server(uvicorn.Server):
-    """Ends its streams before it waits for them."""
-
-    def __init__(self, config: uvicorn.Config, studio: Studio) -> None:
-        super().__init__(config)
-        self._studio = studio
-
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """The first signal closes the streams, then the server."""
-        self._studio.closing = True
-        super().handle_exit(sig, frame)
-
-
-def serve(studio: Studio, listening: socket.socket) -> None:
-    """Answer until a signal ends the process."""
-    config = uvicorn.Config(
-        studio.app(), log_level="warning", server_header=False, timeout_graceful_shutdown=3, ws="none"
-    )
-    Server(config, studio).run(sockets=[listening])

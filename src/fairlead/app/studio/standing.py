@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fairlead.app.studio.jobs import DIED, Job, State
 from fairlead.app.words import reason
+from fairlead.app.workers.jobs import DIED, Job, State
 from fairlead.run.records import RunStatus, StopReason
 
 

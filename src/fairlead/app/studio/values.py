@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.app import advice, held_out, report
-from fairlead.app.studio.jobs import Job
 from fairlead.app.studio.library import method_words, parent_json, run_id
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
+from fairlead.app.workers.jobs import Job
 from fairlead.run import marks
 from fairlead.run.follow import Follower, candidate_json, is_held
 from fairlead.run.records import BASELINE

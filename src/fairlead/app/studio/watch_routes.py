@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from fairlead.app.studio.address import ask
-from fairlead.app.studio.answers import Refused, body
+from fairlead.app.studio.answers import Refused
 from fairlead.app.studio.library import Library
-from fairlead.app.studio.previews import Switch
-from fairlead.app.studio.supervisor import Crew
+from fairlead.app.web.body import read_json
+from fairlead.app.workers.address import ask
+from fairlead.app.workers.previews import Switch
+from fairlead.app.workers.supervisor import Crew
 from fairlead.core.errors import FairleadError
 
 STRIPS = 8
@@ -47,7 +48,7 @@ class WatchRoutes:
 
     async def set_switch(self, request: Request) -> Response:
         """Choose it, for every run of this studio."""
-        words = await body(request)
+        words = await read_json(request)
         return _json({"every": await asyncio.to_thread(self._switch.set, words.get("every"))})
 
     async def preview(self, request: Request) -> Response:
@@ -59,7 +60,7 @@ class WatchRoutes:
 
     async def strip(self, request: Request) -> Response:
         """Render `{candidate}` again and show it at every step; `{steps, identical, message, cost}`."""
-        index = (await body(request)).get("candidate")
+        index = (await read_json(request)).get("candidate")
         if not isinstance(index, int) or isinstance(index, bool):
             raise FairleadError(f"candidate is {index!r:.60}: must be the number of a picture of this run.")
         folder = await asyncio.to_thread(self._library.recorded, request.path_params["id"])

@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.jobs import HOME
+from fairlead.app.workers.jobs import HOME
 from fairlead.core.errors import FairleadError
 
 WORKER = "worker"

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.jobs import HOME
+from fairlead.app.workers.jobs import HOME
 from fairlead.core.check import whole_number
 from fairlead.run.records import BatchStep
 from fairlead.run.store import write_atomically

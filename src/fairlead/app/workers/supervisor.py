@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.studio.address import WORKER, address, ask, device_of, only_one
-from fairlead.app.studio.jobs import HOME, Job, Jobs
+from fairlead.app.workers.address import WORKER, address, ask, device_of, only_one
+from fairlead.app.workers.jobs import HOME, Job, Jobs
 from fairlead.core.errors import FairleadError
 
 IDLE_STATE: Mapping[str, Any] = {"job": None, "folder": None, "phase": "idle"}
@@ -86,7 +86,7 @@ class Supervisor:
         log = self.root / HOME / "worker.log"
         if log.is_file() and log.stat().st_size > LOG_SIZE:
             log.unlink()
-        words = [sys.executable, "-m", "fairlead.app.studio.worker", str(self.root)]
+        words = [sys.executable, "-m", "fairlead.app.workers.worker", str(self.root)]
         words += ["--idle", str(self._idle), "--name", self.name]
         with open(log, "ab") as out:
             self._process = subprocess.Popen(

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
 
-from fairlead.app.studio.address import private_folder
-from fairlead.app.studio.jobs import Job
+from fairlead.app.workers.address import private_folder
+from fairlead.app.workers.jobs import Job
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
 from fairlead.run.options import RunOptions

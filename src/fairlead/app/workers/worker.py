@@ -1,6 +1,6 @@
 """The process that computes: it takes queued jobs one after the other and keeps its model loaded between them.
 
-`python -m fairlead.app.studio.worker RUNS` is started by the studio and outlives it. It ends after some idle time.
+`python -m fairlead.app.workers.worker RUNS` is started by the studio and outlives it. It ends after some idle time.
 With several devices there is one such process for each.
 A run is started through the same functions as by `fairlead run`. What imports torch is imported inside functions.
 """
@@ -26,12 +26,12 @@ from typing import Any
 
 from fairlead.app.report import write_report
 from fairlead.app.running import reported
-from fairlead.app.studio.address import WORKER, address, device_of, lock_path, only_one
-from fairlead.app.studio.form import read_options
-from fairlead.app.studio.jobs import Job, Jobs, State
-from fairlead.app.studio.previews import Switch, Window
-from fairlead.app.studio.vouching import check_vouched, forget, formulas_in, named_by, reaching
-from fairlead.app.studio.waiting import person, resume_if_answered
+from fairlead.app.workers.address import WORKER, address, device_of, lock_path, only_one
+from fairlead.app.workers.form import read_options
+from fairlead.app.workers.jobs import Job, Jobs, State
+from fairlead.app.workers.previews import Switch, Window
+from fairlead.app.workers.vouching import check_vouched, forget, formulas_in, named_by, reaching
+from fairlead.app.workers.waiting import person, resume_if_answered
 from fairlead.core.errors import FairleadError
 from fairlead.core.people import Question
 from fairlead.run.records import BatchStep, Progress

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fairlead.app.studio.jobs import Jobs
+from fairlead.app.workers.jobs import Jobs
 from fairlead.core.errors import StoreError
 from fairlead.core.people import Pending, Question
 from fairlead.run.follow import is_held

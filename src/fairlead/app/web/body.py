@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
-
-from fairlead.app.serve.errors import Refused
 
 BODY = 1 << 20
 """Bytes of a request's body."""
@@ -18,11 +17,18 @@ DEPTH = 32
 """Levels of a request's JSON."""
 
 
+class BadBody(Exception):
+    """A body that is refused with a status, a code and a sentence; each server says it in its own shape."""
+
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.headers = dict(headers or {})
+
+
 async def read_json(request: Request, most: int = BODY) -> dict[str, Any]:
     """The JSON object that a request sends."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/json" or "content-encoding" in request.headers:
-        raise Refused(415, "json_only", f"The body is {kind!r:.60}: must be plain application/json.")
+    check_kind(request.headers.get("content-type"), "content-encoding" in request.headers)
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > most:
         raise _too_large(most)
@@ -30,10 +36,17 @@ async def read_json(request: Request, most: int = BODY) -> dict[str, Any]:
     try:
         found = await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "invalid_json", f"The body is not JSON ({error!s:.80}).") from None
+        raise BadBody(400, "invalid_json", f"The body is not JSON ({error!s:.80}).") from None
     if not isinstance(found, dict) or depth(found) > DEPTH:
-        raise Refused(400, "invalid_json", f"The body must be a JSON object of at most {DEPTH} levels.")
+        raise BadBody(400, "invalid_json", f"The body must be a JSON object of at most {DEPTH} levels.")
     return found
+
+
+def check_kind(content_type: str | None, is_encoded: bool) -> None:
+    """Refuse what is not plain JSON. A page of another site can send anything else without asking first."""
+    kind = (content_type or "").partition(";")[0].strip().lower()
+    if kind != "application/json" or is_encoded:
+        raise BadBody(415, "json_only", f"The body is {kind!r:.60}: must be plain application/json.")
 
 
 async def _read(request: Request, most: int) -> bytes:
@@ -45,12 +58,12 @@ async def _read(request: Request, most: int) -> bytes:
                 if len(data) > most:
                     raise _too_large(most)
     except TimeoutError:
-        raise Refused(408, "too_slow", f"The body did not arrive within {SECONDS:.0f} seconds.") from None
+        raise BadBody(408, "too_slow", f"The body did not arrive within {SECONDS:.0f} seconds.") from None
     return bytes(data)
 
 
-def _too_large(most: int) -> Refused:
-    return Refused(413, "too_large", f"The body must be at most {most} bytes.", headers={"connection": "close"})
+def _too_large(most: int) -> BadBody:
+    return BadBody(413, "too_large", f"The body must be at most {most} bytes.", {"connection": "close"})
 
 
 def _no_constant(word: str) -> float:

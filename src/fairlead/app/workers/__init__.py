@@ -1,0 +1,1 @@
+"""Jobs that wait in a queue, and the processes that do them: for the studio and for `fairlead serve`."""
