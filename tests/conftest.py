@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fairlead.run import registry
+from fairlead.run import engine, registry
+from fairlead.testing.runs import small_spec
 
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the defaults of whoever runs the tests change none of them
 os.environ.pop("FAIRLEAD_CONFIG", None)
@@ -50,6 +52,20 @@ def no_calibrations_of_other_tests(no_calibrations: Path) -> Iterator[None]:
     """What one test has calibrated must not plan the runs of the next."""
     yield
     (no_calibrations / "fairlead" / "calibrations.json").unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small finished run on the analytic model; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    engine.start(small_spec(), folder).close()
+    return folder
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)

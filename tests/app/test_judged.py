@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,23 +14,10 @@ from fairlead.app.report import write_report
 from fairlead.app.result import Result
 from fairlead.bench import comparison, plan
 from fairlead.bench.comparison_results import ComparisonResults
-from fairlead.run import engine, judgements, marks
+from fairlead.run import judgements, marks
 from fairlead.run.held_out import hacked, held
 from fairlead.run.judged import JUDGED
 from fairlead.run.view import View
-from fairlead.testing.runs import small_spec
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("judged") / "run"
-    engine.start(small_spec(), folder).close()
-    return folder
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def judge(run: Path, order: list[int], who: str = "Ada", rounds: int = 1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,18 +16,6 @@ from fairlead.run.judged import Judged, entrants
 from fairlead.run.judgements import Judgement
 from fairlead.run.store import Store
 from fairlead.testing.runs import answers, small_spec
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("judgements") / "run"
-    engine.start(small_spec(), folder).close()
-    return folder
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def judge_pairs(run: Path, who: str, many: int, players: list[int]) -> None:

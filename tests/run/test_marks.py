@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,18 +13,6 @@ from fairlead.run import engine, marks
 from fairlead.run.records import BASELINE
 from fairlead.run.store import Store
 from fairlead.testing.runs import answers, small_spec
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("marks") / "run"
-    engine.start(small_spec(), folder).close()
-    return folder
-
-
-@pytest.fixture
-def run(made: Path, tmp_path: Path) -> Iterator[Path]:
-    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def test_the_last_mark_of_a_kind_holds_and_the_list_is_the_history(run: Path) -> None:

@@ -145,9 +145,12 @@ def test_a_run_is_stopped_by_its_id(server: Any) -> None:
     caught: list[Any] = []
     thread = threading.Thread(target=lambda: caught.append(server.draw("deleted", own=LONG)))
     thread.start()
-    while not running(server):
+    until = time.monotonic() + 60
+    while not (found := running(server)):
+        assert thread.is_alive(), caught
+        assert time.monotonic() < until
         time.sleep(0.1)
-    id = running(server)[0].name
+    id = found[0].name
     server.wait_for(id, lambda found: found["candidates"] > 0)
     assert server.ask("DELETE", f"/v1/runs/{id}").json()["status"] == "stopping"
     thread.join(60)

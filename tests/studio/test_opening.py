@@ -92,6 +92,7 @@ def test_what_is_for_the_terminal_is_refused(here: Path, more: list[str], capsys
 def test_the_file_sets_the_studio(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folder, host, port, idle time, devices and whether a browser opens; a word of the command wins."""
     from fairlead.app.studio import command
+    from fairlead.app.web import listening
 
     made: dict[str, Any] = {}
 
@@ -99,16 +100,21 @@ def test_the_file_sets_the_studio(here: Path, monkeypatch: pytest.MonkeyPatch) -
         def __init__(self, root: Path, guard: Any, idle: float, workers: Any) -> None:
             made.update(root=root, cookie=guard.cookie, idle=idle, workers=workers)
 
+        def app(self) -> None:
+            pass
+
+        end = app
+
     listened: list[tuple[str, int]] = []
-    listen = command.listen
+    listen = listening.listen
 
     def anywhere(host: str, port: int) -> Any:
         listened.append((host, port))
         return listen(host, 0)
 
-    monkeypatch.setattr(command, "listen", anywhere)
+    monkeypatch.setattr(listening, "listen", anywhere)
     monkeypatch.setattr("fairlead.app.studio.server.Studio", Started)
-    monkeypatch.setattr("fairlead.app.studio.server.serve", lambda studio, socket: socket.close())
+    monkeypatch.setattr(listening, "serve", lambda app, socket, end, grace: socket.close())
     opened: list[str] = []
     monkeypatch.setattr(command, "has_browser", lambda: True)
     monkeypatch.setattr("webbrowser.open", opened.append)

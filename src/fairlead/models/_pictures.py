@@ -117,13 +117,19 @@ class PictureInputs(OwnScheduler):
 
     def scaled(self, z: Tensor) -> Tensor:
         """The inverse of `unscale`: normalised latents from those that the autoencoder made."""
-        config = self.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        if mean is not None and std is not None:
-            mean = torch.tensor(mean, device=z.device, dtype=z.dtype).view(1, -1, 1, 1)
-            std = torch.tensor(std, device=z.device, dtype=z.dtype).view(1, -1, 1, 1)
-            return (z - mean) * (float(config.scaling_factor) / std)
-        return (z - float(config.get("shift_factor") or 0.0)) * float(config.scaling_factor)
+        factor = float(self.vae.config.scaling_factor)
+        if (moments := self.latent_moments(z)) is not None:
+            mean, std = moments
+            return (z - mean) * (factor / std)
+        return (z - float(self.vae.config.get("shift_factor") or 0.0)) * factor
+
+    def latent_moments(self, like: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of the autoencoder's channels [1, C, 1, 1]; None where it knows one number for all."""
+        told = [self.vae.config.get(name) for name in ("latents_mean", "latents_std")]
+        if None in told:
+            return None
+        mean, std = (torch.tensor(values, device=like.device, dtype=like.dtype).view(1, -1, 1, 1) for values in told)
+        return mean, std
 
     # Where sampling starts.
 

@@ -320,13 +320,11 @@ class Pipeline(Sites, PictureInputs, Warnings, metaclass=_borrow.GivesBack):
 
     def unscale(self, x: Tensor) -> Tensor:
         """Latents as the autoencoder made them, from the normalised ones of the network."""
-        config = self.vae.config
-        mean, std = config.get("latents_mean"), config.get("latents_std")
-        if mean is not None and std is not None:
-            mean = torch.tensor(mean, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
-            std = torch.tensor(std, device=x.device, dtype=x.dtype).view(1, -1, 1, 1)
-            return x * (std / float(config.scaling_factor)) + mean
-        return x / float(config.scaling_factor) + float(config.get("shift_factor") or 0.0)
+        factor = float(self.vae.config.scaling_factor)
+        if (moments := self.latent_moments(x)) is not None:
+            mean, std = moments
+            return x * (std / factor) + mean
+        return x / factor + float(self.vae.config.get("shift_factor") or 0.0)
 
     @property
     def autoencoder(self) -> dict[str, Any]:

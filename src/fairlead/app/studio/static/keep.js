@@ -2,9 +2,9 @@
 import { html, useEffect, useRef, useState } from "./view.js";
 import { get, picture } from "./api.js";
 import { number } from "./words.js";
-import { ticks } from "./chart.js";
+import { bounds, frame } from "./frame.js";
 
-const WIDTH = 560, HEIGHT = 320, LEFT = 62, RIGHT = 22, TOP = 22, FLOOR = HEIGHT - 46;
+const WIDTH = 560, HEIGHT = 320;
 const FLOORS = [["median", "the median"], ["none", "none"]];
 
 export function Keep({ id, fail }) {
@@ -75,26 +75,11 @@ function nearest(points, weight) {
 function Front({ data, at, onPick, judged }) {
   const points = data.points.map((p, i) => ({ ...p, i })).filter((p) => p.reward !== null);
   if (!points.length) return null;
-  const bounds = (values) => {
-    const low = Math.min(...values);
-    const high = Math.max(...values);
-    const room = (high - low) * 0.1 || Math.abs(high) * 0.05 || 0.5;
-    return [low - room, high + room];
-  };
-  const [x0, x1] = bounds(points.map((p) => p.vendi));
-  const [y0, y1] = bounds(points.map((p) => p.reward));
-  const x = (v) => LEFT + ((WIDTH - LEFT - RIGHT) * (v - x0)) / (x1 - x0);
-  const y = (v) => TOP + ((FLOOR - TOP) * (y1 - v)) / (y1 - y0);
-  const shown = (v, all) => v.toFixed(Math.max(0, Math.min(4, -Math.floor(Math.log10(Math.abs(all[1] - all[0]) || 1) + 1e-9)))).replace("-", "−");
-  const xs = ticks(x0, x1, 5);
-  const ys = ticks(y0, y1, 5);
+  const { x, y, axes, left, top } = frame(WIDTH, HEIGHT, bounds(points.map((p) => p.vendi)), bounds(points.map((p) => p.reward)));
   const now = points.find((p) => p.i === at);
   return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Mean ${judged ? "strength" : "reward"} against Vendi score, one dot for each setting">
-    ${ys.map((v) => html`<line class="grid" x1=${LEFT} x2=${WIDTH - RIGHT} y1=${y(v)} y2=${y(v)} /><text x=${LEFT - 8} y=${y(v) + 3.5} text-anchor="end">${shown(v, ys)}</text>`)}
-    ${xs.map((v) => html`<line class="tick" x1=${x(v)} x2=${x(v)} y1=${FLOOR} y2=${FLOOR + 4} /><text x=${x(v)} y=${FLOOR + 17} text-anchor="middle">${shown(v, xs)}</text>`)}
-    <line class="axis" x1=${LEFT} x2=${WIDTH - RIGHT} y1=${FLOOR} y2=${FLOOR} />
-    <text class="label" x=${LEFT + (WIDTH - LEFT - RIGHT) / 2} y=${HEIGHT - 8} text-anchor="middle">Vendi score: how many different pictures</text>
-    <text class="label" x=${LEFT - 8} y=${TOP - 8} text-anchor="start">mean ${judged ? "strength" : "reward"}</text>
+    ${axes("Vendi score: how many different pictures")}
+    <text class="label" x=${left - 8} y=${top - 8} text-anchor="start">mean ${judged ? "strength" : "reward"}</text>
     <polyline class="best line front-line" points=${points.map((p) => `${x(p.vendi).toFixed(1)},${y(p.reward).toFixed(1)}`).join(" ")} />
     ${points.map((p) => html`<circle class="dot front-dot" cx=${x(p.vendi)} cy=${y(p.reward)} r="6" data-dot=${p.i} onClick=${() => onPick(p.i)}><title>weight ${p.weight}: ${number(p.reward)}, ${number(p.vendi)}</title></circle>`)}
     ${now && html`<circle class="winner line" cx=${x(now.vendi)} cy=${y(now.reward)} r="8" />`}
