@@ -1,9 +1,9 @@
 // The best reward so far of several runs on one chart.
 import { html } from "./view.js";
-import { LABELS, bounds, frame } from "./frame.js";
+import { LABELS, bounds, fitting, frame } from "./frame.js";
 import { staircase } from "./record.js";
 
-const WIDTH = 900, HEIGHT = 340;
+const HEIGHT = 340;
 
 export function Curves({ records, labels, colours, axis }) {
   const traces = records.map((record) => record.trace(axis));
@@ -16,8 +16,9 @@ export function Curves({ records, labels, colours, axis }) {
   if (!lines.some((steps) => steps.length)) return html`<p class="small">No picture has a reward yet.</p>`;
   const ends = records.map((r, i) => Math.max(r.data.spent?.[axis] ?? 0, ...traces[i].map((p) => p.x)));
   const right = Math.max(...ends) * 1.02 || 1;
-  const { x, y, path, axes, left, end } = frame(WIDTH, HEIGHT, [0, right], bounds(heights));
-  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Best reward so far of ${labels.join(", ")} against ${axis}">
+  const width = fitting(900);
+  const { x, y, path, axes, left, end } = frame(width, HEIGHT, [0, right], bounds(heights));
+  return html`<svg class="chart" viewBox="0 0 ${width} ${HEIGHT}" role="img" aria-label="Best reward so far of ${labels.join(", ")} against ${axis}">
     ${axes(LABELS[axis])}
     ${Number.isFinite(baseline) && html`<line class="base" x1=${left} x2=${end} y1=${y(baseline)} y2=${y(baseline)} />`}
     ${lines.map((steps, i) => steps.length > 0 && html`<path class="best" data-run=${records[i].data.id} style=${{ stroke: colours[i % colours.length] }} d=${path(steps, ends[i])} />

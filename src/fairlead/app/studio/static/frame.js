@@ -24,6 +24,9 @@ function tickText(value, all) {
   return text.replace("-", "−");
 }
 
+// The width of a chart in units of its drawing: on a narrow screen fewer, so that its text keeps its size.
+export const fitting = (most) => Math.min(most, Math.max(300, document.documentElement.clientWidth - 56));
+
 // The least and the greatest of some values, with a little room around them.
 export function bounds(values) {
   const low = Math.min(...values);
@@ -40,7 +43,7 @@ export function frame(width, height, [first, right], [low, high]) {
   const y = (v) => TOP + ((floor - TOP) * (high - v)) / (high - low);
   const path = ([[x0, y0], ...rest], last) => `M${x(x0).toFixed(1)} ${y(y0).toFixed(1)}${rest.map(([a, b]) => `H${x(a).toFixed(1)}V${y(b).toFixed(1)}`).join("")}H${x(last).toFixed(1)}`;
   const yTicks = ticks(low, high, 5);
-  const xTicks = ticks(first, right, 6);
+  const xTicks = ticks(first, right, width < 420 ? 4 : 6);
   const axes = (label) => html`
     ${yTicks.map((v) => html`<line class="grid" x1=${LEFT} x2=${end} y1=${y(v)} y2=${y(v)} />
       <text x=${LEFT - 8} y=${y(v) + 3.5} text-anchor="end">${tickText(v, yTicks)}</text>`)}

@@ -2,9 +2,9 @@
 import { html, useEffect, useRef, useState } from "./view.js";
 import { get, picture } from "./api.js";
 import { number } from "./words.js";
-import { bounds, frame } from "./frame.js";
+import { bounds, fitting, frame } from "./frame.js";
 
-const WIDTH = 560, HEIGHT = 320;
+const HEIGHT = 320;
 const FLOORS = [["median", "the median"], ["none", "none"]];
 
 export function Keep({ id, fail }) {
@@ -75,9 +75,10 @@ function nearest(points, weight) {
 function Front({ data, at, onPick, judged }) {
   const points = data.points.map((p, i) => ({ ...p, i })).filter((p) => p.reward !== null);
   if (!points.length) return null;
-  const { x, y, axes, left, top } = frame(WIDTH, HEIGHT, bounds(points.map((p) => p.vendi)), bounds(points.map((p) => p.reward)));
+  const width = fitting(560);
+  const { x, y, axes, left, top } = frame(width, HEIGHT, bounds(points.map((p) => p.vendi)), bounds(points.map((p) => p.reward)));
   const now = points.find((p) => p.i === at);
-  return html`<svg class="chart" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="img" aria-label="Mean ${judged ? "strength" : "reward"} against Vendi score, one dot for each setting">
+  return html`<svg class="chart" viewBox="0 0 ${width} ${HEIGHT}" role="img" aria-label="Mean ${judged ? "strength" : "reward"} against Vendi score, one dot for each setting">
     ${axes("Vendi score: how many different pictures")}
     <text class="label" x=${left - 8} y=${top - 8} text-anchor="start">mean ${judged ? "strength" : "reward"}</text>
     <polyline class="best line front-line" points=${points.map((p) => `${x(p.vendi).toFixed(1)},${y(p.reward).toFixed(1)}`).join(" ")} />

@@ -5,6 +5,7 @@ import { picture } from "./api.js";
 import { number } from "./words.js";
 
 const SIDE = 40, GAP = 8, ROW = 74, MOST = 400;
+const LEAST = 0.6; // of its size: a wider tree is scrolled
 
 const origin = (c) => c.origin ?? c.refines ?? null;
 
@@ -25,7 +26,7 @@ export function Lineage({ record, onPick }) {
   const rows = useMemo(() => (known ? family(shown) : []), [record.version]);
   if (!known) return null;
   const most = Math.max(...rows.map((row) => row.length));
-  const width = Math.max(560, most * (SIDE + GAP) + GAP);
+  const width = most * (SIDE + GAP) + GAP;
   const height = rows.length * ROW - (ROW - SIDE) + 2 * GAP;
   const rewards = shown.map((c) => c.reward).filter(Number.isFinite);
   const low = Math.min(...rewards), high = Math.max(...rewards);
@@ -44,7 +45,7 @@ export function Lineage({ record, onPick }) {
   const best = record.best?.index;
   return html`<h2>Lineage <small>a line leads to the picture that another was drawn from; the stronger the frame, the higher the reward</small></h2>
     <div class="card scroll lineage" tabindex="0" role="region" aria-label="Who was drawn from whom">
-      <svg viewBox="0 0 ${width} ${height}" width=${width} height=${height} role="group" aria-label="Family tree of the pictures">
+      <svg viewBox="0 0 ${width} ${height}" style=${{ width: `max(min(100%, ${width}px), ${LEAST * width}px)` }} role="group" aria-label="Family tree of the pictures">
         ${shown.filter((c) => place.has(origin(c))).map(line)}
         ${shown.map((c) => {
           const [x, y] = place.get(c.index);

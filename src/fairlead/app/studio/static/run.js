@@ -254,7 +254,7 @@ function Facts({ record, act, onPick }) {
       ${!now && spent.seconds > 0 && html`<div><dt>time</dt><dd>${duration(spent.seconds)}</dd></div>`}
       <div><dt>state</dt><dd class="state ${state.word}">${state.word}</dd>${state.sentence && html`<dd class="small">${state.sentence}</dd>`}</div>
     </dl>
-    ${data.held_out && html`<p class="note-box">${data.held_out}</p>`}
+    ${state.active && data.held_out && html`<p class="note-box">${data.held_out}</p>`}
     ${record.candidates.length > 1 && html`<div class="charts curve" tabindex="0" role="group" aria-label="Best reward so far"><${Chart} record=${record} axis="nfe" onPick=${onPick} /></div>`}
     <${Acts} data=${data} act=${act} />
   </aside>`;

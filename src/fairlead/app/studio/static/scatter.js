@@ -1,10 +1,10 @@
 // Two terms of the reward against each other. Every dot is a picture; a click opens it.
 import { html, useState } from "./view.js";
 import { picture } from "./api.js";
-import { bounds, frame } from "./frame.js";
+import { bounds, fitting, frame } from "./frame.js";
 import { number } from "./words.js";
 
-const WIDTH = 560, HEIGHT = 420, SIDE = 30;
+const HEIGHT = 420, SIDE = 30;
 const MOST = 150; // pictures; with more, the best ones are pictures and the others dots
 
 const value = (c, name) => (name === "reward" ? c.reward : Number(c.terms[name] ?? NaN));
@@ -18,9 +18,10 @@ export function Scatter({ record, onPick }) {
   const select = (which, words) => html`<label>${words} <select value=${which ? up : across} onChange=${(e) => choose(which ? [across, e.target.value] : [e.target.value, up])}>
     ${usable.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>`;
   const chart = () => {
-    const { x, y, axes } = frame(WIDTH, HEIGHT, bounds(points.map((p) => p.a)), bounds(points.map((p) => p.b)));
+    const width = fitting(560);
+    const { x, y, axes } = frame(width, HEIGHT, bounds(points.map((p) => p.a)), bounds(points.map((p) => p.b)));
     const best = record.best?.index;
-    return html`<svg class="chart scatter" viewBox="0 0 ${WIDTH} ${HEIGHT}" role="group" aria-label="${up} against ${across}">
+    return html`<svg class="chart scatter" viewBox="0 0 ${width} ${HEIGHT}" role="group" aria-label="${up} against ${across}">
       ${axes(across)}
       ${[...points].reverse().map(({ c, a, b }, i) => {
         const label = `Candidate ${c.index}: ${across} ${number(a)}, ${up} ${number(b)}`;
