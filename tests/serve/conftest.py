@@ -124,5 +124,6 @@ def server(open_server: Callable[..., Served]) -> Served:
     aliases = (
         "nice=judge(model='m', base_url='http://127.0.0.1:9/v1', price_in=1.0, price_out=9.0)",
         "gone=http(url='http://127.0.0.1:9/x',pause=0)",
+        "mute=judge(model='m',base_url='http://127.0.0.1:9/v1',retries=0)",
     )
-    return open_server("--reward", aliases[0], "--reward", aliases[1], "--queue", "4")
+    return open_server(*(word for alias in aliases for word in ("--reward", alias)), "--queue", "4")

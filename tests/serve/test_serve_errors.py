@@ -118,12 +118,13 @@ def test_each_error_is_its_class(server: Any) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
 
 
-def test_a_reward_that_is_gone(server: Any) -> None:
+@pytest.mark.parametrize(("reward", "said"), [("gone", "returned no scores"), ("mute", "gave no answer")])
+def test_a_reward_that_is_gone(server: Any, reward: str, said: str) -> None:
     with pytest.raises(openai.InternalServerError) as whole:
-        server.draw("gone", own={"reward": "gone"})
+        server.draw("gone", own={"reward": reward})
     assert (whole.value.status_code, whole.value.code) == (503, "reward_unavailable")
-    with pytest.raises(openai.APIError, match="returned no scores") as streamed:
-        list(server.draw("gone", own={"reward": "gone"}, stream=True))
+    with pytest.raises(openai.APIError, match=said) as streamed:
+        list(server.draw("gone", own={"reward": reward}, stream=True))
     for error in (whole.value, streamed.value):
         assert "127.0.0.1:9" not in str(error)
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fairlead.app.studio.standing import standing
 from fairlead.app.workers.address import address, only_one
 from fairlead.app.workers.jobs import DIED, Jobs, State
+from fairlead.app.workers.worker import caught
 from fairlead.core.errors import FairleadError, StoreError
+from fairlead.rewards._asking import NoAnswer
 
 
 def test_jobs_wait_in_their_order(tmp_path: Path) -> None:
@@ -126,3 +129,12 @@ def test_a_job_waits_for_its_device(tmp_path: Path) -> None:
     assert jobs.waiting("cuda:0") == [free]
     assert jobs.waiting("cuda:1") == [bound, free]
     assert jobs.waiting() == [bound, free]
+
+
+def test_an_error_is_known_by_its_family() -> None:
+    """A reward's own class of error is a RewardError to everybody who reads the job."""
+
+    def unreachable() -> dict[str, Any]:
+        raise NoAnswer("nobody answers")
+
+    assert caught(unreachable)["class"] == "RewardError"

@@ -239,11 +239,16 @@ def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return do()
     except FairleadError as error:
-        return {"error": str(error), "class": type(error).__name__}
+        return {"error": str(error), "class": _family(error)}
     except Exception as error:
         traceback.print_exc()
         cause = " ".join(str(error).split()) or type(error).__name__
         return {"error": f"{type(error).__name__}: {cause} (a bug in fairlead: please report it)", "class": "bug"}
+
+
+def _family(error: FairleadError) -> str:
+    """The class of `core/errors.py` that an error belongs to: others know nothing of a reward's own classes."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == FairleadError.__module__)
 
 
 class _Handler(socketserver.StreamRequestHandler):
