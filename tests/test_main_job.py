@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -100,12 +98,11 @@ def test_killed_and_resumed_gives_the_same_winner(first: dict, tmp_path: Path) -
     process = subprocess.Popen(
         [sys.executable, "-m", "fairlead", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    for _ in range(600):
+    while process.poll() is None and not list(out.glob("images/*.png")):
         time.sleep(0.05)
-        if list((out / "images").glob("*.png")) if (out / "images").is_dir() else False:
-            break
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait(60)
     done = fairlead("resume", str(out), "--json")
     resumed = json.loads(done.stdout.strip().splitlines()[-1])
     assert resumed["best"]["candidate"] == first["best"]["candidate"]

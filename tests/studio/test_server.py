@@ -343,7 +343,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_an_address_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
-    from fairlead.app.studio.command import listen
+    from fairlead.app.web.listening import listen
 
     taken = listen("127.0.0.1", 0)
     for host, port in (("127.0.0.1", taken.getsockname()[1]), ("256.1.1.1", 0), ("evil\ud800", 0)):
