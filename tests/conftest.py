@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from fairlead.run import engine, registry
-from fairlead.testing.runs import small_spec
+from fairlead.run import registry
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Two processes with two threads each, on two cores, wait for one another in busy loops: fifteen times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["XDG_CONFIG_HOME"] = "/nonexistent"  # the defaults of whoever runs the tests change none of them
 os.environ.pop("FAIRLEAD_CONFIG", None)
 settings.register_profile(
@@ -57,6 +59,9 @@ def no_calibrations_of_other_tests(no_calibrations: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small finished run on the analytic model; to be copied, not changed."""
+    from fairlead.run import engine
+    from fairlead.testing.runs import small_spec
+
     folder = tmp_path_factory.mktemp("made") / "run"
     engine.start(small_spec(), folder).close()
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,27 @@ def test_it_is_the_sibling_that_answers(asking: None, tmp_path: Path) -> None:
     expected = sibling.gaussians.denoise(x[None], Level(0.0, 1.0)).float()
     first = next(p for p in PREVIEW if bool(p.abs().sum() > 0))
     assert torch.allclose(first[0].flatten(), expected[0], atol=1e-6)
+
+
+class FromPicture(Mixture):
+    """A mixture that starts from a picture, for which two steps are too few."""
+
+    def start(self, noise: Tensor, at: Level) -> Tensor:
+        return noise
+
+    def check_steps(self, steps: int) -> None:
+        if steps < 3:
+            raise FairleadError(f"{steps} steps are too few.")
+
+
+def test_a_sibling_that_starts_from_a_picture_says_how_few_steps_are_too_few() -> None:
+    cond = FromPicture().encode(["a photo"])
+    for model, fails in ((FromPicture(), True), (Mixture(), False)):
+        sibling = Sibling(model, cond, euler, model.levels(10))
+        sibling.check_steps(3)
+        refused = pytest.raises(FairleadError, match="2 steps are too few") if fails else nullcontext()
+        with refused:
+            sibling.check_steps(2)
 
 
 def test_runs_with_a_sibling_resume_bit_for_bit(asking: None, tmp_path: Path) -> None:
