@@ -37,6 +37,7 @@ def test_a_line_says_what_matters() -> None:
         "6.0 s left",
     ):
         assert word in said
+    assert " left" not in line(replace(NOW, done=32)), "nothing is left to wait for"
 
 
 @pytest.mark.parametrize(

@@ -256,6 +256,6 @@ def line(now: Progress, step: BatchStep | None = None) -> str:
         "" if step is None else batch_step(step),
         _rewards(now).plain.replace("   ", ", ").replace("  ", " "),
     ]
-    if left is not None:
+    if left:
         words.append(f"{duration(left)} left")
     return " · ".join(filter(None, words))
