@@ -73,9 +73,10 @@ def test_a_number_is_explained_by_its_unit_and_by_the_spread_of_the_run(folder: 
 def test_every_proposed_command_can_be_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from fairlead.app.cli import main
 
-    for words in lines(View.read(folder)):
-        more = {"run": ["--dry-run"], "resume": ["--help"], "keep": ["--help"]}[words[1]]
-        assert main([*words[1:], *more]) == 0, words
+    view = View.read(folder)
+    for words in [*lines(view), *(shlex.split(line) for _, line in advice.commands(view))]:
+        more = "--dry-run" if words[1] == "run" else "--help"
+        assert main([*words[1:], more]) == 0, words
 
 
 def test_marks_are_in_the_report_and_in_python(folder: Path) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fairlead.core.errors import FairleadError, StoreError
-from fairlead.run import engine, models, png, run_set, shared_batches, store, together
+from fairlead.run import engine, models, png, run_set, several, shared_batches, store, together
 from fairlead.run.options import RunOptions
 from fairlead.run.records import RunStatus
 from fairlead.run.run_set import Changes, Lent
@@ -240,3 +240,16 @@ def test_a_list_names_no_folder_outside_its_own(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace("001-", "../001-"))
     with pytest.raises(StoreError, match="not the name of a folder"):
         SetFile.read(tmp_path / "set")
+
+
+def test_a_set_starts_from_no_picture_of_another_run(whole: Path, tmp_path: Path) -> None:
+    """The list of a set may be given away, so it names no folder of this machine."""
+    child = models.spec_of(RunOptions("", like=f"{places(whole)[0]}:1", budget={"nfe": 8}))
+    with pytest.raises(FairleadError, match="is started alone"):
+        several.listed(tmp_path / "set", [child], exact=False)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_command_for_one_run_names_the_runs_of_a_set(whole: Path) -> None:
+    with pytest.raises(StoreError, match=f"holds 3 runs. Pass one of them, such as {places(whole)[0]}"):
+        Store.open(whole)

@@ -30,6 +30,7 @@ from fairlead.app import (
 from fairlead.app import judge as judging
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
+from fairlead.app.gallery import begun, write_gallery
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.options import (
     AsJson,
@@ -102,7 +103,7 @@ def run_command(
 
     With --prompts or --seeds, do so for each of them, with one page and one table; one resume continues all.
     """
-    if not options.prompt and prompts is None:
+    if not (options.prompt or options.like or options.unlike or prompts):
         raise FairleadError("Missing argument 'PROMPT': write what the picture should show, or use --prompts FILE.")
     if prompts is not None or seeds is not None:
         if dry_run:
@@ -219,14 +220,20 @@ def replay(
 
 @app.command(short_help="Write the report of a run, or compare several.")
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="One run, or several to compare.")],
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="One run or set of runs, or several runs to compare.")
+    ],
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="FILE", help="Page for several runs.  [default: comparison.html]"),
     ] = None,
 ) -> int:
-    """Write the report of one run again, or one page that compares several runs."""
-    if len(runs) > 1:
+    """Write the report of one run again, the page of a set of runs, or one page that compares several runs."""
+    if len(runs) == 1 and out is None and SetFile.is_here(runs[0]):
+        for place in begun(runs[0]):
+            write_report(place)
+        print(shown(write_gallery(runs[0])))
+    elif len(runs) > 1:
         print(shown(write_runs_page(runs, out or Path("comparison.html"))))
     elif out is not None:
         raise FairleadError(f"--out {out} is for a page of several runs. The report of one run is in its folder.")
@@ -366,7 +373,8 @@ def _main(argv: Sequence[str]) -> int:
     except Exception as error:
         if isinstance(error, usage_error):
             where = getattr(getattr(error, "ctx", None), "command_path", "fairlead")
-            return _fail(f"{error.format_message()} See '{where} --help'.", 2, error)  # type: ignore[attr-defined]
+            said = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+            return _fail(f"{said}. See '{where} --help'.", 2, error)
         return _bug(error)
 
 

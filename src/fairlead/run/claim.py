@@ -31,6 +31,9 @@ def record_of(folder: Path) -> Path:
     """The database of a run folder; raises where there is none."""
     path = folder / DATABASE
     if not is_file(path):
+        if runs := sorted(folder.glob(f"*/{DATABASE}")):
+            one = folder / runs[0].parent.name
+            raise StoreError(f"{folder} holds {len(runs)} runs. Pass one of them, such as {one}.")
         raise StoreError(f"{folder} has no {DATABASE}. Pass the folder that 'fairlead run' printed.")
     return path
 

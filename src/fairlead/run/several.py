@@ -26,6 +26,10 @@ def specs_of(options: Sequence[tuple[str, RunOptions]], make: MakeSpec) -> list[
 
 def listed(folder: Path, specs: Sequence[Spec], exact: bool) -> list[Path]:
     """List the runs in a new folder: the folder of every Spec, the same one for equal ones."""
+    if any(spec.parent is not None for spec in specs):
+        raise FairleadError(
+            "A run that starts from a picture (like, unlike) is started alone: without prompts and seeds."
+        )
     different = list({spec.json(): spec for spec in specs}.values())
     made = SetFile.create(folder, different, exact)
     places = {entry.spec.json(): folder / entry.folder for entry in made.entries}
