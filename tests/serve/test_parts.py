@@ -211,6 +211,14 @@ def wrong_keys(secret: str) -> list[bytes]:
     ]
 
 
+@pytest.mark.parametrize("name", ["", "  ", "bob\nalice"])
+def test_a_key_belongs_to_somebody(name: str, tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys.json")
+    with pytest.raises(FairleadError, match="Write whose key it is"):
+        file.add(name, {})
+    assert not file.keys()
+
+
 def test_wrong_keys_are_refused(tmp_path: Path) -> None:
     stored = KeyFile(tmp_path / "keys.json")
     secret = stored.add("me", {})

@@ -69,6 +69,8 @@ class KeyFile:
 
     def add(self, name: str, limits: Mapping[str, float]) -> str:
         """Store a new key and return its secret, which is stored nowhere."""
+        if not name.strip() or not name.isprintable():
+            raise FairleadError(f"The name of a key is {name!r:.40}. Write whose key it is, in one line.")
         for limit in limits:
             if limit not in LIMITS:
                 raise unknown("limit", limit, LIMITS)
