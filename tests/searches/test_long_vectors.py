@@ -412,3 +412,31 @@ def test_a_generation_of_step_size_points_only_is_refused(population: int) -> No
     SepCma(Plain(300), Key.root(0), population=population, step="csa")
     SepCma(Plain(299), Key.root(0), population=population)
     SepCma(Plain(300), Key.root(0), population=4)
+
+
+def test_snes_moves_its_mean_by_rate_times_spread_times_the_weighted_step() -> None:
+    """Schaul et al. 2011, one generation by hand: the mean, and the spread that follows."""
+    sigma, rate, spread_rate = 0.25, 0.5, 0.3
+    search = Snes(Plain(3), Key.root(1), sigma=sigma, population=4, rate=rate, spread_rate=spread_rate)
+    start = search._mean.clone()
+    plain, *asked = search.ask(5)
+    assert torch.equal(plain.x.double(), start)
+    search.tell([Feedback(p, float(p.x.sum()), {}) for p in (plain, *asked)])
+    z = torch.stack([(p.x.double() - start) / sigma for p in sorted(asked, key=lambda p: -float(p.x.sum()))])
+    raw = torch.tensor([max(0.0, math.log(3) - math.log(i)) for i in range(1, 5)], dtype=torch.float64)
+    utility = (raw / raw.sum() - 0.25)[:, None]
+    assert torch.allclose(search._mean, start + rate * sigma * (utility * z).sum(0), atol=1e-6)
+    spread = sigma * (0.5 * spread_rate * (utility * (z.square() - 1)).sum(0)).exp()
+    assert torch.allclose(search._spread, spread, atol=1e-6)
+
+
+def test_reno_takes_the_published_number_of_steps() -> None:
+    search = Reno(Plain(2), Key.root(0))
+    assert sum(len(told(search, 1)) for _ in range(60)) == 50
+
+
+def told(search: Any, n: int) -> list[Any]:
+    """Asked once and answered with a gradient."""
+    asked = search.ask(n)
+    search.tell([Feedback(p, 0.0, {}, torch.zeros_like(p.x)) for p in asked])
+    return list(asked)

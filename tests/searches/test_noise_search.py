@@ -379,3 +379,18 @@ def test_no_angles_around_zero_or_on_a_line() -> None:
         FirstOrder(SecondZero(6), ROOT, chains=2)
     with pytest.raises(FairleadError, match="one dimension"):
         ZeroOrder(Plain(1), ROOT)
+
+
+def test_best_of_draws_n_whatever_the_pieces() -> None:
+    search = BestOf(Plain(2), ROOT, n=5)
+    assert [len(search.ask(3)) for _ in range(4)] == [3, 2, 0, 0]
+
+
+def test_a_region_moves_a_share_of_the_coordinates_between_a_tenth_and_nine_tenths() -> None:
+    search = TrustRegion(Plain(400), ROOT, warmup=2, batch=120, regions=1)
+    warm = search.ask(2)
+    search.tell([Feedback(p, float(i), {}) for i, p in enumerate(warm)])
+    share = torch.stack([(p.x != warm[1].x).double().mean() for p in search.ask(120)])
+    assert 0.05 < float(share.min()) < 0.18
+    assert 0.82 < float(share.max()) < 0.95
+    assert float(share.mean()) == pytest.approx(0.5, abs=0.08)

@@ -635,3 +635,32 @@ def test_the_scale_of_a_level_between_two_steps_is_that_of_the_step_that_passes_
     assert found == [1.2, 1.2, 2.0, 2.0, 3.0, 3.0]
     assert scale_at(scales[1:], Level(0.1, 0.9)) == 2.0
     assert scale_at([], Level(0.5, 0.5)) == 0.0
+
+
+def test_two_samples_are_enough_for_a_comparison_and_none_warns_when_it_is_off() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Lidar(n=2, scale=0.0).prepare(scene(torch.ones(2))).bank is None
+
+
+def test_a_displacement_is_computed_in_whole_float32_and_leaves_the_switch_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matmul = torch.backends.cuda.matmul
+    during: list[bool] = []
+    softmax = torch.softmax
+    monkeypatch.setattr(torch, "softmax", lambda *words: (during.append(matmul.allow_tf32), softmax(*words))[1])
+    before = matmul.allow_tf32
+    try:
+        for chosen in (True, False):
+            matmul.allow_tf32 = chosen
+            bank = ROOT.normal(4, 6)
+            displacement(ROOT.normal(2, 6), Level(0.5, 0.5), bank, bank.square().sum(1) / 2, torch.zeros(4))
+            assert matmul.allow_tf32 is chosen
+    finally:
+        matmul.allow_tf32 = before
+    assert during == [False] * 4
+
+
+def test_the_usual_dose_lies_among_the_published_ones() -> None:
+    assert 0.9 <= DOSE <= 1.4 < HIGHEST_DOSE < 1.9

@@ -277,3 +277,24 @@ def test_constant_scores_and_no_scores_are_survived() -> None:
         for steering in (Paths(), DepthFirst()):
             out, _ = run(steering, score=lambda z, value=value: torch.full((len(z),), value))  # type: ignore[misc]
             assert bool(out.isfinite().all())
+
+
+def test_dfs_goes_back_up_by_its_jump_and_no_further() -> None:
+    times: list[float] = []
+
+    class Watched(Mixture):
+        def predict(self, x: Tensor, at: Level, *more: Any) -> Tensor:
+            times.append(at.time)
+            return super().predict(x, at, *more)
+
+    model = Watched(gaussians=gaussian().gaussians)
+    run(DepthFirst(at=(0.5,), jump=0.25, threshold=99.0), model=model)
+    below = next(i for i, time in enumerate(times) if time <= 0.5)
+    assert max(times[below:]) == pytest.approx(0.75, abs=1e-6)
+
+
+def test_dfs_keeps_the_first_of_equals() -> None:
+    """A retry that is no better changes nothing, bit for bit."""
+    plain, _ = run(DepthFirst(retries=0))
+    tried, _ = run(DepthFirst(threshold=99.0), score=lambda z: torch.zeros(len(z)))
+    assert torch.equal(tried, plain)

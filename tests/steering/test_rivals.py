@@ -575,3 +575,29 @@ def test_memory_is_asked_for_with_the_gradients_of_a_steering(
     monkeypatch.setattr(memory, "footprint", footprint)
     dry_run.footprint(resolve(small_spec(steer=steer)))
     assert asked == [gradient]
+
+
+@pytest.mark.parametrize("slope", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("jacobian", [True, False])
+def test_a_gradient_that_is_no_number_moves_nothing(slope: float, jacobian: bool) -> None:
+    plain, _ = run(n=3, steps=4)
+    for steering in (RewardGradient(jacobian=jacobian, normalise=False), AdaptiveEmbedding(rho=0.3)):
+        out, _ = run(steering, n=3, steps=4, score=lambda z: z.flatten(1) @ (SLOPE * slope))
+        assert torch.equal(out, plain)
+
+
+def test_an_embedding_without_a_slope_stays_where_it_is() -> None:
+    seen: list[Tensor] = []
+
+    def look(step: Step) -> Step:
+        seen.append(step.conditioning.tokens.clone())
+        return step
+
+    run(
+        AdaptiveEmbedding(rho=0.3, every=1),
+        Looking(look),
+        n=2,
+        steps=3,
+        score=lambda z: z.flatten(1) @ (SLOPE * math.nan),
+    )
+    assert all(not bool(tokens.any()) for tokens in seen), "the text of a mixture is zero"
