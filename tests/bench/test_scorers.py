@@ -280,3 +280,14 @@ def test_open_vocabulary_boxes() -> None:
     found = open_detector.boxes(scores, places, ["cat", "cup"], 0.2)
     assert [(n, b) for n, _, b in found] == [("cup", (0, 0, 240, 240)), ("cat", (120, 0, 360, 480))]
     assert found[0][1] == pytest.approx(1 / (1 + math.exp(-3)))
+
+
+def test_pictures_are_normalised_as_the_networks_were_trained() -> None:
+    from transformers import image_utils as published
+
+    assert (list(mask2former.CLIP_MEAN), list(mask2former.CLIP_STD)) == (
+        published.OPENAI_CLIP_MEAN,
+        published.OPENAI_CLIP_STD,
+    )
+    assert mask2former.MEAN == pytest.approx([255 * v for v in published.IMAGENET_DEFAULT_MEAN])
+    assert mask2former.STD == pytest.approx([255 * v for v in published.IMAGENET_DEFAULT_STD])
