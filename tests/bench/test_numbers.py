@@ -229,3 +229,12 @@ def test_depth_inside_a_box(monkeypatch: pytest.MonkeyPatch) -> None:
     assert near((150.0, 30.0, 209.0, 60.0)) == pytest.approx(5.5 / 15)
     open_detector.Depth()
     assert placed == ["somewhere", machine.device()]
+
+
+def test_a_mean_of_nothing_is_over_no_prompts() -> None:
+    assert (statistics.Mean(0.5).n, statistics.Mean(0.5).sure) == (0, 0)
+
+
+def test_how_many_prompts_the_published_files_have() -> None:
+    """Ghosh et al. 2023, Saharia et al. 2022, Yu et al. 2022."""
+    assert suites.PUBLISHED == {"geneval": 553, "drawbench": 200, "partiprompts": 1632}

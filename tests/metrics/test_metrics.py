@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from fairlead.core.diverse import pick, standard
 from fairlead.core.errors import FairleadError
 from fairlead.core.key import Key
+from fairlead.metrics import features
 from fairlead.metrics.features import Encoder, Pixels
 from fairlead.metrics.pairs import MeanDreamSim, MeanLpips, MeanSsim, ssim
 from fairlead.metrics.vendi import MeanCosine, VendiScore, kernel, mean_cosine, pairwise_vendi, vendi
@@ -255,3 +256,10 @@ def test_pick_with_failures_and_twins() -> None:
             pick(torch.ones(4, 4), quality, n)
     assert standard(torch.tensor([2.0, 4.0, math.nan])).tolist()[:2] == [-1.0, 1.0]
     assert standard(torch.tensor([2.0, 2.0])).tolist() == [0.0, 0.0]
+
+
+def test_an_encoder_without_its_own_normalisation_has_that_of_imagenet() -> None:
+    from transformers import image_utils as published
+
+    assert list(features.MEAN) == published.IMAGENET_DEFAULT_MEAN
+    assert list(features.STD) == published.IMAGENET_DEFAULT_STD

@@ -213,7 +213,7 @@ def test_schedule() -> None:
     assert way[:4] == pytest.approx([14.648, 13.516, 12.460, 11.476], abs=1e-3)
     assert way[-3:] == pytest.approx([0.0035, 0.00264, 0.002], abs=5e-5)
     assert all(a > b for a, b in pairwise(way))
-    assert [scoring_moves(s, 20) for s in (START, 0.1)] == [21, 7]
+    assert [scoring_moves(s, 20) for s in (START, 0.1, LOW)] == [21, 7, 1]
     for steps, acting in ((31, 22), (63, 45), (127, 89)):
         levels = Demon().grid(gaussian().levels(steps), gaussian().levels)
         assert sum(0.11 <= ratio(at) < 20 for at in levels[:-1]) == acting
