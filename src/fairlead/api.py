@@ -313,6 +313,7 @@ def _named(reward: Any) -> Part:
 
 
 def _live(reward: Any) -> Reward:
-    from fairlead.core.reward import Function, Reward
+    from fairlead.core.function import Function
+    from fairlead.core.reward import Reward
 
     return reward if isinstance(reward, Reward) else Function(reward)
