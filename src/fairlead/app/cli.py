@@ -32,6 +32,7 @@ from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
 from fairlead.app.loggers import followed
+from fairlead.app.mcp.command import mcp
 from fairlead.app.options import (
     AsJson,
     DryRun,
@@ -294,6 +295,7 @@ app.command(short_help="How strong repulsion may be for a model.")(calibrate_rep
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI does.")
+app.command(short_help="Tools for assistants, over the Model Context Protocol.")(mcp)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 
