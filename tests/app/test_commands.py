@@ -38,6 +38,7 @@ def test_price_is_that_of_the_command(capsys: pytest.CaptureFixture[str]) -> Non
         part: printed[part].get("nfe", 0.0) for part in ("candidate", "baseline", "once", "finals", "total")
     }
     assert found.price.candidates == printed["candidates"] == 12
+    assert found[-1]["nfe"] == found.price.total.nfe == 60
     assert list(found.to_pandas()["part"]) == found["part"]
     with pytest.raises(FairleadError, match=r"reward is .*: must be a name here"):
         fairlead.price("a dog", model="mixture", reward=lambda images: images.mean((1, 2, 3)))
@@ -65,8 +66,7 @@ def test_keep_replay_and_report_are_those_of_the_commands(tmp_path: Path, capsys
         fairlead.report()
 
 
-def test_calibrate_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+def test_calibrate_is_a_table() -> None:
     found = fairlead.calibrate(["a dog", "a cat"], **RUN, drafts=["2"], candidates=4)
     assert len(found) == 2
     assert found["rung"][-1] is None or found["rung"][0] is None
