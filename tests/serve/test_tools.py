@@ -19,8 +19,6 @@ from PIL import Image
 
 from fairlead.app.cli import main
 from fairlead.app.mcp import previews
-from fairlead.app.serve.command import KEYS
-from fairlead.app.serve.keys import KeyFile
 from fairlead.core.errors import StoreError
 from fairlead.run.store import Store
 
@@ -225,20 +223,9 @@ async def refuses(client: Any, run: str) -> None:
             await client.read_resource(f"fairlead://runs/{place}")
 
 
-@pytest.fixture(scope="module")
-def guarded(open_server: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A server with the tools and two keys."""
-    pytest.importorskip("mcp", reason="needs fairlead[mcp]")
-    runs = tmp_path_factory.mktemp("tools") / "runs"
-    keys = KeyFile(runs / KEYS)
-    made = [keys.add(name, {}) for name in ("alice", "bob")]
-    server = open_server("--mcp", runs=runs)
-    server.pair = made
-    return server
-
-
 @pytest.mark.parametrize("mode", ["auto", "legacy"])
 def test_the_tools_over_http(guarded: Any, mode: str) -> None:
+    pytest.importorskip("mcp", reason="needs fairlead[mcp]")
     alice, bob = guarded.pair
 
     async def story() -> None:
@@ -272,6 +259,7 @@ def stopped(server: Any, key: str) -> float:
 
 def test_the_gate_stands_before_the_tools(guarded: Any) -> None:
     """Keys, names, other pages, kinds and sizes are those of every route."""
+    pytest.importorskip("mcp", reason="needs fairlead[mcp]")
     key = {"authorization": f"Bearer {guarded.pair[0]}"}
     call = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     assert guarded.ask("POST", "/mcp", json=call).status_code == 401
@@ -285,6 +273,7 @@ def test_the_gate_stands_before_the_tools(guarded: Any) -> None:
 
 
 def test_a_session_belongs_to_its_key(guarded: Any) -> None:
+    pytest.importorskip("mcp", reason="needs fairlead[mcp]")
     alice, bob = guarded.pair
     kinds = {"accept": "application/json, text/event-stream"}
     client = {"name": "t", "version": "1"}
