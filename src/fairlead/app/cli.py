@@ -30,14 +30,16 @@ from fairlead.app import (
 from fairlead.app import judge as judging
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
-from fairlead.app.gallery import begun, write_gallery
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
+from fairlead.app.loggers import followed
+from fairlead.app.mcp.command import mcp
 from fairlead.app.options import (
     AsJson,
     DryRun,
     Folder,
     InStudio,
     LargerBudget,
+    Log,
     NewStop,
     NewUntil,
     Out,
@@ -45,13 +47,13 @@ from fairlead.app.options import (
     with_run_options,
 )
 from fairlead.app.price_table import show_price
-from fairlead.app.report import write_report
+from fairlead.app.replaying import index_of, refuse_existing_file
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
-from fairlead.app.runs_page import write_runs_page
+from fairlead.app.runs_page import write_report_of
 from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
 from fairlead.app.studio.opening import open_run
-from fairlead.app.words import command, nothing_left, shown
+from fairlead.app.words import nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import config
@@ -93,6 +95,7 @@ def run_command(
     prompts: run_set.Prompts = None,
     seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
+    log: Log = None,
     out: Out = None,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -108,21 +111,22 @@ def run_command(
     if prompts is not None or seeds is not None:
         if dry_run:
             raise FairleadError("--dry-run is for one prompt and one seed. A set costs that times its runs.")
-        return run_set.run_set_command(options, prompts, seeds, keep, out, as_json)
+        return run_set.run_set_command(options, prompts, seeds, keep, log or (), out, as_json)
     spec = _spec(options)
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
     if in_studio:
         warn(spec)
-        return open_run(options, out, {"--json": as_json, "--keep": keep})
+        return open_run(options, out, {"--json": as_json, "--keep": keep, "--log": log})
     folder = out if out is not None else new_folder(spec.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
 
-    with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop, trust=trust).close()
+    with computing(as_json) as (watch, stop), reported(folder), followed(log=log or ()) as events:
+        seen = events.of(folder, watch)
+        engine.start(spec, folder, on_progress=seen, on_step=watch.step, stop=stop, trust=trust).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 
@@ -136,6 +140,7 @@ def resume(
     budget: LargerBudget = None,
     until: NewUntil = None,
     stop_rule: NewStop = None,
+    log: Log = None,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
@@ -147,17 +152,17 @@ def resume(
     if SetFile.is_here(run):
         from fairlead.run.engine import Changes
 
-        return run_set.resume_set(run, Changes(limits, until, stop_rule), trust, as_json)
+        return run_set.resume_set(run, Changes(limits, until, stop_rule), log or (), trust, as_json)
     Store.open(run).close()
     from fairlead.run import engine
 
-    with computing(as_json) as (watch, stop), reported(run):
+    with computing(as_json) as (watch, stop), reported(run), followed(log=log or ()) as events:
         engine.resume(
             run,
             budget=limits,
             until=until,
             stop_rule=stop_rule,
-            on_progress=watch,
+            on_progress=events.of(run, watch),
             on_step=watch.step,
             stop=stop,
             trust=trust,
@@ -179,9 +184,9 @@ def replay(
     as_json: AsJson = False,
 ) -> int:
     """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
-    index = _index(run, candidate)
-    if out is not None and out.exists():
-        raise FairleadError(f"{out} exists already. Choose another --out.")
+    index = index_of(run, candidate)
+    if out is not None:
+        refuse_existing_file(out)
     from fairlead.run import engine
 
     with quiet(as_json):
@@ -229,16 +234,7 @@ def report(
     ] = None,
 ) -> int:
     """Write the report of one run again, the page of a set of runs, or one page that compares several runs."""
-    if len(runs) == 1 and out is None and SetFile.is_here(runs[0]):
-        for place in begun(runs[0]):
-            write_report(place)
-        print(shown(write_gallery(runs[0])))
-    elif len(runs) > 1:
-        print(shown(write_runs_page(runs, out or Path("comparison.html"))))
-    elif out is not None:
-        raise FairleadError(f"--out {out} is for a page of several runs. The report of one run is in its folder.")
-    else:
-        print(shown(write_report(runs[0])))
+    print(shown(write_report_of(runs, out)))
     return 0
 
 
@@ -296,6 +292,7 @@ app.command(short_help="How strong repulsion may be for a model.")(calibrate_rep
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI does.")
+app.command(short_help="Tools for assistants, over the Model Context Protocol.")(mcp)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 
@@ -317,23 +314,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _index(run: Path, word: str) -> int:
-    """A candidate's number from what was typed."""
-    view = View.read(run)
-    if word in ("best", "baseline"):
-        found = view.best if word == "best" else view.baseline
-        if found is None:
-            raise FairleadError(f"{run} has no {word} yet. Continue it with '{command('resume', run)}'.")
-        return found.index
-    try:
-        index = int(word)
-    except ValueError:
-        raise FairleadError(f"Candidate {word!r} must be a number from the report, 'best' or 'baseline'.") from None
-    if index not in {c.index for c in view.candidates} | ({BASELINE} if view.own_baseline else set()):
-        raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, numbered from 0.")
-    return index
 
 
 # running a command line

@@ -66,6 +66,7 @@ def answer(order: Order, folder: Path, indices: Sequence[int], stopped: str) -> 
         **described(best),
         "reward_formula": asked.reward,
         "baseline": None if baseline is None else as_number(baseline.reward),
+        "baseline_image": None if baseline is None else Path(baseline.image).stem,
         "cost": cost,
         "stopped": without_places(stopped),
         "warnings": list(order.warnings),
@@ -91,9 +92,14 @@ def encoded(store: Store, candidate: Candidate, asked: Asked) -> tuple[bytes, tu
 
 
 def described(candidate: Candidate) -> dict[str, Any]:
-    """Number, reward and terms of a candidate."""
+    """Number, reward, terms and the digest of the picture of a candidate."""
     terms = {without_places(name): as_number(value) for name, value in candidate.terms.items()}
-    return {"candidate": candidate.index, "reward": as_number(candidate.reward), "terms": terms}
+    return {
+        "candidate": candidate.index,
+        "reward": as_number(candidate.reward),
+        "terms": terms,
+        "image": Path(candidate.image).stem,
+    }
 
 
 def usage(asked: Asked) -> dict[str, Any]:
