@@ -24,6 +24,7 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+import shutil
 import textwrap
 import tomllib
 from collections.abc import Callable
@@ -188,6 +189,8 @@ class Laws:
         if hasattr(module, name):  # a fixture of the test's own module
             make = inspect.unwrap(getattr(module, name))
             return make(**self._with_fixtures(make, {}, module, made))
+        if name == "run":  # the copy of conftest.py, anew for each call: a law writes into it
+            return Path(shutil.copytree(self._request.getfixturevalue("made"), self._folders.mktemp("law") / "run"))
         return self._request.getfixturevalue(name)
 
 

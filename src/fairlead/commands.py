@@ -169,7 +169,7 @@ def replay(
 
 
 def report(*runs: Folder, out: Folder | None = None) -> Path:
-    """Write the report of one run into its folder, the page of a set, or a page over several runs to `out`; its path."""
+    """Write a run's report into its folder, the page of a set, or a page over several runs to `out`; its path."""
     from fairlead.app.runs_page import write_report_of
 
     return write_report_of([Path(run) for run in runs], None if out is None else Path(out))
