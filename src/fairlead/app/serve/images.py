@@ -11,9 +11,10 @@ from typing import Any
 from fairlead.app.serve import delivered
 from fairlead.app.serve.asked import Asked
 from fairlead.app.serve.errors import Refused, unavailable, without_places
+from fairlead.app.serve.record import Standing, standing
 from fairlead.run.follow import as_number
 from fairlead.run.records import Candidate
-from fairlead.run.store import Store
+from fairlead.run.store import DATABASE, Store
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,31 @@ def answer(order: Order, folder: Path, indices: Sequence[int], stopped: str) -> 
     if asked.safety_identifier is not None:
         found["safety_identifier"] = asked.safety_identifier
     return found
+
+
+def stands(folder: Path) -> Standing | None:
+    """The record of a run now; None where there is none yet."""
+    if not (folder / DATABASE).is_file():
+        return None
+    store = Store.open(folder, verify=False)
+    try:
+        return standing(store)
+    finally:
+        store.close()
+
+
+def listed(folder: Path, indices: Sequence[int]) -> list[dict[str, Any]]:
+    """Some candidates with the digests of their pictures, in this order."""
+    store = Store.open(folder, verify=False)
+    try:
+        return [shown(store.get(index)) for index in indices]
+    finally:
+        store.close()
+
+
+def shown(candidate: Candidate) -> dict[str, Any]:
+    """A candidate and the digest under which its picture is served."""
+    return {**described(candidate), "image": Path(candidate.image).stem}
 
 
 def encoded(store: Store, candidate: Candidate, asked: Asked) -> tuple[bytes, tuple[int, int]]:

@@ -24,9 +24,7 @@ def described(folder: Path, is_active: bool) -> dict[str, Any]:
         spec = store.spec
     finally:
         store.close()
-    best = None
-    if now.best is not None:
-        best = {**images.described(now.best), "image": Path(now.best.image).stem}
+    best = None if now.best is None else images.shown(now.best)
     status = now.status.value
     if status == "running" and not is_active:
         status = "stopped"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -27,13 +26,12 @@ from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import Metrics
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.quotas import Quotas, Reservation
-from fairlead.app.serve.run_view import described, picture
+from fairlead.app.serve.run_routes import RunRoutes
 from fairlead.app.serve.runs import LINGER, Runs, SharedRun
 from fairlead.app.web.body import read_json
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 
-ID = re.compile(r"[0-9a-f]{32}")
 DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
 GRACE = 30
 """Seconds that open requests have after the first signal."""
@@ -98,9 +96,7 @@ class Application:
             Route("/v1/price", self.price, methods=post),
             Route("/v1/models", self.models),
             Route("/v1/models/{name:path}", self.model),
-            Route("/v1/runs/{id}", self.run, methods=["GET"]),
-            Route("/v1/runs/{id}", self.stop, methods=["DELETE"]),
-            Route("/v1/runs/{id}/images/{digest}", self.image),
+            *RunRoutes(self.runs, self.generator, self._count).routes(),
             Route("/healthz", self.health),
             Route("/readyz", self.ready),
             Route("/metrics", self.measured),
@@ -251,36 +247,6 @@ class Application:
         if name not in self.setup.served:
             raise Refused(404, "model_not_found", f"The model {name!r:.60} is not served here.", "model")
         return json_response(self.setup.served[name].listed())
-
-    def _folder(self, request: Request) -> Path:
-        """The folder of a run of this tenant, found by its id."""
-        id: str = request.path_params["id"]
-        folder: Path = self.setup.runs / request.state.tenant / id
-        if not ID.fullmatch(id) or not folder.is_dir():
-            raise Refused(404, "run_not_found", f"There is no run {id!r:.40}.")
-        return folder
-
-    async def run(self, request: Request) -> Response:
-        """How a run stands."""
-        folder = self._folder(request)
-        active = self.runs.find(request.state.tenant, folder.name)
-        return json_response(await asyncio.to_thread(described, folder, active is not None))
-
-    async def stop(self, request: Request) -> Response:
-        """Stop a run after its present batch; its record stays."""
-        id = request.path_params["id"]
-        active = self.runs.find(request.state.tenant, id)
-        if active is None:
-            folder = self._folder(request)
-            return json_response(await asyncio.to_thread(described, folder, False))
-        active.stop()
-        return json_response({"id": id, "status": "stopping"})
-
-    async def image(self, request: Request) -> Response:
-        """A picture of a run by its digest, without its recipe."""
-        folder = self._folder(request)
-        data = await asyncio.to_thread(picture, folder, request.path_params["digest"])
-        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=31536000, immutable"})
 
     # how it is
 
