@@ -205,7 +205,7 @@ function Steer({ run, images, answer }) {
 function Question({ run, question, many, answer }) {
   const Form = { pair: Pair, steer: Steer }[question.kind] ?? Pick;
   const pictures = question.images;
-  return html`<p class="note-box" role="status">The run waits for your answer${many > 1 ? ` to ${many} questions` : ""}: <b>${question.text}</b></p>
+  return html`<p class="note-box" role="status" data-question=${question.name}>The run waits for your answer${many > 1 ? ` to ${many} questions` : ""}: <b>${question.text}</b></p>
     <${Form} run=${run} images=${pictures} answer=${(text) => answer(question, text)} turn=${question.name} />`;
 }
 
