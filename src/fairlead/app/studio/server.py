@@ -20,6 +20,7 @@ from fairlead.app.studio import events, values
 from fairlead.app.studio.answers import HANDLERS, Refused, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.judging import Judging
+from fairlead.app.studio.judging_across import JudgingAcross
 from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.offspring import Offspring
@@ -105,6 +106,7 @@ class Studio:
             *WatchRoutes(self.library, self.crew).routes(),
             *Offspring(self.library, self.jobs, self.crew).routes(),
             *Judging(self.library, self.jobs, self.crew.wake).routes(),
+            *JudgingAcross(self.library).routes(),
             *Keeping(self.library, self._work).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
