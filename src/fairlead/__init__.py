@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fairlead.core.algebra import veto as veto
     from fairlead.core.algebra import zscore as zscore
     from fairlead.core.errors import FairleadError as FairleadError
-    from fairlead.core.reward import Function as Function
+    from fairlead.core.function import Function as Function
     from fairlead.core.reward import Reward as Reward
     from fairlead.pipeline import Pipeline as Pipeline
     from fairlead.rewards.aesthetic import Aesthetic as Aesthetic
@@ -41,7 +41,7 @@ _WHERE = {
     "Table": "fairlead.app.table",
     "Pipeline": "fairlead.pipeline",
     "FairleadError": "fairlead.core.errors",
-    "Function": "fairlead.core.reward",
+    "Function": "fairlead.core.function",
     "Reward": "fairlead.core.reward",
     "Aesthetic": "fairlead.rewards.aesthetic",
     "Brightness": "fairlead.rewards.brightness",

@@ -21,7 +21,9 @@ from fairlead.run.spec import Part, Spec, checked_settings, spec_of
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fairlead.app.events import Event
     from fairlead.app.result import Result
+    from fairlead.app.results import Results
     from fairlead.core.reward import Reward
     from fairlead.run.prompt_rows import Row
 
@@ -59,6 +61,8 @@ class _Call(RunOptions):
     seeds: Any = None
     out: str | Path | None = None
     on_progress: Callable[[Any], None] | None = None
+    on_event: Callable[[Event], None] | None = None
+    log: str | Sequence[str] = ()
     on_step: Callable[[Any], None] | None = None
     previews: int | Callable[[], int] = 0
     trust: bool = False
@@ -85,42 +89,65 @@ def run(options: _Call) -> Any:
     `siblings` are live pipelines, or pairs of one and its adapter's settings, by the names a steering uses for them.
     `on_progress` is called after every batch with a `Progress`, `on_step` after every denoising step with a
     `BatchStep`, which holds the pictures as they form every `previews` steps.
+    `on_event` is called with an `Event` for every candidate, for every preview, and for the end of a run.
+    `log` is "tensorboard" or "wandb", or a list of both: the events are written by these packages.
     Without `out`, the run is kept in a temporary folder until the process ends; `result.save(folder)` keeps it longer.
     """
-    from fairlead.app.result import Result
-    from fairlead.app.results import Results
-    from fairlead.run import engine, prompt_rows, run_set, several
-
-    model = options.model
-    live = None if isinstance(options.reward, str) else _live(options.reward)
-    lent_settings = _adapter_settings(options)
-    make = _maker(options, lent_settings)
-    out = _new_folder() if options.out is None else Path(options.out)
-    watch = options.on_progress or (lambda progress: None)
     if options.seeds is None and not isinstance(options.prompt, list | tuple):
-        spec = make(options)
-        with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
-            engine.start(
-                spec,
-                out,
-                reward=live,
-                model=lent,
-                siblings=others,
-                on_progress=watch,
-                on_step=options.on_step,
-                previews=options.previews,
-                trust=options.trust,
-            ).close()
-        return Result(out)
+        return _run_one(options)
+    return _run_set(options)
+
+
+def _run_one(options: _Call) -> Result:
+    from fairlead.app.loggers import followed
+    from fairlead.app.result import Result
+    from fairlead.run import engine
+
+    lent_settings = _adapter_settings(options)
+    spec = _maker(options, lent_settings)(options)
+    out = _new_folder() if options.out is None else Path(options.out)
+    with (
+        _lent(options.model, lent_settings) as lent,
+        _all_lent(options.siblings) as others,
+        followed(options.on_event, options.log) as events,
+    ):
+        engine.start(
+            spec,
+            out,
+            reward=None if isinstance(options.reward, str) else _live(options.reward),
+            model=lent,
+            siblings=others,
+            on_progress=events.of(out, options.on_progress or (lambda progress: None)),
+            on_step=events.steps_of(out, options.on_step, options.previews),
+            previews=options.previews,
+            trust=options.trust,
+        ).close()
+    return Result(out)
+
+
+def _run_set(options: _Call) -> Results:
+    from fairlead.app.loggers import followed
+    from fairlead.app.results import Results
+    from fairlead.run import prompt_rows, run_set, several
+
     if options.on_step is not None:
         raise FairleadError("on_step shows the steps of one run. Use on_progress for several prompts or seeds.")
+    model = options.model
+    lent_settings = _adapter_settings(options)
+    live = None if isinstance(options.reward, str) else _live(options.reward)
     prompts = options.prompt if isinstance(options.prompt, list | tuple) else [options.prompt]
     rows = prompt_rows.of(prompts)
     _check_rows(rows, live=live is not None, lent=not isinstance(model, str | Part))
-    specs = several.specs_of(prompt_rows.expanded(options, rows, options.seeds), make)
+    specs = several.specs_of(prompt_rows.expanded(options, rows, options.seeds), _maker(options, lent_settings))
+    out = _new_folder() if options.out is None else Path(options.out)
     places = several.listed(out, specs, options.exact)
-    with _lent(model, lent_settings) as lent, _all_lent(options.siblings) as others:
-        run_set.run_set(out, lent=run_set.Lent(live, lent, others), on_progress=watch)
+    with (
+        _lent(model, lent_settings) as lent,
+        _all_lent(options.siblings) as others,
+        followed(options.on_event, options.log) as events,
+    ):
+        lent_objects = run_set.Lent(live, lent, others)
+        run_set.run_set(out, lent=lent_objects, on_progress=options.on_progress, on_run=events.progressed)
     return Results(out, places)
 
 
@@ -208,6 +235,8 @@ def resume(
     model: Any = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     siblings: Live = None,
+    on_event: Callable[[Event], None] | None = None,
+    log: str | Sequence[str] = (),
     trust: bool = False,
 ) -> Result:
     """Continue a run where its record ends. Pass `reward`, `model` and `siblings` again if they were live objects.
@@ -218,14 +247,21 @@ def resume(
     that rule is changed, or with a larger budget, which removes it.
 
     `settings` are needed only with `model`, and only their entry "model" is read.
+
+    `on_event` and `log` are those of `run`; candidates that were recorded before are no events.
     """
+    from fairlead.app.loggers import followed
     from fairlead.app.result import Result
     from fairlead.run import engine
     from fairlead.run.spec import parse_budget
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget
     own_settings = {**_stored_pictures(model, Path(folder)), **(settings or {}).get("model", {})}
-    with _lent(model, own_settings) as lent, _all_lent(siblings) as others:
+    with (
+        _lent(model, own_settings) as lent,
+        _all_lent(siblings) as others,
+        followed(on_event, log) as events,
+    ):
         own = None if reward is None else _live(reward)
         engine.resume(
             Path(folder),
@@ -235,6 +271,7 @@ def resume(
             reward=own,
             model=lent,
             siblings=others,
+            on_progress=events.of(Path(folder), lambda progress: None),
             trust=trust,
         ).close()
     return Result(Path(folder))
@@ -313,6 +350,7 @@ def _named(reward: Any) -> Part:
 
 
 def _live(reward: Any) -> Reward:
-    from fairlead.core.reward import Function, Reward
+    from fairlead.core.function import Function
+    from fairlead.core.reward import Reward
 
     return reward if isinstance(reward, Reward) else Function(reward)

@@ -22,7 +22,7 @@ from fairlead.app.report import write_report
 from fairlead.app.summary import print_summary
 from fairlead.core.algebra import minimum
 from fairlead.core.errors import FairleadError, RewardError, StoreError
-from fairlead.core.reward import Function
+from fairlead.core.function import Function
 from fairlead.run import engine, hub, models
 from fairlead.run.formula import parse_part
 from fairlead.run.records import StopReason

@@ -11,7 +11,8 @@ from torch import Tensor
 from fairlead.core import algebra
 from fairlead.core.algebra import Constant, make, minimum, rank_mean, ranks, veto, zscore
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Function, Reward
+from fairlead.core.function import Function
+from fairlead.core.reward import Reward
 
 PICTURES = torch.rand(4, 3, 2, 2)
 

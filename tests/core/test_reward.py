@@ -15,8 +15,9 @@ from torch import Tensor
 from fairlead.core.algebra import Constant, rank_mean
 from fairlead.core.cost import INFINITE, Meter, Unmetered
 from fairlead.core.errors import RewardError
+from fairlead.core.function import Function
 from fairlead.core.pictures import as_float
-from fairlead.core.reward import Function, PairwiseReward, Reward
+from fairlead.core.reward import PairwiseReward, Reward
 
 IMAGES = torch.linspace(0, 1, 4 * 3 * 2 * 2).view(4, 3, 2, 2)
 WORDS = ["a"] * 4

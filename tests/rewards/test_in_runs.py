@@ -109,3 +109,40 @@ def test_a_live_ranking_is_written_like_a_named_one() -> None:
 
     live = run(fairlead.rank_mean(fairlead.Brightness(), JpegSize()))
     assert live.candidates.reward.tolist() == run("rank_mean(brightness, jpeg_size)").candidates.reward.tolist()
+
+
+OWN = """
+from PIL import Image, ImageStat
+
+def taste(image: Image.Image):
+    red, green, _ = (band / 255 for band in ImageStat.Stat(image).mean)
+    return {"red": red, "green": green}
+"""
+
+
+def test_a_dict_of_a_file_on_pil_pictures_is_recorded_and_resumed(tmp_path: Path) -> None:
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    run(f"{path}:taste", whole, nfe=40)
+    run(f"{path}:taste", part, nfe=20)
+    fairlead.resume(part, budget={"nfe": 40})
+    found = [[(c.index, c.reward, dict(c.terms)) for c in Store.open(f).candidates()] for f in (whole, part)]
+    assert found[0] == found[1]
+    for _, reward, terms in found[0]:
+        assert list(terms) == ["taste", "taste.red", "taste.green"]
+        assert reward == terms["taste"] == pytest.approx(terms["taste.red"] + terms["taste.green"])
+    picture = whole / Store.open(whole).best().image
+    assert fairlead.score(picture, f"{path}:taste").iloc[0]["taste.red"] > 0
+
+
+def test_a_plain_torch_function_serves_a_search_by_gradient() -> None:
+    def green(images: Tensor) -> Tensor:
+        return images[:, 1].mean((1, 2))
+
+    def off_the_graph(images: Tensor) -> Any:
+        return images[:, 1].mean((1, 2)).tolist()
+
+    assert run(green, search="adam").gain > 0
+    with pytest.raises(FairleadError, match="gradient"):
+        run(off_the_graph, search="adam")

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 import fairlead
 from fairlead.app.cli import main
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import Function
+from fairlead.core.function import Function
 from fairlead.run import scoring
 
 GREYS = {"a.png": 40, "b.png": 200, "sub/c.jpg": 120}

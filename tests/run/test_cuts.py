@@ -17,7 +17,8 @@ from torch import Tensor
 
 from fairlead.core.cost import BudgetExceeded, Cost
 from fairlead.core.errors import FairleadError, RewardError
-from fairlead.core.reward import Function, PaidReward
+from fairlead.core.function import Function
+from fairlead.core.reward import PaidReward
 from fairlead.models.mixture import Mixture
 from fairlead.run import engine
 from fairlead.run.executor import Local

@@ -17,8 +17,8 @@ from fairlead.app.report import write_report
 from fairlead.core import model as core_model
 from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.errors import FairleadError, RewardError
+from fairlead.core.function import Function
 from fairlead.core.key import Key
-from fairlead.core.reward import Function
 from fairlead.core.sampling import sample
 from fairlead.core.search import Proposal
 from fairlead.models.mixture import Mixture

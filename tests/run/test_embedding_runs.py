@@ -16,7 +16,7 @@ from torch import Tensor
 import fairlead
 from fairlead.app.cli import main
 from fairlead.core.errors import FairleadError, OutOfMemory
-from fairlead.core.reward import Function
+from fairlead.core.function import Function
 from fairlead.models.mixture import Mixture
 from fairlead.run import engine
 from fairlead.testing.runs import small_spec

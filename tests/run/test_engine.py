@@ -18,8 +18,9 @@ from torch import Tensor
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, RewardError, StoreError
+from fairlead.core.function import Function
 from fairlead.core.key import Key
-from fairlead.core.reward import Function, Reward
+from fairlead.core.reward import Reward
 from fairlead.rewards.brightness import Brightness
 from fairlead.run import engine, models, png, search_loop
 from fairlead.run.executor import Local
@@ -434,7 +435,7 @@ def nan_at(bad: set[int], failure: float = math.nan) -> Reward:
             seen[0] += 1
         return value
 
-    return Function(sometimes)
+    return Function(sometimes, takes="tensor", differentiable=False)
 
 
 @pytest.mark.parametrize("failure", [math.nan, math.inf])
@@ -464,7 +465,7 @@ def test_all_nan_is_an_error_that_keeps_the_record(go: Callable[..., Store], tmp
         (lambda images: 1 / 0, "raised ZeroDivisionError: division by zero"),
         (lambda images: torch.zeros(1), r"returned shape \(1,\) for 3 images"),
         (lambda images: torch.zeros(3, 1), r"returned shape \(3, 1\) for 3 images"),
-        (lambda images: "good", "returned str 'good': return 3 numbers"),
+        (lambda images: "good", "returned str 'good' for 3 images: return 3 numbers"),
     ],
 )
 def test_a_broken_reward_is_one_sentence(
@@ -481,7 +482,7 @@ def test_a_broken_reward_is_one_sentence(
         return images.mean((1, 2, 3))
 
     with pytest.raises(RewardError, match=sentence) as told:
-        go("run", reward=Function(fragile))
+        go("run", reward=Function(fragile, takes="tensor", differentiable=False))
     assert "\n" not in str(told.value)
     store = Store.open(tmp_path / "run")
     assert len(store.candidates()) == 3

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairlead.core.cost import INFINITE, Cost
 from fairlead.core.errors import FairleadError, StoreError
-from fairlead.core.reward import Function
+from fairlead.core.function import Function
 from fairlead.run import engine, png, rungs
 from fairlead.run.executor import Local, rung_costs
 from fairlead.run.price import price

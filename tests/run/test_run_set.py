@@ -192,7 +192,7 @@ def test_models_and_rewards_are_made_once(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_failing_reward_ends_the_set_and_keeps_what_was_recorded(tmp_path: Path) -> None:
-    from fairlead.core.reward import Function
+    from fairlead.core.function import Function
 
     calls = []
 
@@ -203,20 +203,20 @@ def test_a_failing_reward_ends_the_set_and_keeps_what_was_recorded(tmp_path: Pat
         return [1.0 * i for i in range(len(prompts))]
 
     with pytest.raises(FairleadError, match="the scorer is gone"):
-        made(tmp_path / "set", specs(), lent=Lent(reward=Function(broken)))
+        made(tmp_path / "set", specs(), lent=Lent(reward=Function(broken, takes="tensor", differentiable=False)))
     assert calls[0] == (PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[1])
     counts = [Store.open(p).count() for p in places(tmp_path / "set")]
     assert counts == [2, 2, 0]
 
 
 def test_a_run_without_a_reward_does_not_end_the_others(tmp_path: Path) -> None:
-    from fairlead.core.reward import Function
+    from fairlead.core.function import Function
 
     def some(images: object, prompts: Sequence[str]) -> list[float]:
         return [float("nan") if prompt == PROMPTS[0] else 1.0 for prompt in prompts]
 
     with pytest.raises(FairleadError, match=r"1 of 3 runs .* NaN"):
-        made(tmp_path / "set", specs(), lent=Lent(reward=Function(some)))
+        made(tmp_path / "set", specs(), lent=Lent(reward=Function(some, takes="tensor", differentiable=False)))
     assert [Store.open(p).count() for p in places(tmp_path / "set")] == [2, 2, 2]
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError, StoreError
-from fairlead.core.reward import Function
+from fairlead.core.function import Function
 from fairlead.run import engine, files, rows, store
 from fairlead.run.executor import Local
 from fairlead.run.records import BASELINE, Outcome, Task

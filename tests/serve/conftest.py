@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import signal
@@ -18,6 +19,8 @@ import pytest
 pytest.importorskip("starlette", reason="needs fairlead[serve]")
 pytest.importorskip("uvicorn", reason="needs fairlead[serve]")
 
+from fairlead.app.serve.command import KEYS
+from fairlead.app.serve.keys import KeyFile
 from fairlead.app.workers.address import lock_path
 
 USUAL = ("--model", "tiny=mixture", "--max", "nfe=2000000,seconds=120", "--linger", "1", "--idle", "60")
@@ -28,6 +31,8 @@ class Served:
 
     def __init__(self, runs: Path, *words: str, wait: bool = True) -> None:
         self.runs = runs
+        self.pair: list[str] = []
+        """The keys of two tenants."""
         command = [sys.executable, "-m", "fairlead", "serve", "--runs", str(runs), "--port", "0", *USUAL, *words]
         self.errors = runs.parent / f"{runs.name}.log"
         with open(self.errors, "ab") as log:
@@ -127,3 +132,15 @@ def server(open_server: Callable[..., Served]) -> Served:
         "mute=judge(model='m',base_url='http://127.0.0.1:9/v1',retries=0)",
     )
     return open_server(*(word for alias in aliases for word in ("--reward", alias)), "--queue", "4")
+
+
+@pytest.fixture(scope="session")
+def guarded(open_server: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+    """A server with two keys, and with the tools for assistants where their package is installed."""
+    runs = tmp_path_factory.mktemp("guarded") / "runs"
+    stored = KeyFile(runs / KEYS)
+    pair = [stored.add(name, {}) for name in ("alice", "bob")]
+    words = ["--mcp"] if importlib.util.find_spec("mcp") else []
+    server = open_server(*words, runs=runs)
+    server.pair = pair
+    return server

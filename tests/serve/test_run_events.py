@@ -1,4 +1,4 @@
-"""The events of a run and the choice of its pictures, by HTTP against the real process."""
+"""The events of a run, by HTTP against the real process."""
 
 from __future__ import annotations
 
@@ -9,11 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from fairlead.app.serve.run_events import Listened
 from fairlead.run import engine
-from fairlead.run.diverse_subset import keep
 from fairlead.run.store import Store
 from fairlead.run.view import View
 from fairlead.testing.runs import small_spec
@@ -122,34 +119,7 @@ def test_each_event_is_a_function_of_the_record(tmp_path: Path) -> None:
     assert [(one["kind"], one["best"]["candidate"]) for one in again] == [("best", 0)]
 
 
-def test_pictures_are_kept(server: Any) -> None:
-    run = server.draw("kept", quality="high").model_extra["fairlead"]["run"]
-    path = f"/v1/runs/{run}/keep"
-    folder = server.runs / "local" / run
-    found = server.ask("POST", path, json={"n": 5}).json()
-    assert [one["candidate"] for one in found["kept"]] == keep(folder, 5)
-    images = {c.index: Path(c.image).stem for c in View.read(folder).candidates}
-    assert [one["image"] for one in found["kept"]] == [images[one["candidate"]] for one in found["kept"]]
-    different = server.ask("POST", path, json={"n": 5, "weight": 0, "likeness": "pixels"}).json()
-    assert [one["candidate"] for one in different["kept"]] == keep(folder, 5, weight=0.0, likeness="pixels")
-    assert server.ask("POST", path, json={"n": 64}).json()["warnings"] == []
-    for body, param in (
-        ({"n": 65}, "n"),
-        ({"n": True}, "n"),
-        ({"wieght": 1}, "keep.wieght"),
-        ({"weight": -1}, "keep.weight"),
-    ):
-        refused = server.ask("POST", path, json=body)
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
-    assert server.ask("POST", f"/v1/runs/{'0' * 32}/keep", json={}).status_code == 404
-    few = server.draw("kept few", quality="low").model_extra["fairlead"]["run"]
-    less = server.ask("POST", f"/v1/runs/{few}/keep", json={"n": 9}).json()
-    assert (len(less["kept"]), less["warnings"]) == (4, ["Only 4 of 9 pictures have a reward."])
-
-
-@pytest.mark.parametrize("path", ["events", "keep"])
-def test_a_run_that_is_not_there(server: Any, path: str) -> None:
-    method = "POST" if path == "keep" else "GET"
+def test_a_run_that_is_not_there(server: Any) -> None:
     for id in ("0" * 32, "..%2f..", "A" * 32):
-        answer = server.ask(method, f"/v1/runs/{id}/{path}", **({"json": {}} if path == "keep" else {}))
+        answer = server.ask("GET", f"/v1/runs/{id}/events")
         assert (answer.status_code, answer.json()["error"]["type"]) == (404, "invalid_request_error")

@@ -31,12 +31,15 @@ from fairlead.app import judge as judging
 from fairlead.app import keep as keeping
 from fairlead.app.console import one_line_warnings, print_json, print_pairs, print_table, quiet, say, stdout
 from fairlead.app.listing import describe, item_object, item_table, list_runs, model_table
+from fairlead.app.loggers import followed
+from fairlead.app.mcp.command import mcp
 from fairlead.app.options import (
     AsJson,
     DryRun,
     Folder,
     InStudio,
     LargerBudget,
+    Log,
     NewStop,
     NewUntil,
     Out,
@@ -92,6 +95,7 @@ def run_command(
     prompts: run_set.Prompts = None,
     seeds: run_set.Seeds = None,
     keep: keeping.Keep = None,
+    log: Log = None,
     out: Out = None,
     trust: Trust = False,
     as_json: AsJson = False,
@@ -107,21 +111,22 @@ def run_command(
     if prompts is not None or seeds is not None:
         if dry_run:
             raise FairleadError("--dry-run is for one prompt and one seed. A set costs that times its runs.")
-        return run_set.run_set_command(options, prompts, seeds, keep, out, as_json)
+        return run_set.run_set_command(options, prompts, seeds, keep, log or (), out, as_json)
     spec = _spec(options)
     if dry_run:
         warn(spec)
         return show_price(spec, as_json)
     if in_studio:
         warn(spec)
-        return open_run(options, out, {"--json": as_json, "--keep": keep})
+        return open_run(options, out, {"--json": as_json, "--keep": keep, "--log": log})
     folder = out if out is not None else new_folder(spec.prompt, datetime.now(UTC), config.runs_folder())
     refuse_existing(folder)
     warn(spec)
     from fairlead.run import engine
 
-    with computing(as_json) as (watch, stop), reported(folder):
-        engine.start(spec, folder, on_progress=watch, on_step=watch.step, stop=stop, trust=trust).close()
+    with computing(as_json) as (watch, stop), reported(folder), followed(log=log or ()) as events:
+        seen = events.of(folder, watch)
+        engine.start(spec, folder, on_progress=seen, on_step=watch.step, stop=stop, trust=trust).close()
         if keep is not None:
             from fairlead.run.diverse_subset import keep as choose
 
@@ -135,6 +140,7 @@ def resume(
     budget: LargerBudget = None,
     until: NewUntil = None,
     stop_rule: NewStop = None,
+    log: Log = None,
     trust: Trust = False,
     as_json: AsJson = False,
 ) -> int:
@@ -146,17 +152,17 @@ def resume(
     if SetFile.is_here(run):
         from fairlead.run.engine import Changes
 
-        return run_set.resume_set(run, Changes(limits, until, stop_rule), trust, as_json)
+        return run_set.resume_set(run, Changes(limits, until, stop_rule), log or (), trust, as_json)
     Store.open(run).close()
     from fairlead.run import engine
 
-    with computing(as_json) as (watch, stop), reported(run):
+    with computing(as_json) as (watch, stop), reported(run), followed(log=log or ()) as events:
         engine.resume(
             run,
             budget=limits,
             until=until,
             stop_rule=stop_rule,
-            on_progress=watch,
+            on_progress=events.of(run, watch),
             on_step=watch.step,
             stop=stop,
             trust=trust,
@@ -289,6 +295,7 @@ app.command(short_help="How strong repulsion may be for a model.")(calibrate_rep
 app.command("config", short_help="Which defaults are in force, and where they come from.")(configuring.show_config)
 app.command(short_help="A page to search, watch, judge and choose.")(studio)
 app.add_typer(serve, name="serve", short_help="Answer other programs over HTTP, as OpenAI does.")
+app.command(short_help="Tools for assistants, over the Model Context Protocol.")(mcp)
 app.command(short_help="Check that everything works here.")(checking.doctor)
 
 

@@ -56,6 +56,11 @@ Trust = Annotated[
     ),
 ]
 
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="NAME", help="Write rewards and the best picture to tensorboard or wandb; repeat."),
+]
+
 ALL_OPTIONS = tuple(described())
 DEFAULTS = {f.name: f.default for f in fields(RunOptions) if f.name != "prompt"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,7 @@ import typer
 from fairlead.app.console import plain_table, print_json, print_pairs, print_table, say, stderr, stdout
 from fairlead.app.gallery import begun, write_gallery
 from fairlead.app.keep import say_what_was_kept
+from fairlead.app.loggers import followed
 from fairlead.app.report import write_report
 from fairlead.app.run_object import run_object
 from fairlead.app.running import INTERRUPTED, computing, refuse_existing
@@ -39,7 +41,13 @@ SHOWN = 20
 
 
 def run_set_command(
-    options: RunOptions, prompts: Path | None, seeds: str | None, keep: int | None, out: Path | None, as_json: bool
+    options: RunOptions,
+    prompts: Path | None,
+    seeds: str | None,
+    keep: int | None,
+    log: Sequence[str],
+    out: Path | None,
+    as_json: bool,
 ) -> int:
     """Search for a better picture of every prompt and seed, in one new folder."""
     from fairlead.run import models, several
@@ -62,21 +70,35 @@ def run_set_command(
     places = several.listed(folder, specs, options.exact)
     if len(set(places)) < len(places):
         say(f"{len(places) - len(set(places))} runs were asked for twice and are done once.")
-    with computing(as_json) as (watch, stop):
+    with computing(as_json) as (watch, stop), followed(log=log) as events:
         try:
-            run_set(folder, on_progress=watch, stop=stop, on_finished=lambda place: _ended(place, keep))
+            run_set(
+                folder,
+                on_progress=watch,
+                on_run=events.progressed,
+                stop=stop,
+                on_finished=lambda place: _ended(place, keep),
+            )
         finally:
             page = write_gallery(folder)
     return _finish(folder, page, as_json)
 
 
-def resume_set(folder: Path, changes: Any, trust: bool, as_json: bool) -> int:
+def resume_set(folder: Path, changes: Any, log: Sequence[str], trust: bool, as_json: bool) -> int:
     """Go on with all runs of a set."""
     from fairlead.run.run_set import run_set
 
-    with computing(as_json) as (watch, stop):
+    with computing(as_json) as (watch, stop), followed(log=log) as events:
         try:
-            run_set(folder, changes=changes, on_progress=watch, stop=stop, trust=trust, on_finished=_reported)
+            run_set(
+                folder,
+                changes=changes,
+                on_progress=watch,
+                on_run=events.progressed,
+                stop=stop,
+                trust=trust,
+                on_finished=_reported,
+            )
         finally:
             page = write_gallery(folder)
     return _finish(folder, page, as_json)

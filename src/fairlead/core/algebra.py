@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fairlead.core.errors import FairleadError
 from fairlead.core.pictures import as_float, without_infinity
-from fairlead.core.reward import Reward, Scorer, as_reward, checked
+from fairlead.core.reward import Reward, Scorer, as_reward, checked, details
 
 
 class Constant(Reward):
@@ -261,9 +261,10 @@ class Watched(Sum):
             others = [leaf for leaf in self.leaves() if id(leaf) not in known]
             values.update({id(leaf): checked(leaf, plain, prompts, early) for leaf in others})
             terms = {k: values[id(leaf)] for k, leaf in zip(self.target.labels(), own, strict=True)}
+            more = details(terms, own, len(images))
             for label, reward in self.watched.items():
                 terms[label] = reward.combine(values)
-        return without_infinity(self.combine(values)), terms
+        return without_infinity(self.combine(values)), terms | more
 
 
 def minimum(*parts: Reward | Scorer) -> Reward:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -20,8 +20,8 @@ from fairlead.core.errors import RewardError
 from fairlead.core.people import Ask
 from fairlead.core.pictures import as_float, check_images, without_infinity
 
-Scorer = Callable[[Tensor, Sequence[str]], Any]
-"""A function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers."""
+Scorer = Callable[..., Any]
+"""A function of pictures, with or without prompts, that `core.function.Function` can call."""
 
 
 class Reward(ABC):
@@ -125,7 +125,7 @@ class Reward(ABC):
         images = as_float(images)
         values = {id(leaf): checked(leaf, images, prompts, early, rivals) for leaf in leaves}
         terms = {label: values[id(leaf)] for label, leaf in zip(self.labels(), leaves, strict=True)}
-        return without_infinity(self.combine(values)), terms
+        return without_infinity(self.combine(values)), terms | details(terms, leaves, len(images))
 
     def __init_subclass__(cls, **words: Any) -> None:
         """Reject a misspelt flag or method, and flags that are mixins."""
@@ -194,6 +194,7 @@ MIXIN_OF = {
     "dollars": "PaidReward",
     "charge_to": "PaidReward",
     "ready": "PaidReward",
+    "details": "DetailedReward",
 }
 """What only a mixin gives a meaning to."""
 
@@ -215,6 +216,15 @@ class PairwiseReward(Reward):
     @abstractmethod
     def rank(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """All pictures that compete, [K, 3, H, W] in [0, 1], and their prompts -> [K]."""
+
+
+class DetailedReward(Reward):
+    """A reward that can tell which terms its number is made of. They are recorded, and no formula reads them."""
+
+    @property
+    def details(self) -> Mapping[str, Tensor]:
+        """The terms [B] of the last call of `score`, by name."""
+        return {}
 
 
 class HumanReward(Reward):
@@ -289,6 +299,15 @@ def reasons(leaf: Reward) -> tuple[str, ...]:
     return leaf.reasons if isinstance(leaf, PaidReward) else ()
 
 
+def details(labels: Iterable[str], leaves: Sequence[Reward], count: int) -> dict[str, Tensor]:
+    """What leaves tell beside their number, for `count` pictures: columns [B] under "label.term"."""
+    found = {}
+    for label, leaf in zip(labels, leaves, strict=True):
+        if isinstance(leaf, DetailedReward):
+            found.update({f"{label}.{term}": v for term, v in leaf.details.items() if len(v) == count})
+    return found
+
+
 def _node(op: str, *parts: Operand) -> Reward:
     """A formula of `core.algebra`, which builds on this module and is therefore imported late."""
     from fairlead.core.algebra import make, value
@@ -297,7 +316,9 @@ def _node(op: str, *parts: Operand) -> Reward:
 
 
 def as_reward(thing: Reward | Scorer) -> Reward:
-    """A reward as it is, a function as a `Function`; anything else is refused."""
+    """A reward as it is, a function as a `core.function.Function`; anything else is refused."""
+    from fairlead.core.function import Function
+
     return thing if isinstance(thing, Reward) else Function(thing)
 
 
@@ -357,35 +378,3 @@ def checked(
             "one number per image."
         )
     return without_infinity(value.float())
-
-
-class Function(Reward):
-    """Any function of images [B, 3, H, W] in [0, 1] and prompts that returns B numbers, as a reward."""
-
-    def __init__(self, function: Scorer, differentiable: bool = False) -> None:
-        if isinstance(function, type):
-            name = function.__name__
-            raise RewardError(f"Reward {name!r} is a class: pass an object of it, such as {name}().")
-        if isinstance(function, str):
-            raise RewardError(
-                f"{function!r} is text inside a formula of objects: write the whole formula as one text, or pass the "
-                "reward's class, such as fairlead.ClipScore()."
-            )
-        if not callable(function):
-            raise RewardError(
-                f"Reward {function!r} is not callable: pass a name, a Reward, or a function of (images, prompts)."
-            )
-        self._function, self.differentiable = function, differentiable
-        self.unit = getattr(function, "unit", "")
-        self.name = getattr(function, "__name__", type(function).__name__)
-
-    def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """What the function returns, as a tensor [B]."""
-        value = self._function(images, prompts)
-        try:
-            return value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float32)
-        except (TypeError, ValueError, RuntimeError):
-            raise RewardError(
-                f"Reward {self.name!r} returned {type(value).__name__} {str(value)[:40]!r}: return {len(images)} "
-                "numbers, one per image, higher is better."
-            ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -12,11 +12,12 @@ from torch import Tensor
 from fairlead.core import source as where
 from fairlead.core import trust
 from fairlead.core.errors import FairleadError
-from fairlead.core.reward import EarlyReward, Function, Reward, early_level
+from fairlead.core.function import Function
+from fairlead.core.reward import DetailedReward, EarlyReward, Reward, early_level
 
 
-class FileReward(EarlyReward):
-    """What the named object returns: a function of images [B, 3, H, W] in [0, 1] and prompts, a `Reward`, or its class.
+class FileReward(EarlyReward, DetailedReward):
+    """What the named object returns: a function of pictures, a `Reward`, or its class.
 
     The file is executed.
 
@@ -62,6 +63,11 @@ class FileReward(EarlyReward):
         self.unit = self._inner.unit or type(self).unit
         self.differentiable = self._inner.differentiable
         self.level = early_level(self._inner)
+
+    @property
+    def details(self) -> Mapping[str, Tensor]:
+        """The terms of a function that returns a dict."""
+        return self._inner.details if isinstance(self._inner, DetailedReward) else {}
 
     def score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Images [B, 3, H, W] in [0, 1], prompts of length B -> [B]."""

@@ -131,6 +131,21 @@ def choose(
     return found, [full.candidates[i] for i in chosen]
 
 
+def among_pictures(
+    pictures: Sequence[Tensor], k: int, worth: Sequence[float] | None, weight: float = WEIGHT, likeness: str = "clip"
+) -> list[int]:
+    """Positions of k of some pictures [3, H, W] that belong to no run, as `choose` finds them with its usual floor.
+
+    `worth` has a number for each, NaN where it has none. Without it, only the differences count.
+    """
+    number_in_range("weight", weight, "[0, inf)")
+    models.quiet()
+    encode: Callable[[Tensor], Tensor] = registry.resolve("features", likeness)()
+    likes = kernel(torch.cat([encode(picture[None]) for picture in pictures]))
+    values = torch.zeros(len(pictures)) if worth is None else torch.tensor(worth, dtype=torch.float64)
+    return pick(likes, weight * _above(_least(values, FLOOR), values, k), k)
+
+
 def front(
     folder: Path,
     k: int,

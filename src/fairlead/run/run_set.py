@@ -20,7 +20,7 @@ from fairlead.run import engine, kept, machine, together
 from fairlead.run.clock import Watch
 from fairlead.run.engine import Changes
 from fairlead.run.live_objects import Siblings
-from fairlead.run.records import RunStatus
+from fairlead.run.records import Progress, RunStatus
 from fairlead.run.requests import Stop
 from fairlead.run.set_file import Entry, SetFile
 from fairlead.run.set_progress import SetProgress
@@ -30,6 +30,9 @@ BLOCK = 64
 """Runs that are open at the same time."""
 Finished = Callable[[Path], None]
 """Called with the folder of every run that has ended."""
+
+OnRun = Callable[[Path, Progress], None]
+"""Called with the folder and the progress of a single run of the set."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ def run_set(
     lent: Lent | None = None,
     changes: Changes | None = None,
     on_progress: Watch | None = None,
+    on_run: OnRun = lambda folder, now: None,
     on_finished: Finished = lambda folder: None,
     stop: Stop = lambda: False,
     trust: bool = False,
@@ -77,7 +81,7 @@ def run_set(
             with contextlib.ExitStack() as stack:
                 members = []
                 for entry in block:
-                    watch = progress.of(entry.folder)
+                    watch = _both(progress.of(entry.folder), folder / entry.folder, on_run)
                     opened = _opened(stack, folder, entry, batches, lent, changes, watch, trust)
                     if opened.loop is not None and opened.executor is not None:
                         requests = opened.loop.requests(opened.store)
@@ -89,6 +93,14 @@ def run_set(
         name, first = next(iter(errors.items()))
         many = f"{len(errors)} of {len(listed.entries)} runs"
         raise FairleadError(f"{many} in {folder} ended with an error. {name}: {first}")
+
+
+def _both(watch: Watch, folder: Path, on_run: OnRun) -> Watch:
+    def seen(now: Progress) -> None:
+        watch(now)
+        on_run(folder, now)
+
+    return seen
 
 
 def _is_finished(folder: Path) -> bool:

@@ -95,7 +95,7 @@ def read(body: dict[str, Any], served: Mapping[str, Served], allowed: Allowed) -
         partial_images=partial,
         format=format,
         compression=compression,
-        keep=keep(own.get("keep")),
+        keep=_keep(own.get("keep")),
         events=fields.truth("fairlead.events", own.get("events")),
         safety_identifier=_identifier(body),
         warnings=tuple(_warnings(body)),
@@ -191,16 +191,15 @@ def _format(body: dict[str, Any]) -> tuple[str, int]:
     return format, compression
 
 
-def keep(value: Any, where: str = "fairlead.keep") -> dict[str, Any]:
-    """How pictures that are good and different are chosen; `where` is the name of the object in the request."""
+def _keep(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise invalid(where, f"{where} is {value!r:.60}: must be an object with weight and likeness.")
-    fields.known_keys(value, ("weight", "likeness"), where)
-    found: dict[str, Any] = {"weight": fields.number(f"{where}.weight", value.get("weight"), 0, 1e6, 0.5)}
+        raise invalid("fairlead.keep", f"keep is {value!r:.60}: must be an object with weight and likeness.")
+    fields.known_keys(value, ("weight", "likeness"), "fairlead.keep")
+    found: dict[str, Any] = {"weight": fields.number("fairlead.keep.weight", value.get("weight"), 0, 1e6, 0.5)}
     if value.get("likeness") is not None:
-        found["likeness"] = fields.word(f"{where}.likeness", value["likeness"], ("clip", "pixels"), "clip")
+        found["likeness"] = fields.word("fairlead.keep.likeness", value["likeness"], ("clip", "pixels"), "clip")
     return found
 
 

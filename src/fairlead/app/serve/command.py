@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,11 @@ from fairlead.app.web.hosts import in_link, is_loopback
 from fairlead.app.words import shown
 from fairlead.core.errors import FairleadError
 from fairlead.run import config
+
+if TYPE_CHECKING:
+    from fairlead.app.serve.allowed import Allowed
+    from fairlead.app.serve.models import Served
+    from fairlead.app.serve.server import Application, Mounted
 
 KEYS = Path(".serve", "keys.json")
 
@@ -25,22 +31,27 @@ Keys = Annotated[
     Path | None,
     typer.Option("--keys", metavar="FILE", help="The file of API keys.  [default: .serve/keys.json in --runs]"),
 ]
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", metavar="NAME", help="NAME or NAME=MODEL; repeat for several.  [default: pocket]"),
+]
+Rewards = Annotated[
+    list[str] | None,
+    typer.Option("--reward", metavar="NAME", help="Also allow this reward, or NAME=FORMULA as an alias; repeat."),
+]
+Most = Annotated[str, typer.Option("--max", metavar="LIMITS", help="The most that one request may spend.")]
+MOST = "nfe=20000,seconds=600,dollars=0"
+Idle = Annotated[
+    float, typer.Option(metavar="SECONDS", min=1, help="The computing process ends after this time without work.")
+]
 Runs = Annotated[Path | None, typer.Option("--runs", metavar="DIR", help="The folder of the runs.  [default: runs]")]
 
 
 @serve.callback()
 def start(
     context: typer.Context,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model", "-m", metavar="NAME", help="NAME or NAME=MODEL; repeat for several.  [default: pocket]"
-        ),
-    ] = None,
-    reward: Annotated[
-        list[str] | None,
-        typer.Option("--reward", metavar="NAME", help="Also allow this reward, or NAME=FORMULA as an alias; repeat."),
-    ] = None,
+    model: Models = None,
+    reward: Rewards = None,
     host: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Where to listen.  [default: 127.0.0.1]")] = None,
     port: Annotated[
         int | None, typer.Option(metavar="N", min=0, max=65535, help="0 chooses a free one.  [default: 8484]")
@@ -49,9 +60,7 @@ def start(
         list[str] | None, typer.Option(metavar="NAME", help="A name by which clients reach the server; repeat.")
     ] = None,
     runs: Runs = None,
-    most: Annotated[
-        str, typer.Option("--max", metavar="LIMITS", help="The most that one request may spend.")
-    ] = "nfe=20000,seconds=600,dollars=0",
+    most: Most = MOST,
     keys_file: Keys = None,
     seeds: Annotated[
         str, typer.Option(metavar="RULE", help="fixed: the same request is the same picture; fresh: it is a new one.")
@@ -60,26 +69,20 @@ def start(
     linger: Annotated[
         float, typer.Option(metavar="SECONDS", min=0, help="A run goes on so long after its client has left.")
     ] = 30.0,
-    idle: Annotated[
-        float, typer.Option(metavar="SECONDS", min=1, help="The computing process ends after this time without work.")
-    ] = 900.0,
+    idle: Idle = 900.0,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write prompts into the log.")] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="Also offer tools for assistants at /mcp.")] = False,
 ) -> int:
     """Answer requests of programs: OpenAI's images interface, scores, metrics."""
     if context.invoked_subcommand is not None:
         return 0
     try:
         from fairlead.app.serve import server
-        from fairlead.app.serve.allowed import REWARDS, Allowed
         from fairlead.app.serve.budgets import parse_limits
         from fairlead.app.serve.keys import KeyFile
-        from fairlead.app.serve.models import served_models
         from fairlead.app.web import listening as web
     except ImportError as error:
-        raise FairleadError(
-            f"The server needs the package {error.name!r}, which is not installed. "
-            "Install it with: pip install 'fairlead[serve]'."
-        ) from None
+        raise missing(error, "The server", "serve") from None
     if seeds not in ("fixed", "fresh"):
         raise FairleadError(f"--seeds {seeds!r} must be fixed or fresh.")
     folder = runs or config.runs_folder()
@@ -91,9 +94,7 @@ def start(
         raise FairleadError(
             f"--host {host} lets other machines connect, and there are no keys. Make one: fairlead serve keys add."
         )
-    served = served_models(model or ["pocket"], int(time.time()))
-    aliases, rewards = _rewards(reward or [])
-    allowed = Allowed(aliases, (*REWARDS, *rewards), tuple(one.model for one in served.values()))
+    served, allowed = offered(model, reward)
     setup = server.Setup(
         runs=folder,
         served=served,
@@ -108,19 +109,52 @@ def start(
         queue=queue,
         log_prompts=log_prompts,
     )
+    make_folder(folder)
+    application = server.Application(setup)
+    if mcp:
+        application.mounted.append(_tools(application))
     listening = web.listen(host, port)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        listening.close()
-        raise FairleadError(f"--runs {folder} cannot be used ({error.strerror}). Choose another folder.") from error
     port = listening.getsockname()[1]
     print(f"http://{in_link(host)}:{port}/v1", flush=True)
     guarded = "Requests need a key." if has_keys else "Any key is accepted, because there are none."
     say(f"Serving {', '.join(served)}. Runs are in {shown(folder)}. {guarded} Ctrl-C ends the server.")
-    application = server.Application(setup)
     web.serve(application.app(), listening, application.end, server.GRACE)
     return 0
+
+
+def missing(error: ImportError, what: str, extra: str) -> FairleadError:
+    """The sentence about a package that an extra installs."""
+    return FairleadError(
+        f"{what} needs the package {error.name!r}, which is not installed. "
+        f"Install it with: pip install 'fairlead[{extra}]'."
+    )
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of the runs."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FairleadError(f"--runs {folder} cannot be used ({error.strerror}). Choose another folder.") from error
+
+
+def offered(model: list[str] | None, reward: list[str] | None) -> tuple[Mapping[str, Served], Allowed]:
+    """The models and rewards of `--model` and `--reward`."""
+    from fairlead.app.serve.allowed import REWARDS, Allowed
+    from fairlead.app.serve.models import served_models
+
+    served = served_models(model or ["pocket"], int(time.time()))
+    aliases, rewards = _rewards(reward or [])
+    return served, Allowed(aliases, (*REWARDS, *rewards), tuple(one.model for one in served.values()))
+
+
+def _tools(application: Application) -> Mounted:
+    """The tools for assistants over a server."""
+    try:
+        from fairlead.app.mcp.server import MountedTools
+    except ImportError as error:
+        raise missing(error, "--mcp", "mcp") from None
+    return MountedTools(application)
 
 
 def _rewards(words: list[str]) -> tuple[dict[str, str], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,13 +68,7 @@ def score(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
     """Every number of every picture: the same as `fairlead score` on the same files."""
     from fairlead.run import scoring
 
-    images = [opened(text, place) for place, text in enumerate(message["images"])]
-    total = sum(image.width * image.height for image in images)
-    if total > REQUEST:
-        raise BadImage(f"The pictures have {total} pixels: must be at most {REQUEST} in a request.")
-    tensors = {}
-    for place, image in enumerate(images):
-        tensors[str(place)] = decoded(image, place)
+    tensors = {str(place): found for place, found in enumerate(pictures_of(message["images"]))}
     reward = built(message["reward"])
     if any(leaf.needs_prompt for leaf in reward.leaves()) and "" in message["prompts"]:
         place = message["prompts"].index("")
@@ -92,6 +86,29 @@ def score(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
         "reasons": [one.reason for one in scores],
         "unit": reward.unit,
     }
+
+
+def keep(root: Path, message: Mapping[str, Any]) -> dict[str, Any]:
+    """Positions of pictures that are good and different. Without scores, they only have to be different."""
+    from fairlead.run import diverse_subset
+
+    tensors = [pixels for pixels, _ in pictures_of(message["images"])]
+    worth = None
+    if (sent := message["scores"]) is not None:
+        worth = [math.nan if one is None else float(one) for one in sent]
+    rule = message["keep"]
+    likeness = rule.get("likeness", "clip")
+    chosen = diverse_subset.among_pictures(tensors, message["n"], worth, rule["weight"], likeness)
+    return {"indices": chosen, "likeness": likeness}
+
+
+def pictures_of(texts: Sequence[str]) -> list[tuple[Any, str]]:
+    """Pictures in base64 -> their pixels, and what had to be done to each. Sizes are checked before a pixel is read."""
+    images = [opened(text, place) for place, text in enumerate(texts)]
+    total = sum(image.width * image.height for image in images)
+    if total > REQUEST:
+        raise BadImage(f"The pictures have {total} pixels: must be at most {REQUEST} in a request.")
+    return [decoded(image, place) for place, image in enumerate(images)]
 
 
 def opened(text: str, place: int) -> Image.Image:

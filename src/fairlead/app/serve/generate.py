@@ -23,7 +23,6 @@ from fairlead.app.serve.errors import Refused, invalid, json_response, of_senten
 from fairlead.app.serve.images import Order
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.partial import Partials
-from fairlead.app.serve.record import Standing
 from fairlead.app.serve.runs import Listener, Runs, SharedRun
 from fairlead.app.workers import form
 from fairlead.core.errors import FairleadError
@@ -183,18 +182,11 @@ class Generator:
         """n pictures that are good and different."""
         n = min(order.asked.n, await asyncio.to_thread(images.usable, self.runs.root / run.folder))
         assert run.standing is not None
-        return await self.choose(run.folder, run.standing, n, order.asked.keep)
-
-    async def choose(self, folder: str, standing: Standing, n: int, keep: Mapping[str, Any]) -> list[int]:
-        """n pictures of a run as it stands; computed once for the same record."""
-        key = json.dumps([folder, n, dict(keep), standing.count, standing.spent.as_dict()])
+        key = json.dumps([run.folder, n, dict(order.asked.keep), run.standing.count, run.standing.spent.as_dict()])
         if key not in self._choices:
-            try:
-                answer = await self.runs.supervisor.work(
-                    "No pictures were chosen", do="choose", folder=folder, n=n, keep=dict(keep)
-                )
-            except FairleadError as error:
-                raise unavailable("worker_down", without_places(str(error))) from None
+            answer = await self.runs.supervisor.work(
+                "No pictures were chosen", do="choose", folder=run.folder, n=n, keep=dict(order.asked.keep)
+            )
             if "error" in answer:
                 raise _of_answer(answer)
             if len(self._choices) > 1000:

@@ -11,10 +11,9 @@ from typing import Any
 from fairlead.app.serve import delivered
 from fairlead.app.serve.asked import Asked
 from fairlead.app.serve.errors import Refused, unavailable, without_places
-from fairlead.app.serve.record import Standing, standing
 from fairlead.run.follow import as_number
 from fairlead.run.records import Candidate
-from fairlead.run.store import DATABASE, Store
+from fairlead.run.store import Store
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ def answer(order: Order, folder: Path, indices: Sequence[int], stopped: str) -> 
         **described(best),
         "reward_formula": asked.reward,
         "baseline": None if baseline is None else as_number(baseline.reward),
+        "baseline_image": None if baseline is None else Path(baseline.image).stem,
         "cost": cost,
         "stopped": without_places(stopped),
         "warnings": list(order.warnings),
@@ -86,40 +86,20 @@ def answer(order: Order, folder: Path, indices: Sequence[int], stopped: str) -> 
     return found
 
 
-def stands(folder: Path) -> Standing | None:
-    """The record of a run now; None where there is none yet."""
-    if not (folder / DATABASE).is_file():
-        return None
-    store = Store.open(folder, verify=False)
-    try:
-        return standing(store)
-    finally:
-        store.close()
-
-
-def listed(folder: Path, indices: Sequence[int]) -> list[dict[str, Any]]:
-    """Some candidates with the digests of their pictures, in this order."""
-    store = Store.open(folder, verify=False)
-    try:
-        return [shown(store.get(index)) for index in indices]
-    finally:
-        store.close()
-
-
-def shown(candidate: Candidate) -> dict[str, Any]:
-    """A candidate and the digest under which its picture is served."""
-    return {**described(candidate), "image": Path(candidate.image).stem}
-
-
 def encoded(store: Store, candidate: Candidate, asked: Asked) -> tuple[bytes, tuple[int, int]]:
     """The picture of a candidate in the format of the request, and its size."""
     return delivered.encode(store.image(Path(candidate.image).stem), asked.format, asked.compression)
 
 
 def described(candidate: Candidate) -> dict[str, Any]:
-    """Number, reward and terms of a candidate."""
+    """Number, reward, terms and the digest of the picture of a candidate."""
     terms = {without_places(name): as_number(value) for name, value in candidate.terms.items()}
-    return {"candidate": candidate.index, "reward": as_number(candidate.reward), "terms": terms}
+    return {
+        "candidate": candidate.index,
+        "reward": as_number(candidate.reward),
+        "terms": terms,
+        "image": Path(candidate.image).stem,
+    }
 
 
 def usage(asked: Asked) -> dict[str, Any]:

@@ -29,6 +29,14 @@ _NOBODY = hashlib.sha256(b"nobody").hexdigest()
 
 
 @dataclass(frozen=True)
+class Caller:
+    """Whose request it is, and the limits of that key."""
+
+    tenant: str = OPEN
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Key:
     """Who may ask, without the secret."""
 

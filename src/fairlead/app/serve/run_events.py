@@ -81,7 +81,7 @@ class Listened(RunEvents):
 
     def _told(self, follower: Follower) -> dict[str, Any]:
         now = standing(follower.store)
-        best = None if now.best is None else images.shown(now.best)
+        best = None if now.best is None else images.described(now.best)
         return {
             "run": self.folder.name,
             "candidates": now.count,

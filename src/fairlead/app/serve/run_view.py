@@ -24,7 +24,7 @@ def described(folder: Path, is_active: bool) -> dict[str, Any]:
         spec = store.spec
     finally:
         store.close()
-    best = None if now.best is None else images.shown(now.best)
+    best = None if now.best is None else images.described(now.best)
     status = now.status.value
     if status == "running" and not is_active:
         status = "stopped"

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from starlette.requests import Request
-
 from fairlead.app.serve import fields
 from fairlead.app.serve.allowed import Allowed
 from fairlead.app.serve.errors import Refused, invalid, unavailable, without_places
-from fairlead.app.web.body import read_json
 from fairlead.app.workers.supervisor import Supervisor
 from fairlead.core.errors import FairleadError
 
@@ -20,15 +17,10 @@ MOST = 64
 STATUS = {"BadImage": (422, "bad_image", "images"), "NoPrompt": (422, "no_prompt", "prompts")}
 
 
-async def answer(request: Request, allowed: Allowed, supervisor: Supervisor) -> tuple[dict[str, Any], int]:
-    """The answer, and how many pictures it is about."""
-    body = await read_json(request, BODY)
-    images = body.get("images")
-    if not isinstance(images, list) or not images or not all(isinstance(one, str) for one in images):
-        raise invalid("images", f"images is {images!r:.40}: must be a list of 1 to {MOST} texts in base64.")
-    if len(images) > MOST:
-        raise Refused(413, "too_large", f"images has {len(images)} pictures: must be at most {MOST}.", "images")
-    asked = body.get("reward", request.query_params.get("reward", "clip_score"))
+async def answer(body: Mapping[str, Any], allowed: Allowed, supervisor: Supervisor) -> dict[str, Any]:
+    """Every number of every picture of a request."""
+    images = pictures_of(body)
+    asked = body.get("reward", "clip_score")
     formula = allowed.formula(asked, "reward")
     prompts = prompts_of(body, len(images))
     try:
@@ -36,11 +28,19 @@ async def answer(request: Request, allowed: Allowed, supervisor: Supervisor) -> 
     except FairleadError as error:
         raise unavailable("worker_down", without_places(str(error))) from None
     if "error" in found:
-        raise _refused(found)
+        raise refused(found, "reward")
     terms = {without_places(name): numbers for name, numbers in found["terms"].items()}
-    return {**found, "terms": terms, "reasons": [without_places(x) for x in found["reasons"]], "reward": asked}, len(
-        images
-    )
+    return {**found, "terms": terms, "reasons": [without_places(x) for x in found["reasons"]], "reward": asked}
+
+
+def pictures_of(body: Mapping[str, Any]) -> list[str]:
+    """The pictures of a request in base64, not decoded yet."""
+    images = body.get("images")
+    if not isinstance(images, list) or not images or not all(isinstance(one, str) for one in images):
+        raise invalid("images", f"images is {images!r:.40}: must be a list of 1 to {MOST} texts in base64.")
+    if len(images) > MOST:
+        raise Refused(413, "too_large", f"images has {len(images)} pictures: must be at most {MOST}.", "images")
+    return images
 
 
 def prompts_of(body: Mapping[str, Any], count: int) -> list[str]:
@@ -57,7 +57,8 @@ def label(asked: str, allowed: Allowed) -> str:
     return asked if asked in {*allowed.aliases, *allowed.rewards} else "formula"
 
 
-def _refused(found: Mapping[str, Any]) -> Refused:
+def refused(found: Mapping[str, Any], param: str) -> Refused:
+    """The refusal of what the worker could not compute about pictures."""
     sentence = without_places(found["error"])
     kind = found.get("class")
     if kind in STATUS:
@@ -66,5 +67,5 @@ def _refused(found: Mapping[str, Any]) -> Refused:
     if kind == "RewardError":
         return unavailable("reward_unavailable", sentence)
     if kind == "bug":
-        return Refused(500, "internal", f"The pictures could not be scored ({len(sentence)}).")
-    return invalid("reward", sentence)
+        return Refused(500, "internal", f"The server could not read these pictures ({len(sentence)}).")
+    return invalid(param, sentence)

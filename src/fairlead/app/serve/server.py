@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from fairlead.app.serve import scores
+from fairlead.app.serve import keeps, scores
 from fairlead.app.serve.allowed import Allowed
 from fairlead.app.serve.budgets import LIMITS
 from fairlead.app.serve.errors import HANDLERS, Refused, json_response, unavailable
 from fairlead.app.serve.gate import Gate
 from fairlead.app.serve.generate import Generator
-from fairlead.app.serve.keys import HOME, KeyFile
+from fairlead.app.serve.images import Order
+from fairlead.app.serve.keys import HOME, Caller, KeyFile
 from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import Metrics
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.quotas import Quotas, Reservation
-from fairlead.app.serve.run_routes import RunRoutes
-from fairlead.app.serve.runs import LINGER, Runs, SharedRun
+from fairlead.app.serve.run_events import Listened
+from fairlead.app.serve.run_view import described, picture
+from fairlead.app.serve.runs import LINGER, Listener, Runs, SharedRun
 from fairlead.app.web.body import read_json
+from fairlead.app.web.events import stream, streamed
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
+from fairlead.run.follow import is_held
 
+ID = re.compile(r"[0-9a-f]{32}")
 DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
 GRACE = 30
 """Seconds that open requests have after the first signal."""
@@ -56,6 +63,17 @@ class Setup:
     log_prompts: bool = False
 
 
+class Mounted(Protocol):
+    """Routes from elsewhere, behind the same gate."""
+
+    @property
+    def routes(self) -> Sequence[BaseRoute]:
+        """What they are."""
+
+    def running(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Open while the server answers."""
+
+
 class Application:
     """The routes over one runs folder."""
 
@@ -78,6 +96,8 @@ class Application:
         self.is_ready = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closing: asyncio.Task[None] | None = None
+        self.mounted: list[Mounted] = []
+        """What answers beside the routes of this file."""
         self.metrics.read |= {
             "fairlead_queue_length": lambda: len(self.runs.turns),
             "fairlead_streams_open": lambda: self.generator.streams,
@@ -88,20 +108,27 @@ class Application:
     def app(self) -> ASGIApp:
         """The application with its checks."""
         post = ["POST"]
-        routes = [
+        routes: list[BaseRoute] = [
             Route("/v1/images/generations", self.generations, methods=post),
             Route("/v1/images/edits", self.no_edits, methods=post),
             Route("/v1/images/variations", self.no_edits, methods=post),
             Route("/v1/score", self.score, methods=post),
+            Route("/v1/keep", self.keep, methods=post),
             Route("/v1/price", self.price, methods=post),
             Route("/v1/models", self.models),
             Route("/v1/models/{name:path}", self.model),
-            *RunRoutes(self.runs, self.generator, self._count).routes(),
+            Route("/v1/runs/{id}", self.run, methods=["GET"]),
+            Route("/v1/runs/{id}", self.stop, methods=["DELETE"]),
+            Route("/v1/runs/{id}/keep", self.keep_of_run, methods=post),
+            Route("/v1/runs/{id}/events", self.run_events),
+            Route("/v1/runs/{id}/images/{digest}", self.image),
             Route("/healthz", self.health),
             Route("/readyz", self.ready),
             Route("/metrics", self.measured),
         ]
-        inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
+        for one in self.mounted:
+            routes += one.routes
+        inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=lambda app: self.running())
         return Gate(
             inner,
             keys=self.setup.keys,
@@ -112,12 +139,16 @@ class Application:
         )
 
     @contextlib.asynccontextmanager
-    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[None]:
+        """Follow the worker and load the default model for as long as the context is open."""
         self._loop = asyncio.get_running_loop()
         follower = asyncio.create_task(self.runs.supervisor.run())
         warming = asyncio.create_task(self._warm())
         try:
-            yield
+            async with contextlib.AsyncExitStack() as stack:
+                for one in self.mounted:
+                    await stack.enter_async_context(one.running())
+                yield
         finally:
             await self._close()
             warming.cancel()
@@ -156,38 +187,49 @@ class Application:
 
     async def generations(self, request: Request) -> Response:
         """Pictures for a prompt."""
-        if self.runs.closing:
-            raise unavailable("worker_down", f"This server ends. Ask {request.url.path!r} again.")
-        tenant = request.state.tenant
-        self._count(request)
-        order, options, budget, _ = await self.generator.order(await read_json(request), tenant, request.headers)
-        self._check_runs(request, order.run)
+        order, run, listener = await self.join(await self._body(request), caller(request), request.headers)
         request.state.run = order.run
-        request.state.prompt = options["prompt"]
-        trust = order.asked.uses_alias(self.setup.allowed.aliases)
-        run, listener = self.runs.join(tenant, order.run, options, budget, trust)
-        run.label = order.asked.served.name
-        if run.is_done_for(budget):
-            self.metrics.add("fairlead_run_cache_hits_total")
+        request.state.prompt = order.asked.words["prompt"]
         if not order.asked.stream:
             return await self.generator.whole(request, order, run, listener)
         return self.generator.stream(order, run, listener)
 
+    async def _body(self, request: Request) -> dict[str, Any]:
+        """The body of a request that is counted for its key."""
+        if self.runs.closing:
+            raise _closing()
+        self.count(caller(request))
+        return await read_json(request)
+
+    async def join(
+        self, body: dict[str, Any], asker: Caller, headers: Mapping[str, str]
+    ) -> tuple[Order, SharedRun, Listener]:
+        """The run that a request for pictures waits for; `runs.leave` must be called when the request ends."""
+        if self.runs.closing:
+            raise _closing()
+        order, options, budget, _ = await self.generator.order(body, asker.tenant, headers)
+        self._check_runs(asker, order.run)
+        trust = order.asked.uses_alias(self.setup.allowed.aliases)
+        run, listener = self.runs.join(asker.tenant, order.run, options, budget, trust)
+        run.label = order.asked.served.name
+        if run.is_done_for(budget):
+            self.metrics.add("fairlead_run_cache_hits_total")
+        return order, run, listener
+
     # quotas
 
-    def _count(self, request: Request) -> None:
+    def count(self, asker: Caller) -> None:
         """Count a request of a key."""
         if self.quotas is not None:
-            self.quotas.check_request(request.state.tenant, request.state.limits)
+            self.quotas.check_request(asker.tenant, asker.limits)
 
-    def _check_runs(self, request: Request, id: str) -> None:
+    def _check_runs(self, asker: Caller, id: str) -> None:
         """Refuse another run of a key that has too many; joining one costs nothing."""
-        tenant = request.state.tenant
-        if self.quotas is None or self.runs.find(tenant, id) is not None:
+        if self.quotas is None or self.runs.find(asker.tenant, id) is not None:
             return
-        mine = [run for run in self.runs.active() if run.tenant == tenant]
+        mine = [run for run in self.runs.active() if run.tenant == asker.tenant]
         waiting = sum(run.started is None for run in mine)
-        self.quotas.check_runs(request.state.limits, len(mine), waiting)
+        self.quotas.check_runs(asker.limits, len(mine), waiting)
 
     def _reserve(self, run: SharedRun, nfe: float) -> None:
         """Book the price of a run on its key."""
@@ -220,20 +262,41 @@ class Application:
 
     async def price(self, request: Request) -> Response:
         """What a request for pictures would spend; nothing is computed."""
-        self._count(request)
-        order, _, budget, costs = await self.generator.order(
-            await read_json(request), request.state.tenant, request.headers
-        )
-        pictures = costs.pictures(budget["nfe"])
+        self.count(caller(request))
+        return json_response(await self.priced(await read_json(request), caller(request), request.headers))
+
+    async def priced(self, body: dict[str, Any], asker: Caller, headers: Mapping[str, str]) -> dict[str, Any]:
+        """The run, the budget and the number of pictures of a request, and what a picture costs."""
+        order, _, budget, costs = await self.generator.order(body, asker.tenant, headers)
         each = {"nfe": costs.each, "dollars": costs.dollars}
-        return json_response({"run": order.run, "budget": budget, "pictures": pictures, "each": each})
+        return {"run": order.run, "budget": budget, "pictures": costs.pictures(budget["nfe"]), "each": each}
 
     async def score(self, request: Request) -> Response:
         """Numbers for pictures that exist."""
-        self._count(request)
-        found, count = await scores.answer(request, self.setup.allowed, self.runs.supervisor)
-        self.metrics.add("fairlead_scores_total", count, reward=scores.label(found["reward"], self.setup.allowed))
-        return json_response(found)
+        self.count(caller(request))
+        body = await read_json(request, scores.BODY)
+        if (reward := request.query_params.get("reward")) is not None:
+            body.setdefault("reward", reward)
+        return json_response(await self.scored(body))
+
+    async def scored(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The answer of /v1/score."""
+        found = await scores.answer(body, self.setup.allowed, self.runs.supervisor)
+        label = scores.label(found["reward"], self.setup.allowed)
+        self.metrics.add("fairlead_scores_total", len(found["scores"]), reward=label)
+        return found
+
+    async def keep(self, request: Request) -> Response:
+        """Of pictures that are sent, those that are good and different."""
+        self.count(caller(request))
+        body = await read_json(request, scores.BODY)
+        return json_response(await keeps.of_pictures(body, self.runs.supervisor))
+
+    async def keep_of_run(self, request: Request) -> Response:
+        """Of the candidates of a run, those that are good and different. Nothing is stored."""
+        self.count(caller(request))
+        folder = self.folder_of(caller(request).tenant, request.path_params["id"])
+        return json_response(await keeps.of_run(await read_json(request), folder, self.runs))
 
     # what there is
 
@@ -247,6 +310,48 @@ class Application:
         if name not in self.setup.served:
             raise Refused(404, "model_not_found", f"The model {name!r:.60} is not served here.", "model")
         return json_response(self.setup.served[name].listed())
+
+    def folder_of(self, tenant: str, id: str) -> Path:
+        """The folder of a run of a tenant, found by its id."""
+        folder = self.setup.runs / tenant / id
+        if not ID.fullmatch(id) or not (folder.is_dir() or self.runs.find(tenant, id)):
+            raise Refused(404, "run_not_found", f"There is no run {id!r:.40}.")
+        return folder
+
+    def _folder(self, request: Request) -> Path:
+        return self.folder_of(request.state.tenant, request.path_params["id"])
+
+    async def run(self, request: Request) -> Response:
+        """How a run stands."""
+        folder = self._folder(request)
+        active = self.runs.find(request.state.tenant, folder.name)
+        return json_response(await asyncio.to_thread(described, folder, active is not None))
+
+    async def stop(self, request: Request) -> Response:
+        """Stop a run after its present batch; its record stays."""
+        id = request.path_params["id"]
+        active = self.runs.find(request.state.tenant, id)
+        if active is None:
+            folder = self._folder(request)
+            return json_response(await asyncio.to_thread(described, folder, False))
+        active.stop()
+        return json_response({"id": id, "status": "stopping"})
+
+    async def run_events(self, request: Request) -> Response:
+        """What happens to a run after a position, as server-sent events. 204 where nothing will come any more."""
+        folder = self._folder(request)
+        tenant: str = request.state.tenant
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        source = Listened(folder, after, lambda: self.runs.find(tenant, folder.name) is not None or is_held(folder))
+        if await asyncio.to_thread(source.is_over):
+            return Response(status_code=204)
+        return streamed(stream(source, lambda: self.runs.closing))
+
+    async def image(self, request: Request) -> Response:
+        """A picture of a run by its digest, without its recipe."""
+        folder = self._folder(request)
+        data = await asyncio.to_thread(picture, folder, request.path_params["digest"])
+        return Response(data, media_type="image/png", headers={"cache-control": "private, max-age=31536000, immutable"})
 
     # how it is
 
@@ -278,3 +383,12 @@ class Application:
         self.metrics.add("fairlead_nfe_total", max(0.0, spent.nfe), model=run.label)
         self.metrics.add("fairlead_dollars_total", max(0.0, spent.dollars))
         self.metrics.took("fairlead_queue_seconds", run.started - run.asked)
+
+
+def caller(request: Request) -> Caller:
+    """Whose request it is, as the gate has found."""
+    return Caller(request.state.tenant, request.state.limits)
+
+
+def _closing() -> Refused:
+    return unavailable("worker_down", "This server ends. Ask again.")

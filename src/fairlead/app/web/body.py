@@ -32,7 +32,7 @@ async def read_json(request: Request, most: int = BODY) -> dict[str, Any]:
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > most:
         raise _too_large(most)
-    data = await _read(request, most)
+    data = await read_bytes(request, most)
     try:
         found = await asyncio.to_thread(json.loads, data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -49,7 +49,8 @@ def check_kind(content_type: str | None, is_encoded: bool) -> None:
         raise BadBody(415, "json_only", f"The body is {kind!r:.60}: must be plain application/json.")
 
 
-async def _read(request: Request, most: int) -> bytes:
+async def read_bytes(request: Request, most: int) -> bytes:
+    """The body as it was sent, refused where it is too large or too slow."""
     data = bytearray()
     try:
         async with asyncio.timeout(SECONDS):

@@ -45,6 +45,7 @@ QUESTIONS = {
     "costs": "fairlead.app.serve.compute:costs",
     "choose": "fairlead.app.serve.compute:choose",
     "score": "fairlead.app.serve.compute:score",
+    "keep": "fairlead.app.serve.compute:keep",
 }
 """What the process is asked beside its jobs -> the function that answers between two batches."""
 NEED_THE_MODEL = ("strip", "price", "costs")
@@ -247,8 +248,9 @@ def caught(do: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _family(error: FairleadError) -> str:
-    """The class of `core/errors.py` that an error belongs to: others know nothing of a reward's own classes."""
-    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == FairleadError.__module__)
+    """The class that an error belongs to, of `core/errors.py` or the application: others know nothing of a reward's."""
+    known = (FairleadError.__module__, "fairlead.app.")
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__.startswith(known))
 
 
 class _Handler(socketserver.StreamRequestHandler):

@@ -1,0 +1,1 @@
+"""The tools of a server for assistants that speak the Model Context Protocol."""
