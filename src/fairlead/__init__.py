@@ -8,9 +8,17 @@ if TYPE_CHECKING:
     from fairlead.api import resume as resume
     from fairlead.api import run as run
     from fairlead.api import score as score
+    from fairlead.app.events import Event as Event
     from fairlead.app.result import Result as Result
     from fairlead.app.results import Results as Results
     from fairlead.app.table import Table as Table
+    from fairlead.commands import benchmark as benchmark
+    from fairlead.commands import calibrate as calibrate
+    from fairlead.commands import compare as compare
+    from fairlead.commands import keep as keep
+    from fairlead.commands import price as price
+    from fairlead.commands import replay as replay
+    from fairlead.commands import report as report
     from fairlead.core.algebra import minimum as minimum
     from fairlead.core.algebra import rank_mean as rank_mean
     from fairlead.core.algebra import veto as veto
@@ -31,8 +39,20 @@ if TYPE_CHECKING:
     from fairlead.rewards.pick_score import PickScore as PickScore
     from fairlead.rewards.self_verifier import SelfVerifier as SelfVerifier
     from fairlead.rewards.vqa_score import VqaScore as VqaScore
+    from fairlead.streaming import Stream as Stream
+    from fairlead.streaming import stream as stream
 
 _WHERE = {
+    "benchmark": "fairlead.commands",
+    "calibrate": "fairlead.commands",
+    "compare": "fairlead.commands",
+    "keep": "fairlead.commands",
+    "price": "fairlead.commands",
+    "replay": "fairlead.commands",
+    "report": "fairlead.commands",
+    "Event": "fairlead.app.events",
+    "Stream": "fairlead.streaming",
+    "stream": "fairlead.streaming",
     "run": "fairlead.api",
     "score": "fairlead.api",
     "resume": "fairlead.api",
@@ -64,6 +84,7 @@ __all__ = [
     "Aesthetic",
     "Brightness",
     "ClipScore",
+    "Event",
     "FairleadError",
     "Function",
     "Hps",
@@ -78,13 +99,22 @@ __all__ = [
     "Results",
     "Reward",
     "SelfVerifier",
+    "Stream",
     "Table",
     "VqaScore",
+    "benchmark",
+    "calibrate",
+    "compare",
+    "keep",
     "minimum",
+    "price",
     "rank_mean",
+    "replay",
+    "report",
     "resume",
     "run",
     "score",
+    "stream",
     "veto",
     "zscore",
 ]

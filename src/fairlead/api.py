@@ -105,7 +105,7 @@ def _run_one(options: _Call) -> Result:
 
     lent_settings = _adapter_settings(options)
     spec = _maker(options, lent_settings)(options)
-    out = _new_folder() if options.out is None else Path(options.out)
+    out = new_folder() if options.out is None else Path(options.out)
     with (
         _lent(options.model, lent_settings) as lent,
         _all_lent(options.siblings) as others,
@@ -114,7 +114,7 @@ def _run_one(options: _Call) -> Result:
         engine.start(
             spec,
             out,
-            reward=None if isinstance(options.reward, str) else _live(options.reward),
+            reward=None if isinstance(options.reward, str) else as_live(options.reward),
             model=lent,
             siblings=others,
             on_progress=events.of(out, options.on_progress or (lambda progress: None)),
@@ -134,12 +134,12 @@ def _run_set(options: _Call) -> Results:
         raise FairleadError("on_step shows the steps of one run. Use on_progress for several prompts or seeds.")
     model = options.model
     lent_settings = _adapter_settings(options)
-    live = None if isinstance(options.reward, str) else _live(options.reward)
+    live = None if isinstance(options.reward, str) else as_live(options.reward)
     prompts = options.prompt if isinstance(options.prompt, list | tuple) else [options.prompt]
     rows = prompt_rows.of(prompts)
     _check_rows(rows, live=live is not None, lent=not isinstance(model, str | Part))
     specs = several.specs_of(prompt_rows.expanded(options, rows, options.seeds), _maker(options, lent_settings))
-    out = _new_folder() if options.out is None else Path(options.out)
+    out = new_folder() if options.out is None else Path(options.out)
     places = several.listed(out, specs, options.exact)
     with (
         _lent(model, lent_settings) as lent,
@@ -151,7 +151,7 @@ def _run_set(options: _Call) -> Results:
     return Results(out, places)
 
 
-def _new_folder() -> Path:
+def new_folder() -> Path:
     """A folder that is kept until the process ends."""
     scratch = tempfile.mkdtemp(prefix="fairlead-")
     atexit.register(shutil.rmtree, scratch, ignore_errors=True)
@@ -256,13 +256,12 @@ def resume(
     from fairlead.run.spec import parse_budget
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget
-    own_settings = {**_stored_pictures(model, Path(folder)), **(settings or {}).get("model", {})}
     with (
-        _lent(model, own_settings) as lent,
+        lent_to(Path(folder), model, settings) as lent,
         _all_lent(siblings) as others,
         followed(on_event, log) as events,
     ):
-        own = None if reward is None else _live(reward)
+        own = None if reward is None else as_live(reward)
         engine.resume(
             Path(folder),
             budget=limits,
@@ -275,6 +274,14 @@ def resume(
             trust=trust,
         ).close()
     return Result(Path(folder))
+
+
+@contextmanager
+def lent_to(folder: Path, model: Any, settings: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[Any]:
+    """The adapter over a live pipeline for a stored run, with the picture inputs that the run keeps."""
+    own_settings = {**_stored_pictures(model, folder), **(settings or {}).get("model", {})}
+    with _lent(model, own_settings) as lent:
+        yield lent
 
 
 def _stored_pictures(model: Any, folder: Path) -> dict[str, Any]:
@@ -331,7 +338,7 @@ def score(
         reward = str(config.in_force()["reward"].value)
     listed = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     found = scoring.collect([Path(p) for p in listed], prompt, None if prompts is None else Path(prompts))
-    live = build_reward(parse_reward(reward), reward_leaf) if isinstance(reward, str) else _live(reward)
+    live = build_reward(parse_reward(reward), reward_leaf) if isinstance(reward, str) else as_live(reward)
     table = scoring.rows(scoring.score(found, live, batch=batch))
     try:
         import pandas
@@ -349,7 +356,8 @@ def _named(reward: Any) -> Part:
     return Part("python", {"callable": str(name)})
 
 
-def _live(reward: Any) -> Reward:
+def as_live(reward: Any) -> Reward:
+    """A reward as it is, and a function as a reward."""
     from fairlead.core.function import Function
     from fairlead.core.reward import Reward
 

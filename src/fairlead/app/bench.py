@@ -6,9 +6,9 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -64,36 +64,68 @@ def bench(
     Without --budget, --steer, --intervene or --draft, every picture is a plain sample. With a budget, every picture is
     the winner of a search for --reward. With --steer alone, it is one steered sample.
     """
+    request = Request(prompts, judge or (), images, category or (), first, split_seed, only, out)
+    with contextlib.redirect_stdout(sys.stderr), Interrupt(announce=not stderr().is_terminal) as stop:
+        found = measured(name, options, request, stop)
+        stopped = stop()
+    print(to_json(found.about)) if as_json else _show(found.about, found.done, found.template)
+    if stopped:
+        again = command("bench", name, "...", "--out", shown(found.folder))
+        say(f"Stopped early. Continue with the same command: {again}")
+        return INTERRUPTED
+    return 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a benchmark is asked for, beside the options of a run."""
+
+    prompts: Path | None = None
+    judge: Sequence[str] = ()
+    images: int | None = None
+    category: Sequence[str] = ()
+    first: int | None = None
+    split_seed: int = 43
+    only: str = "all"
+    out: Path | None = None
+
+
+class Measured(NamedTuple):
+    """What a benchmark found."""
+
+    folder: Path
+    about: dict[str, Any]
+    done: list[Result]
+    template: Spec
+
+
+def measured(name: str, options: RunOptions, request: Request, stop: Callable[[], bool] = lambda: False) -> Measured:
+    """Make the pictures and score them, as far as `stop` lets it; the same call continues."""
     from fairlead.bench import painting, suites
     from fairlead.run import models
 
-    one_of("--only", only, STAGES)
+    one_of("--only", request.only, STAGES)
     own = models.defaults_of(options)
-    suite = _part(suites.load(name, prompts, own.get("vocabulary") == "words", split_seed), category or (), first)
+    every = suites.load(name, request.prompts, own.get("vocabulary") == "words", request.split_seed)
+    suite = _part(every, request.category, request.first)
     plain = options.budget is None and not options.steer and not options.intervene and options.draft is None
     fixed = options.budget is None and options.search == "best_of" and options.draft is None
     asked = replace(options, prompt=suite.asked[0].text, seed=0)
     if fixed:
         asked = replace(asked, search=f"best_of(n={options.group})", budget=ENDLESS)
     template = spec_of(asked, own)
-    job = painting.Job(
-        suite, models.with_dtype(template), suite.images if images is None else images, options.seed, plain
-    )
+    images = suite.images if request.images is None else request.images
+    job = painting.Job(suite, models.with_dtype(template), images, options.seed, plain)
     whole_number("--images", job.images, 1)
-    folder = out or Path("benchmarks") / _folder(job)
-    with contextlib.redirect_stdout(sys.stderr), Interrupt(announce=not stderr().is_terminal) as stop:
-        if only != "score":
-            painting.paint(job, folder, _progress("pictures"), stop)
-        done = [] if only == "generate" or stop() else _judged(job, folder, own, judge, stop)
-        stopped = stop()
+    folder = request.out or Path("benchmarks") / _folder(job)
+    if request.only != "score":
+        painting.paint(job, folder, _progress("pictures"), stop)
+    ends_here = request.only == "generate" or stop()
+    done = [] if ends_here else _judged(job, folder, own, request.judge, stop)
     about = {**painting.manifest(folder), "folder": shown(folder), "results": [r.as_dict() for r in done]}
     if done:
         write_atomically(folder / "results.json", (to_json(about) + "\n").encode())
-    print(to_json(about)) if as_json else _show(about, done, template)
-    if stopped:
-        say(f"Stopped early. Continue with the same command: {command('bench', name, '...', '--out', shown(folder))}")
-        return INTERRUPTED
-    return 0
+    return Measured(folder, about, done, template)
 
 
 def _part(suite: Suite, categories: Sequence[str], first: int | None) -> Suite:
@@ -122,11 +154,11 @@ def _folder(job: Job) -> str:
 
 
 def _judged(
-    job: Job, folder: Path, own: dict[str, Any], formulas: list[str] | None, stop: Callable[[], bool]
+    job: Job, folder: Path, own: dict[str, Any], formulas: Sequence[str], stop: Callable[[], bool]
 ) -> list[Result]:
     from fairlead.bench import judges, judging
 
-    every: list[Judge] = [judging.Formula(f) for f in formulas or ()] or judges.usual(
+    every: list[Judge] = [judging.Formula(f) for f in formulas] or judges.usual(
         job.suite, own.get("vocabulary") == "words"
     )
     out = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,17 +42,8 @@ def calibrate(
     as_json: AsJson = False,
 ) -> int:
     """How well drafts predict their finished pictures, what they cost, and what the planner makes of that."""
-    from fairlead.run import models
-    from fairlead.run.calibrate import calibrate as measure
-
-    words = [replace(options, prompt=prompts[0], draft=word) for word in drafts or ["4", "6"]]
-    tried = [str(draft) for word in words if (draft := models.spec_of(word).draft) is not None]
-    spec = models.spec_of(replace(options, prompt=prompts[0]))
-    if chains := [text for text in tried if ">" in text]:
-        raise FairleadError(f"draft is {chains[0]!r}: calibrate measures single drafts, so repeat --draft for each.")
     with quiet(as_json):
-        found = measure(spec, prompts, tried, candidates)
-    kept = _keep(spec, found, len(prompts), candidates)
+        found, kept = measured(options, prompts, drafts or ["4", "6"], candidates)
     if as_json:
         rows = [asdict(row) for row in found]
         print_json({"prompts": len(prompts), "candidates": candidates, "drafts": rows, "stored_in": str(kept)})
@@ -70,6 +62,22 @@ def calibrate(
         f"{kept}: runs with this model, reward and draft are planned with it."
     )
     return 0
+
+
+def measured(
+    options: RunOptions, prompts: Sequence[str], drafts: Sequence[str], candidates: int
+) -> tuple[list[Draft], Path]:
+    """What each draft is worth, and the file in which it is stored for the planner."""
+    from fairlead.run import models
+    from fairlead.run.calibrate import calibrate as measure
+
+    words = [replace(options, prompt=prompts[0], draft=word) for word in drafts]
+    tried = [str(draft) for word in words if (draft := models.spec_of(word).draft) is not None]
+    spec = models.spec_of(replace(options, prompt=prompts[0]))
+    if chains := [text for text in tried if ">" in text]:
+        raise FairleadError(f"draft is {chains[0]!r}: calibrate measures single drafts, so repeat --draft for each.")
+    found = measure(spec, list(prompts), tried, candidates)
+    return found, _keep(spec, found, len(prompts), candidates)
 
 
 def _keep(spec: Spec, found: list[Draft], prompts: int, candidates: int) -> Path:

@@ -47,13 +47,13 @@ from fairlead.app.options import (
     with_run_options,
 )
 from fairlead.app.price_table import show_price
-from fairlead.app.report import write_report
+from fairlead.app.replaying import index_of, refuse_existing_file
 from fairlead.app.running import INTERRUPTED, computing, finish, refuse_existing, reported, warn
-from fairlead.app.runs_page import write_runs_page
+from fairlead.app.runs_page import write_report_of
 from fairlead.app.serve.command import serve
 from fairlead.app.studio.command import studio
 from fairlead.app.studio.opening import open_run
-from fairlead.app.words import command, nothing_left, shown
+from fairlead.app.words import nothing_left, shown
 from fairlead.core.check import is_text
 from fairlead.core.errors import FairleadError, unknown
 from fairlead.run import config
@@ -184,9 +184,9 @@ def replay(
     as_json: AsJson = False,
 ) -> int:
     """Render one candidate again and say whether it is identical. Exit code 1 if it is not."""
-    index = _index(run, candidate)
-    if out is not None and out.exists():
-        raise FairleadError(f"{out} exists already. Choose another --out.")
+    index = index_of(run, candidate)
+    if out is not None:
+        refuse_existing_file(out)
     from fairlead.run import engine
 
     with quiet(as_json):
@@ -232,12 +232,7 @@ def report(
     ] = None,
 ) -> int:
     """Write the report of one run again, or one page that compares several runs."""
-    if len(runs) > 1:
-        print(shown(write_runs_page(runs, out or Path("comparison.html"))))
-    elif out is not None:
-        raise FairleadError(f"--out {out} is for a page of several runs. The report of one run is in its folder.")
-    else:
-        print(shown(write_report(runs[0])))
+    print(shown(write_report_of(runs, out)))
     return 0
 
 
@@ -317,23 +312,6 @@ def _root(
     ] = False,
 ) -> None:
     pass
-
-
-def _index(run: Path, word: str) -> int:
-    """A candidate's number from what was typed."""
-    view = View.read(run)
-    if word in ("best", "baseline"):
-        found = view.best if word == "best" else view.baseline
-        if found is None:
-            raise FairleadError(f"{run} has no {word} yet. Continue it with '{command('resume', run)}'.")
-        return found.index
-    try:
-        index = int(word)
-    except ValueError:
-        raise FairleadError(f"Candidate {word!r} must be a number from the report, 'best' or 'baseline'.") from None
-    if index not in {c.index for c in view.candidates} | ({BASELINE} if view.own_baseline else set()):
-        raise FairleadError(f"{run} has no candidate {index}: it has {len(view.candidates)}, numbered from 0.")
-    return index
 
 
 # running a command line

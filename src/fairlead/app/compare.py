@@ -50,7 +50,7 @@ def compare(
 
     chosen = plans.read(plan).only(methods or (), prompts, seeds, budget)
     folder = out or Path("comparisons") / chosen.name
-    reporter = _Reporter(chosen, folder, plan)
+    reporter = Reporter(chosen, folder, plan)
     if not report:
         from fairlead.bench import comparison as driver
 
@@ -81,7 +81,7 @@ def compare(
     return 0 if standing.done else 1
 
 
-class _Reporter:
+class Reporter:
     """Says which cells end, and updates the page now and then."""
 
     def __init__(self, plan: Plan, folder: Path, source: str) -> None:

@@ -33,13 +33,7 @@ def show_price(spec: Spec, as_json: bool) -> int:
 
     with quiet(as_json):
         found = price(spec)
-    parts = {
-        "candidate": found.cost_per_candidate,
-        "baseline": found.baseline,
-        "once": found.setup_cost,
-        "finals": found.finals,
-        "total": found.total,
-    }
+    parts = parts_of(found)
     if as_json:
         _print_object(spec, found, parts)
         return 0
@@ -59,6 +53,17 @@ def show_price(spec: Spec, as_json: bool) -> int:
         fitting = f" {found.fits} would fit." if found.fits else ""
         console.print(Text(f"The budget covers no picture: the first one takes {wanted}.{fitting}", style="yellow"))
     return 0
+
+
+def parts_of(found: Price) -> dict[str, Cost]:
+    """What each part of a run costs."""
+    return {
+        "candidate": found.cost_per_candidate,
+        "baseline": found.baseline,
+        "once": found.setup_cost,
+        "finals": found.finals,
+        "total": found.total,
+    }
 
 
 def _print_object(spec: Spec, found: Price, parts: dict[str, Cost]) -> None:

@@ -9,15 +9,26 @@ from typing import Any
 
 from fairlead.app.chart import Chart, Line, axis_label, svg
 from fairlead.app.page import is_ours, page, picture
-from fairlead.app.report import LARGE, staircase, state
+from fairlead.app.report import LARGE, staircase, state, write_report
 from fairlead.app.words import command, number, part_text, shorter, shown
-from fairlead.core.errors import StoreError
+from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run.spec import reward_text
 from fairlead.run.store import write_atomically
 from fairlead.run.view import View
 
 COLOURS = ("#0b8ea3", "#d9772b", "#7a5cc4", "#3c9a5f", "#cc4466", "#9a7b1f", "#4a78d0", "#7d8893")
 """One per run, then again from the start; readable on light and dark."""
+
+
+def write_report_of(runs: Sequence[Path], out: Path | None = None) -> Path:
+    """The report of one run in its folder, or one page that compares several."""
+    if len(runs) > 1:
+        return write_runs_page(runs, out or Path("comparison.html"))
+    if not runs:
+        raise FairleadError("There is no run to report. Name the folder of one run, or of several to compare.")
+    if out is not None:
+        raise FairleadError(f"--out {out} is for a page of several runs. The report of one run is in its folder.")
+    return write_report(runs[0])
 
 
 def write_runs_page(folders: Sequence[Path], out: Path) -> Path:

@@ -167,6 +167,11 @@ class Result:
         """For JSON."""
         return asdict(self)
 
+    def rows(self) -> list[dict[str, Any]]:
+        """A record for each category and one for all, whose category is what the overall score is."""
+        means = [*self.categories.items(), (self.overall_is, self.overall)]
+        return [{"judge": self.judge, "category": name, **asdict(m)} for name, m in means]
+
     def markdown(self) -> str:
         """One row per category and one for all."""
         rows = [f"| {self.judge} | prompts | score | 95 % interval |", "|---|---|---|---|"]
