@@ -170,6 +170,10 @@ def test_keys_separate_tenants(open_server: Callable[..., Any], tmp_path: Path, 
     assert server.ask("GET", f"/v1/runs/{run}", **as_first).status_code == 200
     assert checked(server.ask("GET", f"/v1/runs/{run}", **as_second)) == (404, "run_not_found")
     assert checked(server.ask("DELETE", f"/v1/runs/{run}", **as_second)) == (404, "run_not_found")
+    for method, path, more in (("GET", "events", {}), ("POST", "keep", {"json": {"n": 1}})):
+        assert server.ask(method, f"/v1/runs/{run}/{path}", **as_first, **more).status_code == 200
+        assert checked(server.ask(method, f"/v1/runs/{run}/{path}", **as_second, **more)) == (404, "run_not_found")
+        assert checked(server.ask(method, f"/v1/runs/{run}/{path}", **more)) == (401, "invalid_api_key")
     before = time.monotonic()
     with pytest.raises(openai.RateLimitError) as poor:
         server.draw("private", quality="high", client=first.with_options(max_retries=2))

@@ -19,7 +19,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from fairlead.app.studio.events import RunEvents
+from fairlead.app.studio.events import PageEvents
 from fairlead.app.studio.library import Library
 from fairlead.app.workers.jobs import DIED, Jobs
 from fairlead.app.workers.vouching import vouch
@@ -40,7 +40,7 @@ def parsed(text: str) -> tuple[str, str, Any]:
 
 def listen(folder: Path, after: str = "") -> list[tuple[str, str, Any]]:
     """Everything that a page hears that knows the record up to `after`."""
-    source = RunEvents(folder, after, lambda: None, lambda: {})
+    source = PageEvents(folder, after, lambda: None, lambda: {})
     found = [parsed(text) for text in source.news()]
     source.close()
     return found
@@ -105,7 +105,7 @@ def test_rewards_that_changed_are_sent_again(recorded: Path, tmp_path: Path) -> 
 
 def test_a_folder_that_goes_away_is_said(recorded: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(recorded, tmp_path / "run"))
-    source = RunEvents(folder, "", lambda: None, lambda: {})
+    source = PageEvents(folder, "", lambda: None, lambda: {})
     list(source.news())
     shutil.rmtree(folder)
     assert [parsed(text)[1] for text in source.news()] == ["gone"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fairlead.app.studio.library import Library
 from fairlead.app.studio.standing import standing
 from fairlead.app.workers.address import address, only_one
 from fairlead.app.workers.jobs import DIED, Jobs, State
+from fairlead.app.workers.supervisor import Crew
+from fairlead.app.workers.vouching import check_vouched, pass_on, vouch
 from fairlead.app.workers.worker import caught
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.rewards._asking import NoAnswer
@@ -129,6 +133,41 @@ def test_a_job_waits_for_its_device(tmp_path: Path) -> None:
     assert jobs.waiting("cuda:0") == [free]
     assert jobs.waiting("cuda:1") == [bound, free]
     assert jobs.waiting() == [bound, free]
+
+
+def test_a_job_whose_device_nobody_serves_is_stuck(tmp_path: Path) -> None:
+    """Unless a worker lives that an earlier studio has started for it."""
+    jobs = Jobs(tmp_path)
+    for device in ("cuda:1", "cpu", ""):
+        jobs.add({"prompt": device or "any"}, device=device)
+    library = Library(tmp_path, jobs, Crew(tmp_path, jobs, 1.0, ("cpu", "cpu#2")))
+
+    def words() -> dict[str, str]:
+        return {row["prompt"]: row["state"]["word"] for row in library.list()}
+
+    assert words() == {"cuda:1": "stuck", "cpu": "queued", "any": "queued"}
+    sentence = next(row["state"]["sentence"] for row in library.list() if row["prompt"] == "cuda:1")
+    assert "waits for cuda:1" in sentence
+    assert "It computes on cpu." in sentence
+    with only_one(tmp_path, "cuda:1"):
+        assert set(words().values()) == {"queued"}
+
+
+def test_a_job_for_another_device_keeps_its_place_and_nobody_is_vouched_for_anew(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path)
+    old = [jobs.add({"prompt": "a dog"}, device="cuda:1") for _ in range(2)]
+    vouch(tmp_path, old[0])
+    new = [jobs.rebind(job, "", lambda made, job=job: pass_on(tmp_path, job, made)) for job in old]
+    assert [job.id for job in jobs.waiting("cpu")] == [job.id for job in old]
+    check_vouched(tmp_path, new[0], ["my.py:f"])
+    with pytest.raises(FairleadError, match="nobody asked for it"):
+        check_vouched(tmp_path, new[1], ["my.py:f"])
+    running = jobs.move(new[0], State.RUNNING)
+    assert running is not None
+    for taken in (new[0], running):
+        with pytest.raises(StoreError, match="does not wait any more"):
+            jobs.rebind(taken, "cpu", lambda made: None)
+    assert jobs.all()[0] == replace(running, sentence=jobs.all()[0].sentence)
 
 
 def test_an_error_is_known_by_its_family() -> None:

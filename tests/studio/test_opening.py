@@ -24,6 +24,8 @@ from fairlead.run import config
 from fairlead.run.store import Store
 from fairlead.run.view import View
 
+SHOTS = os.environ.get("FAIRLEAD_SHOTS")
+
 REWARD = "def flatness(images, prompts):\n    return [-float(i.std()) for i in images]\n"
 WORDS = ["run", "a photo of a dog", "--model", "mixture", "--steps", "4", "--budget", "nfe=40"]
 
@@ -171,6 +173,41 @@ def test_two_workers_compute_at_once(open_studio: Callable[..., Any]) -> None:
     record = Store.open(studio.runs / stopped["name"])
     assert [c.index for c in record.candidates()] == list(range(len(stopped["candidates"])))
     record.close()
+
+
+@pytest.mark.browser
+def test_a_run_whose_device_is_gone_says_so_and_is_queued_again(open_studio: Callable[..., Any], chromium: Any) -> None:
+    """The studio is started again with other devices while a worker of the old one still lives, and then dies."""
+    studio = open_studio(devices="cpu")
+    words = {"prompt": "a dog", "model": "mixture", "reward": "brightness", "steps": 50, "budget": "nfe=400000"}
+    first = studio.start(**words, seed=1)
+    studio.wait(first, ("running",))
+    bound = studio.ask("/api/jobs", {"options": {**words, "budget": "nfe=200"}, "device": "cpu"}).json["run"]
+    studio.kill()
+    studio = open_studio(studio.runs)
+    studio.wait(studio.start(**{**words, "budget": "nfe=200"}))
+    assert studio.run(bound)["state"]["word"] == "queued", "the old worker lives and will take it"
+    os.kill(int(lock_path(studio.runs, "cpu").read_text()), signal.SIGKILL)
+    studio.wait(first, ("died",))
+    state = studio.wait(bound, ("stuck",))["state"]
+    assert "waits for cpu, which this studio does not use" in state["sentence"]
+    assert (state["active"], state["resumable"], state["devices"]) == (False, False, [])
+    assert next(row for row in studio.ask("/api/runs").json["runs"] if row["id"] == bound)["state"] == state
+    assert studio.ask(f"/api/runs/{bound}/device", {"device": "cpu"}).status == 422
+    page = chromium.new_page()
+    page.goto(studio.link)
+    page.get_by_role("button", name="Queue again").wait_for(timeout=60_000)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/stuck-list.png")
+    page.goto(f"{studio.base}/#/run/{bound}")
+    page.wait_for_selector(".state.stuck", timeout=60_000)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/stuck.png")
+    page.get_by_role("button", name="Queue again").click()
+    page.wait_for_selector(".state.finished", timeout=60_000)
+    assert len(studio.run(bound)["candidates"]) == 4
+    assert studio.ask(f"/api/runs/{bound}/device", {"device": ""}).status == 409
+    page.close()
 
 
 def test_a_second_prompt_shows_its_first_picture_within_one_batch(studio: Any) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fairlead.run.judged_across import JudgedAcross
 from fairlead.run.view import View
 
 pytestmark = pytest.mark.browser
 
+SHOTS = os.environ.get("FAIRLEAD_SHOTS")
 FAST = {"prompt": "a photo of a dog", "model": "mixture", "reward": "brightness", "steps": 4, "budget": "nfe=80"}
 
 
@@ -75,6 +79,42 @@ def test_runs_are_compared_side_by_side(studio: Any, page: Any, methods: list[st
     assert set(moved) == {"translate(0px, 0px) scale(1.5)"}
     page.get_by_role("button", name="against seconds").click()
     page.wait_for_selector(".chart[aria-label$='against seconds']")
+
+
+def test_winners_of_several_runs_are_judged_blind(studio: Any, page: Any, methods: list[str]) -> None:
+    page.goto(f"{studio.base}/#/compare/{'/'.join(methods)}")
+    page.get_by_role("link", name="Judge blind").click(timeout=60_000)
+    page.wait_for_selector(".judge-pair", timeout=60_000)
+    assert "best_of" not in page.locator("main").inner_text(), "a judge does not see whose a picture is"
+    page.get_by_label("Your name").fill("Ada")
+    page.keyboard.press("Enter")
+    page.get_by_label("Of each run").select_option("4")
+    page.get_by_text("0 judged by Ada").wait_for(timeout=60_000)
+    for key, judged in (("1", 1), ("2", 2), ("=", 3), ("u", 2)):
+        page.locator(".judge-pair .card").first.focus()
+        page.keyboard.press(key)
+        page.get_by_text(f"{judged} judged by Ada").wait_for(timeout=20_000)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/across.png", full_page=True)
+    page.get_by_text("Show the ranking").click()
+    page.wait_for_selector(".ranking li", timeout=60_000)
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/across-ranking.png", full_page=True)
+    folders = [studio.runs / studio.run(id)["name"] for id in methods]
+    assert len(JudgedAcross(folders).judged().judgements) == 2
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Preferences as JSONL").click()
+    rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+    assert [(row["prompt"], row["judge"]) for row in rows] == [(FAST["prompt"], "Ada")] * 2
+    assert all(row["chosen_run"] != row["rejected_run"] for row in rows)
+    assert all((studio.runs / row[word]).is_file() for row in rows for word in ("chosen", "rejected"))
+    table = studio.ask(f"/api/across/ranking.csv?{'&'.join(f'run={id}' for id in methods)}").data.decode()
+    assert len(table.splitlines()) == 1 + page.locator(".ranking li").count()
+    sent = {"runs": methods, "who": "Ada", "turn": 1, "images": ["x", "y"], "answer": "1"}
+    assert studio.ask("/api/across", sent).status == 409
+    assert studio.ask("/api/across", {**sent, "runs": "all"}).status == 422
+    assert studio.ask(f"/api/across?run={methods[0]}").status == 422
+    assert studio.ask(f"/api/across?run={methods[0]}&run={'0' * 32}").status == 404
 
 
 def test_runs_that_do_not_compare_are_said(studio: Any, chromium: Any, methods: list[str]) -> None:

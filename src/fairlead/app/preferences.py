@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.run.judged import Judged
+from fairlead.run.judged_across import JudgedAcross
 from fairlead.run.view import View
 
 
@@ -51,6 +52,34 @@ def preference_rows(view: View, judged: Judged, beside: Path) -> list[dict[str, 
         }
         for p in judged.preferences
     ]
+
+
+def ranking_across(runs: JudgedAcross, beside: Path, who: str | None = None) -> list[dict[str, Any]]:
+    """One flat record per judged picture of several runs, the best first."""
+    found = []
+    for n, place in enumerate(runs.judged(who).ranking, 1):
+        picture = runs.pictures[place.candidate]
+        view = runs.views[picture.run]
+        c = next(c for c in view.finished if c.index == picture.candidate)
+        named = {"run": picture.run, "candidate": picture.candidate}
+        file = _relative(view.picture(c), beside)
+        found.append({"place": n, **place.as_dict(), **named, "reward": c.reward, "file": file, "prompt": runs.prompt})
+    return found
+
+
+def preferences_across(runs: JudgedAcross, beside: Path, who: str | None = None) -> list[dict[str, Any]]:
+    """One record per decided pair of pictures of different runs; the fields are those of a run's own preferences."""
+    found = []
+    for p in runs.judged(who).preferences:
+        row: dict[str, Any] = {"prompt": runs.prompt}
+        for word, number in (("chosen", p.chosen), ("rejected", p.rejected)):
+            picture = runs.pictures[number]
+            view = runs.views[picture.run]
+            c = next(c for c in view.finished if c.index == picture.candidate)
+            row[word] = _relative(view.picture(c), beside)
+            row |= {f"{word}_run": picture.run, f"{word}_candidate": picture.candidate}
+        found.append({**row, "judge": p.judgement.who, "at": p.judgement.at})
+    return found
 
 
 def as_jsonl(rows: Sequence[dict[str, Any]]) -> str:

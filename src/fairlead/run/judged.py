@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -159,9 +159,17 @@ class Judged:
         """Every picture that was preferred to another one; ties and `both bad` prefer none."""
         return [Preference(good, bad, j) for j in self.judgements for good, bad in _decided(j)]
 
-    def next_pair(self, entrants: Sequence[int], who: str, turn: int, seed: str = "") -> tuple[int, int] | None:
+    def next_pair(
+        self,
+        entrants: Sequence[int],
+        who: str,
+        turn: int,
+        seed: str = "",
+        fits: Callable[[int, int], bool] = lambda one, two: True,
+    ) -> tuple[int, int] | None:
         """The two entrants to show this person, left and right; None when they have judged every pair of them.
 
+        `fits` says which pairs may be shown.
         The pair is the one about which the least is certain. Equals, and the sides, go by lot. A pair that was taken
         back is shown again first.
         """
@@ -171,7 +179,8 @@ class Judged:
         gains = self.strengths(known).gains()
         place = {index: n for n, index in enumerate(known)}
         mine = {frozenset(j.shown) for j in self.every if j.who == who and j.kind == PAIR}
-        left = [pair for pair in combinations(sorted(entrants), 2) if frozenset(pair) not in mine]
+        every = [pair for pair in combinations(sorted(entrants), 2) if fits(*pair)]
+        left = [pair for pair in every if frozenset(pair) not in mine]
         theirs = {frozenset(j.shown) for j in self.every if j.who != who and j.kind == PAIR}
         shared = [pair for pair in left if frozenset(pair) in theirs]
         if shared and turn % REPEAT == REPEAT - 1:

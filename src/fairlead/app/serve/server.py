@@ -29,11 +29,14 @@ from fairlead.app.serve.log import Log
 from fairlead.app.serve.metrics import Metrics
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.quotas import Quotas, Reservation
+from fairlead.app.serve.run_events import Listened
 from fairlead.app.serve.run_view import described, picture
 from fairlead.app.serve.runs import LINGER, Listener, Runs, SharedRun
 from fairlead.app.web.body import read_json
+from fairlead.app.web.events import stream, streamed
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
+from fairlead.run.follow import is_held
 
 ID = re.compile(r"[0-9a-f]{32}")
 DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
@@ -117,6 +120,7 @@ class Application:
             Route("/v1/runs/{id}", self.run, methods=["GET"]),
             Route("/v1/runs/{id}", self.stop, methods=["DELETE"]),
             Route("/v1/runs/{id}/keep", self.keep_of_run, methods=post),
+            Route("/v1/runs/{id}/events", self.run_events),
             Route("/v1/runs/{id}/images/{digest}", self.image),
             Route("/healthz", self.health),
             Route("/readyz", self.ready),
@@ -310,7 +314,7 @@ class Application:
     def folder_of(self, tenant: str, id: str) -> Path:
         """The folder of a run of a tenant, found by its id."""
         folder = self.setup.runs / tenant / id
-        if not ID.fullmatch(id) or not folder.is_dir():
+        if not ID.fullmatch(id) or not (folder.is_dir() or self.runs.find(tenant, id)):
             raise Refused(404, "run_not_found", f"There is no run {id!r:.40}.")
         return folder
 
@@ -332,6 +336,16 @@ class Application:
             return json_response(await asyncio.to_thread(described, folder, False))
         active.stop()
         return json_response({"id": id, "status": "stopping"})
+
+    async def run_events(self, request: Request) -> Response:
+        """What happens to a run after a position, as server-sent events. 204 where nothing will come any more."""
+        folder = self._folder(request)
+        tenant: str = request.state.tenant
+        after = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        source = Listened(folder, after, lambda: self.runs.find(tenant, folder.name) is not None or is_held(folder))
+        if await asyncio.to_thread(source.is_over):
+            return Response(status_code=204)
+        return streamed(stream(source, lambda: self.runs.closing))
 
     async def image(self, request: Request) -> Response:
         """A picture of a run by its digest, without its recipe."""

@@ -114,20 +114,21 @@ class Judging:
         """The ranking as a file; `who` for one person's."""
         view, judged = self._judged(request)
         text = as_csv(ranking_rows(view, judged, self._library.root))
-        return _file(text, "text/csv", f"{view.folder.name}-ranking.csv")
+        return attached(text, "text/csv", f"{view.folder.name}-ranking.csv")
 
     def preferences(self, request: Request) -> Response:
         """Every decided comparison as a file; pictures are named as seen from the runs folder."""
         view, judged = self._judged(request)
         text = as_jsonl(preference_rows(view, judged, self._library.root))
-        return _file(text, "application/jsonl", f"{view.folder.name}-preferences.jsonl")
+        return attached(text, "application/jsonl", f"{view.folder.name}-preferences.jsonl")
 
     def _judged(self, request: Request) -> tuple[View, Judged]:
         folder = self._library.recorded(request.path_params["id"])
         return View.read(folder), Judged.of(folder, request.query_params.get("who"))
 
 
-def _file(text: str, kind: str, name: str) -> Response:
+def attached(text: str, kind: str, name: str) -> Response:
+    """A text that the browser saves as a file."""
     safe = "".join(c for c in name if c.isascii() and (c.isalnum() or c in "-._"))
     headers = {"content-disposition": f'attachment; filename="{safe}"', "cache-control": "no-store"}
     return Response(text, media_type=kind, headers=headers)

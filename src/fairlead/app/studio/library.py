@@ -13,7 +13,8 @@ from typing import Any
 
 from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
-from fairlead.app.workers.jobs import Job, Jobs
+from fairlead.app.workers.jobs import Job, Jobs, State
+from fairlead.app.workers.supervisor import Crew
 from fairlead.core.errors import FairleadError, StoreError
 from fairlead.run import marks
 from fairlead.run.follow import as_number, is_held
@@ -37,11 +38,12 @@ def run_id(name: str) -> str:
 
 
 class Library:
-    """One runs folder."""
+    """One runs folder; `crew` are those who compute its jobs."""
 
-    def __init__(self, root: Path, jobs: Jobs) -> None:
+    def __init__(self, root: Path, jobs: Jobs, crew: Crew | None = None) -> None:
         self.root = root
         self.jobs = jobs
+        self._crew = crew
         self._rows: dict[Path, tuple[object, dict[str, Any]]] = {}
 
     def folders(self) -> dict[str, Path]:
@@ -70,7 +72,7 @@ class Library:
         found = {path.name: self._row(path, jobs.get(path.name)) for path in self.folders().values()}
         for name, job in jobs.items():
             if name not in found:
-                found[name] = _waiting_row(job)
+                found[name] = {**_waiting_row(job), "state": self.standing("", "", False, job)}
         return [found[name] for name in sorted(found, reverse=True)]
 
     def _row(self, folder: Path, job: Job | None) -> dict[str, Any]:
@@ -80,7 +82,15 @@ class Library:
         row = self._rows[folder][1]
         if "error" in row:
             return row
-        return {**row, "state": standing(row["status"], row["stopped"], is_held(folder), job)}
+        return {**row, "state": self.standing(row["status"], row["stopped"], is_held(folder), job)}
+
+    def standing(self, status: str, stopped: str, held: bool, job: Job | None) -> dict[str, Any]:
+        """How a run stands, and whether somebody will compute its job."""
+        waits = job is not None and job.state is State.QUEUED
+        unserved = None
+        if waits and job is not None and self._crew is not None and not self._crew.serves(job.device):
+            unserved = self._crew.devices
+        return standing(status, stopped, held, job, unserved)
 
     def trash(self, id: str) -> str:
         """Move a run to the trash folder, or forget a job that left no record. Returns the new name."""
@@ -201,5 +211,4 @@ def _waiting_row(job: Job) -> dict[str, Any]:
         "best": None,
         "baseline": None,
         "stars": 0,
-        "state": standing("", "", False, job),
     }

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,6 +20,7 @@ from fairlead.app.studio import events, values
 from fairlead.app.studio.answers import HANDLERS, Refused, refusal
 from fairlead.app.studio.guard import HEADERS, Asked, Guard
 from fairlead.app.studio.judging import Judging
+from fairlead.app.studio.judging_across import JudgingAcross
 from fairlead.app.studio.keeping import Keeping
 from fairlead.app.studio.library import Library, Missing, run_id
 from fairlead.app.studio.offspring import Offspring
@@ -26,11 +28,12 @@ from fairlead.app.studio.page_files import smaller, static_files
 from fairlead.app.studio.refusals import field_of, named_in, need_yes
 from fairlead.app.studio.watch_routes import WatchRoutes
 from fairlead.app.web.body import read_json
+from fairlead.app.web.events import stream, streamed
 from fairlead.app.workers import form
 from fairlead.app.workers.address import WORKER
 from fairlead.app.workers.jobs import Job, Jobs, State
 from fairlead.app.workers.supervisor import Crew
-from fairlead.app.workers.vouching import forget, formulas_in, formulas_of, vouch
+from fairlead.app.workers.vouching import forget, formulas_in, formulas_of, pass_on, vouch
 from fairlead.core.errors import FairleadError, StoreError, unknown
 from fairlead.run import config, marks
 from fairlead.run.follow import Follower
@@ -75,8 +78,8 @@ class Studio:
     def __init__(self, root: Path, guard: Guard, idle: float, workers: Sequence[str] = (WORKER,)) -> None:
         self.guard = guard
         self.jobs = Jobs(root)
-        self.library = Library(root, self.jobs)
         self.crew = Crew(root, self.jobs, idle, workers)
+        self.library = Library(root, self.jobs, self.crew)
         self.closing = False
         self._static = static_files()
 
@@ -96,12 +99,14 @@ class Studio:
             Route("/api/runs/{id}/images/{digest}", self.image),
             Route("/api/runs/{id}/stop", self.stop, methods=["POST"]),
             Route("/api/runs/{id}/resume", self.resume, methods=["POST"]),
+            Route("/api/runs/{id}/device", self.rebind, methods=["POST"]),
             Route("/api/runs/{id}/marks", self.mark, methods=["POST"]),
             Route("/api/runs/{id}/trash", self.trash, methods=["POST"]),
             Route("/api/trash/{id}/restore", self.restore, methods=["POST"]),
             *WatchRoutes(self.library, self.crew).routes(),
             *Offspring(self.library, self.jobs, self.crew).routes(),
             *Judging(self.library, self.jobs, self.crew.wake).routes(),
+            *JudgingAcross(self.library).routes(),
             *Keeping(self.library, self._work).routes(),
         ]
         inner = Starlette(routes=routes, exception_handlers=HANDLERS, lifespan=self._lifespan)
@@ -148,22 +153,20 @@ class Studio:
 
     def run(self, request: Request) -> Response:
         """One run, whole."""
-        return _json(values.whole(*self.library.find(request.path_params["id"])))
+        return _json(values.whole(*self.library.find(request.path_params["id"]), self.library.standing))
 
     async def run_events(self, request: Request) -> Response:
         """What happens to a run after a position."""
         folder, _ = await asyncio.to_thread(self.library.find, request.path_params["id"])
         after = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        source = events.RunEvents(folder, after, lambda: self._job_of(folder), lambda: self.crew.state_of(folder.name))
-        return _stream(events.stream(source, lambda: self.closing))
-
-    def _job_of(self, folder: Path) -> Job | None:
-        """The latest job of a folder."""
-        return self.jobs.of(folder.name)
+        job = partial(self.jobs.of, folder.name)
+        progress = partial(self.crew.state_of, folder.name)
+        source = events.PageEvents(folder, after, job, progress, self.library.standing)
+        return streamed(stream(source, lambda: self.closing))
 
     async def list_events(self, request: Request) -> Response:
         """A sign whenever the list of runs has changed."""
-        return _stream(events.list_stream(self._list_stamp, lambda: self.closing))
+        return streamed(events.list_stream(self._list_stamp, lambda: self.closing))
 
     def _list_stamp(self) -> object:
         rows = self.library.list()
@@ -230,9 +233,7 @@ class Studio:
     async def start(self, request: Request) -> Response:
         """Queue a new run."""
         sent = await read_json(request)
-        device = str(sent.get("device", ""))
-        if device and device not in self.crew.devices:
-            raise unknown("device", device, self.crew.devices)
+        device = self._device(sent)
         options = form.read_options(sent.get("options"), config.of_a_run())
         need_yes(formulas_of(options), sent.get("agreed"))
         await asyncio.to_thread(_check, options)
@@ -241,6 +242,24 @@ class Studio:
         )
         await asyncio.to_thread(self.crew.wake)
         return _json({"run": run_id(job.folder), "job": job.id})
+
+    def _device(self, sent: dict[str, Any]) -> str:
+        """A device that this studio uses; empty for the first that is free."""
+        device = str(sent.get("device", ""))
+        if device and device not in self.crew.devices:
+            raise unknown("device", device, self.crew.devices)
+        return device
+
+    async def rebind(self, request: Request) -> Response:
+        """Queue a waiting run for another device."""
+        device = self._device(await read_json(request))
+        folder, job = await asyncio.to_thread(self.library.find, request.path_params["id"])
+        if job is None:
+            raise StoreError(f"{folder.name} does not wait for a device. Reload the page.")
+        root = self.library.root
+        await asyncio.to_thread(self.jobs.rebind, job, device, lambda new: pass_on(root, job, new))
+        await asyncio.to_thread(self.crew.wake)
+        return _json({"run": run_id(folder.name), "job": job.id})
 
     def _vouch(self, job: Job) -> None:
         vouch(self.library.root, job)
@@ -305,8 +324,3 @@ def _check(options: Any) -> None:
 
 def _json(value: Any) -> Response:
     return JSONResponse(value, headers={"cache-control": "no-store"})
-
-
-def _stream(text: AsyncIterator[str]) -> Response:
-    headers = {"cache-control": "no-store, no-transform", "x-accel-buffering": "no"}
-    return StreamingResponse(text, media_type="text/event-stream", headers=headers)

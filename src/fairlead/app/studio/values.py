@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from fairlead.app import advice, held_out, report
 from fairlead.app.studio.library import method_words, parent_json, run_id
-from fairlead.app.studio.standing import standing
 from fairlead.app.words import shown
 from fairlead.app.workers.jobs import Job
 from fairlead.run import marks
@@ -17,8 +17,11 @@ from fairlead.run.spec import reward_text
 from fairlead.run.store import DATABASE
 from fairlead.run.view import View
 
+Standing = Callable[[str, str, bool, Job | None], dict[str, Any]]
+"""How a run stands: from the status and the end of its record, whether it is held, and its job."""
 
-def whole(folder: Path, job: Job | None) -> dict[str, Any]:
+
+def whole(folder: Path, job: Job | None, standing: Standing) -> dict[str, Any]:
     """Everything about a run at one position of its record; about a job without a record, what was asked for."""
     start = {"id": run_id(folder.name), "name": folder.name, "folder": shown(folder)}
     if not (folder / DATABASE).is_file():

@@ -80,6 +80,26 @@ def lock_path(root: Path, worker: str = WORKER) -> Path:
     return root / HOME / f"{worker}.lock"
 
 
+def is_alive(root: Path, worker: str) -> bool:
+    """True while a process of this name serves the runs folder."""
+    try:
+        handle = os.open(lock_path(root, worker), os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def living(root: Path) -> list[str]:
+    """The names of all workers that live, those that an earlier server has started among them."""
+    return [name for path in sorted((root / HOME).glob("*.lock")) if is_alive(root, name := path.stem)]
+
+
 def wake(root: Path) -> None:
     """Tell every worker that lives to look at the queue."""
     for path in (root / HOME).glob("*.lock"):

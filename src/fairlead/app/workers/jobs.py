@@ -22,6 +22,7 @@ from fairlead.run.store import write_atomically
 
 HOME = ".studio"
 """The folder of the studio below the runs folder."""
+REBINDING = "The studio ended while it queued this run for another device. Start the run again."
 DIED = (
     "The process that computed this run ended without a word. Often the system ends a process when memory runs out. "
     "Everything that was recorded is kept."
@@ -130,6 +131,18 @@ class Jobs:
         except FileNotFoundError:
             return False
         return True
+
+    def rebind(self, job: Job, device: str, ready: Callable[[Job], object]) -> Job:
+        """Queue a waiting job for another device. It leaves the queue meanwhile, so that no process takes it."""
+        out = self.move(job, State.FAILED) if job.state is State.QUEUED else None
+        if out is None:
+            raise StoreError(f"{job.folder} does not wait any more: it was started or stopped. Reload the page.")
+        bound = replace(out, device=device, sentence=REBINDING)
+        self._write(bound)
+        ready(bound)
+        queued = self.move(bound, State.QUEUED)
+        assert queued is not None
+        return queued
 
     def bury(self, died: Callable[[str], bool] = lambda worker: True) -> None:
         """Mark jobs as failed that no process computes any more; `died` tells it of a worker."""

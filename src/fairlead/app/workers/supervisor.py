@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fairlead.app.workers.address import WORKER, address, ask, device_of, only_one
+from fairlead.app.workers.address import WORKER, address, ask, device_of, is_alive, living, only_one
 from fairlead.app.workers.jobs import HOME, Job, Jobs
 from fairlead.core.errors import FairleadError
 
 IDLE_STATE: Mapping[str, Any] = {"job": None, "folder": None, "phase": "idle"}
+SWEEP = 2.0
+"""Seconds between two looks at workers that another server has started."""
 RETRY = 0.3
 """Seconds between two attempts to reach the worker."""
 PATIENCE = 180.0
@@ -70,14 +72,9 @@ class Supervisor:
         with only_one(self.root, self.name) as alone:
             if not alone:
                 return
-        self.jobs.bury(self._is_dead)
+        self.jobs.bury(lambda worker: not is_alive(self.root, worker or WORKER))
         if (self._wanted or self.jobs.waiting(device_of(self.name))) and time.monotonic() - self._started > 3:
             self._start()
-
-    def _is_dead(self, worker: str) -> bool:
-        """True if no process has this name, which may be that of another device."""
-        with only_one(self.root, worker or WORKER) as alone:
-            return alone
 
     def _start(self) -> None:
         self._wanted = False
@@ -145,6 +142,9 @@ class Crew:
     """The workers of a runs folder, one for each device."""
 
     def __init__(self, root: Path, jobs: Jobs, idle: float, names: Sequence[str] = (WORKER,)) -> None:
+        self._root = root
+        self._jobs = jobs
+        self._names = tuple(names)
         self._all = [Supervisor(root, jobs, idle, name) for name in names]
 
     @property
@@ -154,7 +154,18 @@ class Crew:
 
     async def run(self) -> None:
         """Follow all of them."""
-        await asyncio.gather(*(one.run() for one in self._all))
+        await asyncio.gather(*(one.run() for one in self._all), self._sweep())
+
+    async def _sweep(self) -> None:
+        """Mark what died with a worker that nobody here follows, because it was started for other devices."""
+        while True:
+            self._jobs.bury(lambda worker: worker not in self._names and not is_alive(self._root, worker or WORKER))
+            await asyncio.sleep(SWEEP)
+
+    def serves(self, device: str) -> bool:
+        """True if a job for this device will be computed: by these workers, or by one that still lives."""
+        mine = ["", *self.devices]
+        return device in mine or device in [device_of(worker) for worker in living(self._root)]
 
     def state_of(self, folder: str) -> Mapping[str, Any]:
         """What the worker says that computes this folder."""
@@ -168,7 +179,12 @@ class Crew:
 
     def stop(self, job: Job) -> None:
         """Ask the worker of a job to end it after its present batch."""
-        next((one for one in self._all if one.name == job.worker), self._all[0]).stop(job.id)
+        self._of(job.worker).stop(job.id)
+
+    def _of(self, worker: str) -> Supervisor:
+        """Who speaks with a worker, which an earlier server may have started for other devices."""
+        own = next((one for one in self._all if one.name == worker), None)
+        return own or Supervisor(self._root, self._jobs, 0.0, worker or WORKER)
 
     async def price(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """What the first worker without work says about the cost."""

@@ -54,6 +54,13 @@ def vouch(root: Path, job: Job) -> Job:
     return job
 
 
+def pass_on(root: Path, old: Job, new: Job) -> None:
+    """The new job takes the place of the old one: it is vouched for if that one was."""
+    if _mark(root, old).is_file():
+        vouch(root, new)
+        forget(root, old)
+
+
 def named_by(options: RunOptions) -> list[str]:
     """What the options name outside the run: formulas that reach out, and pictures."""
     pictures = [str(value) for name in PICTURES if (value := getattr(options, name)) is not None]

@@ -3,13 +3,13 @@ import { html, useEffect, useLayoutEffect, useRef, useState } from "./view.js";
 import { get, picture, post, stream } from "./api.js";
 import { count } from "./words.js";
 
-const NAME = "fairlead-judge";
+export const NAME = "fairlead-judge";
 const TABLE = "fairlead-judge-table";
 const FEWEST = [8, 16, 32, 64, "all"];
 const KINDS = [["pair", "pairs"], ["pick", "any of four"]];
 const AMONG = [["all", "the best"], ["starred", "starred"], ["not rejected", "not rejected"]];
 
-const kept = (store, name, otherwise) => {
+export const kept = (store, name, otherwise) => {
   try {
     return JSON.parse(store.getItem(name)) ?? otherwise;
   } catch {
@@ -138,7 +138,7 @@ function Finished({ run, data, waits, who, setWho, table, setTable, judge, undo 
 }
 
 // Two pictures without a number or a name: which is better?
-function Pair({ run, images, answer, undo, bad, turn }) {
+export function Pair({ run, images, runs = images.map(() => run), answer, undo, bad, turn }) {
   const answers = { 1: "1", 2: "2", "=": "tie", t: "tie", ...(bad ? { 0: "both bad" } : {}) };
   useKeys((key) => {
     if (key === "u" && undo) undo();
@@ -148,7 +148,7 @@ function Pair({ run, images, answer, undo, bad, turn }) {
   });
   return html`<section class="judge-pair" aria-label="Which is better?" data-turn=${turn} data-images=${images.join(" ")}>
     ${images.map((image, i) => html`<button type="button" class="card" onClick=${() => answer(String(i + 1))} aria-label=${i === 0 ? "The left one is better" : "The right one is better"}>
-      <img src=${picture(run, image)} alt=${i === 0 ? "Left" : "Right"} /><span><kbd>${i + 1}</kbd> ${i === 0 ? "left is better" : "right is better"}</span></button>`)}
+      <img src=${picture(runs[i], image)} alt=${i === 0 ? "Left" : "Right"} /><span><kbd>${i + 1}</kbd> ${i === 0 ? "left is better" : "right is better"}</span></button>`)}
     <p class="judge-acts">
       <button type="button" class="button" onClick=${() => answer("tie")}><kbd>=</kbd> tie</button>
       ${bad && html`<button type="button" class="button" onClick=${() => answer("both bad")}><kbd>0</kbd> both bad</button>`}
@@ -205,25 +205,34 @@ function Steer({ run, images, answer }) {
 function Question({ run, question, many, answer }) {
   const Form = { pair: Pair, steer: Steer }[question.kind] ?? Pick;
   const pictures = question.images;
-  return html`<p class="note-box" role="status">The run waits for your answer${many > 1 ? ` to ${many} questions` : ""}: <b>${question.text}</b></p>
+  return html`<p class="note-box" role="status" data-question=${question.name}>The run waits for your answer${many > 1 ? ` to ${many} questions` : ""}: <b>${question.text}</b></p>
     <${Form} run=${run} images=${pictures} answer=${(text) => answer(question, text)} turn=${question.name} />`;
 }
 
 function Ranking({ run, data }) {
+  const file = (name, words) => html`<a class="button" href="/api/runs/${run}/judge/${name}" download>${words}</a>`;
+  return html`<${Places} data=${data} of=${(place) => [run, `Candidate ${place.candidate}`]} files=${html`${file("ranking.csv", "Ranking as CSV")}${file("preferences.jsonl", "Preferences as JSONL")}
+      <a class="button" href="#/keep/${run}">Choose what to keep</a>`} />`;
+}
+
+// The ranking; `of` says to which run a place belongs and what it is called, and which words stand beside it.
+export function Places({ data, of, files }) {
   if (!data.ranking.length) return null;
   const { agreement, judges } = data;
-  const file = (name, words) => html`<a class="button" href="/api/runs/${run}/judge/${name}" download>${words}</a>`;
   return html`<h2>Ranking <small>chance to be preferred to the average picture, with the interval that holds it in 95 of 100 cases</small></h2>
-    <ol class="ranking card">${data.ranking.map((place, i) => html`<li key=${place.candidate}>
-      <b class="num">${i + 1}</b><img src=${picture(run, place.image, true)} alt="Candidate ${place.candidate}" loading="lazy" />
-      <div class="chance" role="img" aria-label="${percent(place.chance)}, ${percent(place.chance_low)} to ${percent(place.chance_high)}">
-        <i class="bar-range" style=${{ left: percent(place.chance_low), right: percent(1 - place.chance_high) }}></i><i class="bar-dot" style=${{ left: percent(place.chance) }}></i></div>
-      <span class="num">${percent(place.chance)}</span>
-      <span class="small">place ${place.best_place === place.worst_place ? place.best_place : `${place.best_place} to ${place.worst_place}`} · seen ${place.seen}${place.bad ? ` · bad ${place.bad}` : ""}</span></li>`)}</ol>
+    <ol class="ranking card">${data.ranking.map((place, i) => html`<${Place} key=${place.image} place=${place} n=${i + 1} of=${of} />`)}</ol>
     <p class="judge-people">${judges.map((one) => html`<span>${one.who || "without a name"} <b class="num">${one.judgements}</b></span>`)}
       ${judges.length > 1 && html`<span>${agreement.alpha === null ? "no pair yet that two have judged" : html`agreement <b class="num">${agreement.alpha.toFixed(2).replace("-", "−")}</b> over ${agreement.pairs} shared pairs (Krippendorff's alpha)`}</span>`}</p>
-    <p class="judge-acts left">${file("ranking.csv", "Ranking as CSV")}${file("preferences.jsonl", "Preferences as JSONL")}
-      <a class="button" href="#/keep/${run}">Choose what to keep</a></p>`;
+    <p class="judge-acts left">${files}</p>`;
+}
+
+function Place({ place, n, of }) {
+  const [run, name, more] = of(place);
+  return html`<li><b class="num">${n}</b><img src=${picture(run, place.image, true)} alt=${name} loading="lazy" />
+    <div class="chance" role="img" aria-label="${percent(place.chance)}, ${percent(place.chance_low)} to ${percent(place.chance_high)}">
+      <i class="bar-range" style=${{ left: percent(place.chance_low), right: percent(1 - place.chance_high) }}></i><i class="bar-dot" style=${{ left: percent(place.chance) }}></i></div>
+    <span class="num">${percent(place.chance)}</span>
+    <span class="small">${more}${more && " · "}place ${place.best_place === place.worst_place ? place.best_place : `${place.best_place} to ${place.worst_place}`} · seen ${place.seen}${place.bad ? ` · bad ${place.bad}` : ""}</span></li>`;
 }
 
 const percent = (value) => `${Math.round(100 * value)}%`;

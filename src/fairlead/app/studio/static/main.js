@@ -5,12 +5,13 @@ import { Runs } from "./runs.js";
 import { New } from "./new.js";
 import { Run } from "./run.js";
 import { Judge } from "./judge.js";
+import { Across } from "./across.js";
 import { Keep } from "./keep.js";
 import { Several } from "./several.js";
 import { Ask } from "./ask.js";
 import { Keys } from "./keys.js";
 
-const SCREENS = { "": Runs, new: New, run: Run, compare: Several, judge: Judge, keep: Keep };
+const SCREENS = { "": Runs, new: New, run: Run, compare: Several, judge: Judge, across: Across, keep: Keep };
 
 function route() {
   const [screen, ...rest] = location.hash.replace(/^#\/?/, "").split("/");

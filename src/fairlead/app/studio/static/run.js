@@ -8,6 +8,7 @@ import { Gallery } from "./gallery.js";
 import { From, VERB_KEYS, draw as descend } from "./offspring.js";
 import { Lineage } from "./lineage.js";
 import { Record } from "./record.js";
+import { Requeue } from "./requeue.js";
 import { Scatter } from "./scatter.js";
 import { Slider } from "./slider.js";
 import { Viewer } from "./viewer.js";
@@ -176,7 +177,7 @@ export function Run({ id, say, fail }) {
   const act = (verb, body) => post(`/api/runs/${id}/${verb}`, body).catch((e) => fail(e, (agreed) => act(verb, { ...body, agreed })));
   return html`
     ${lost && html`<div class="note-box" role="status">${lost}</div>`}
-    <div class="top"><b>${data.model ?? ""}</b>${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
+    <div class="top">${data.model && html`<b>${data.model}</b>`}${data.reward && html`<span>${data.reward}</span>`}<span>${data.name}</span></div>
     <h1 dir="auto" class=${data.prompt.length > 120 ? "long" : ""}>${data.prompt}</h1>
     <${From} parent=${data.parent} />
     ${data.people?.questions > 0 && html`<p class="note-box asks" role="status">The run waits for your answer. <a class="button primary" href="#/judge/${id}">Answer</a></p>`}
@@ -264,7 +265,9 @@ function Acts({ data, act }) {
   const { state } = data;
   const [more, setMore] = useState("");
   const doubled = Object.entries(data.limit ?? {}).map(([name, limit]) => `${name}=${2 * limit}`).join(",");
-  if (state.active) return html`<p class="acts"><button class="button" type="button" onClick=${() => act("stop")}>Stop</button></p>`;
+  const stop = html`<button class="button" type="button" onClick=${() => act("stop")}>Stop</button>`;
+  if (state.word === "stuck") return html`<div class="acts"><${Requeue} state=${state} act=${act} />${stop}</div>`;
+  if (state.active) return html`<p class="acts">${stop}</p>`;
   return html`<div class="acts">
     ${state.resumable && html`<button class="button primary" type="button" onClick=${() => act("resume")}>Resume</button>`}
     ${data.limit && html`<form onSubmit=${(e) => { e.preventDefault(); act("resume", { budget: more || doubled }); }}>

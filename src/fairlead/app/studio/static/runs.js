@@ -1,6 +1,7 @@
 // Every run under the runs folder, the latest first.
 import { html, useEffect, useMemo, useState } from "./view.js";
 import { get, picture, post, stream } from "./api.js";
+import { Requeue } from "./requeue.js";
 import { ago, count, number } from "./words.js";
 
 export function Runs({ say, fail }) {
@@ -67,11 +68,12 @@ function Card({ run, act, trash, chosen, flip }) {
         ${run.method && html`<span>${run.method}</span>`}<span>${count(run.candidates)} pictures</span>${run.stars > 0 && html`<span>★ ${run.stars}</span>`}<span>${ago(run.created)}</span></p>
       ${state.word !== "finished" && html`<p class="state ${state.word}" title=${state.sentence}>${state.word}</p>`}
       ${run.questions > 0 && html`<p class="small"><a href="#/judge/${run.id}">It waits for your answer</a></p>`}
-      ${(state.word === "died" || state.word === "failed") && html`<p class="problem">${state.sentence}</p>`}
+      ${["died", "failed", "stuck"].includes(state.word) && html`<p class="problem">${state.sentence}</p>`}
+      <${Requeue} state=${state} act=${(verb, body) => act(run, verb, body)} />
       <p class="acts">
-        ${state.active && html`<button class="quiet" type="button" onClick=${() => act(run, "stop")}>Stop</button>`}
+        ${(state.active || state.word === "stuck") && html`<button class="quiet" type="button" onClick=${() => act(run, "stop")}>Stop</button>`}
         ${state.resumable && html`<button class="quiet" type="button" onClick=${() => act(run, "resume")}>Resume</button>`}
-        ${!state.active && html`<button class="quiet" type="button" onClick=${() => trash(run)}>Trash</button>`}
+        ${!state.active && state.word !== "stuck" && html`<button class="quiet" type="button" onClick=${() => trash(run)}>Trash</button>`}
       </p>
     </div></article>`;
 }

@@ -100,7 +100,8 @@ export function Several({ id, fail }) {
     <h1 dir="auto">${shared("prompt") ? records[0].data.prompt : "Runs side by side"}</h1>
     ${warning && records.length > 1 && html`<p class="note-box">${warning}</p>`}
     <div class="tools" role="group" aria-label="Zoom of all pictures"><button type="button" aria-label="Enlarge all" onClick=${() => look.zoom(1.5)}>+</button>
-      <button type="button" aria-label="Make all smaller" onClick=${() => look.zoom(1 / 1.5)}>−</button><span>one zoom for all</span></div>
+      <button type="button" aria-label="Make all smaller" onClick=${() => look.zoom(1 / 1.5)}>−</button><span>one zoom for all</span>
+      ${shared("prompt") && records.filter((r) => r.best).length > 1 && html`<span class="next"><a class="quiet" href="#/across/${ids.join("/")}">Judge blind</a></span>`}</div>
     <section class="several ${look.enlarged ? "enlarged" : ""}" aria-label="Winners" ...${look.hands}>
       ${same && html`<${Plain} record=${records.find((r) => r.baseline)} style=${look.style} />`}
       ${ids.map((one) => {
