@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from fairlead.app.serve.metrics import HELP, Metrics
 from fairlead.app.serve.models import Served
 from fairlead.app.serve.partial import Partials
 from fairlead.app.serve.quotas import Quotas
-from fairlead.app.serve.record import Standing
+from fairlead.app.serve.record import Record, Standing
 from fairlead.app.serve.turns import Turns
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
+from fairlead.run.follow import Follower
 from fairlead.run.records import Candidate, RunStatus
 
 # turns
@@ -383,3 +385,15 @@ def test_a_delivered_picture_holds_only_pixels(format: str) -> None:
     if format == "png":
         with Image.open(io.BytesIO(data)) as one, Image.open(out) as other:
             assert one.tobytes() == other.convert("RGB").tobytes()
+
+
+def test_a_record_that_goes_away_while_it_is_opened_is_none(made: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """A run that was refused removes its folder, at a moment of which the server knows nothing."""
+    folder = Path(shutil.copytree(made, tmp_path / "run"))
+
+    def late(path: Path) -> Follower:
+        shutil.rmtree(path)
+        return Follower(path)
+
+    monkeypatch.setattr("fairlead.app.serve.record.Follower", late)
+    assert Record(folder).standing() is None

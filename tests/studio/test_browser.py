@@ -187,7 +187,7 @@ def test_compare_and_note_by_keyboard(studio: Any, page: Any, finished: str) -> 
     names = page.locator(".compare .names")
     assert names.inner_text().split("candidate ")[1].split(" ")[0] == str(order[0])
     page.keyboard.press("ArrowRight")
-    page.wait_for_function(f"document.querySelector('.compare .names').innerText.includes('candidate {order[2]} ')")
+    page.locator(".compare .names").filter(has_text=f"candidate {order[2]} ").wait_for()
     for way in ("Slider", "Fade", "Difference", "Side by side"):
         page.get_by_role("button", name=way).click()
     page.keyboard.press("+")

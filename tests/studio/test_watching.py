@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ def test_watch_draw_more_and_look_back(studio: Any, page: Any) -> None:
     switch = page.get_by_role("button", name="Show pictures while they form")
     switch.click(timeout=SLOW)
     page.wait_for_selector("[data-forming]", timeout=SLOW)
-    page.wait_for_function(
-        "[...document.querySelectorAll('[data-forming]')].some(i => i.naturalWidth > 0)", timeout=SLOW
-    )
+    shown = "all => all.some(i => i.naturalWidth > 0)"
+    until = time.monotonic() + SLOW / 1000
+    while not page.eval_on_selector_all("[data-forming]", shown):  # a waiting function is refused by the page's policy
+        assert time.monotonic() < until
+        page.wait_for_timeout(50)
     assert "not part of the budget" in page.locator(".forming").inner_text()
     assert "step" in page.locator(".forming").inner_text()
     shoot(page, "forming")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fairlead.core.cost import Cost
+from fairlead.core.errors import StoreError
 from fairlead.run.follow import Follower
 from fairlead.run.records import Candidate, RunStatus, StopReason
 from fairlead.run.store import DATABASE, Store
@@ -66,7 +67,12 @@ class Record:
         if self._follower is None:
             if not (self.folder / DATABASE).is_file():
                 return None
-            self._follower = Follower(self.folder)
+            try:
+                self._follower = Follower(self.folder)
+            except StoreError:
+                if (self.folder / DATABASE).is_file():
+                    raise
+                return None  # a run that was refused has removed its folder in between
         if self._follower.changed() or self._last is None:
             self._last = standing(self._follower.store)
         return self._last
