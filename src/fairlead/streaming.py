@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import inspect
 import queue
@@ -92,7 +93,7 @@ class Stream:
             self._result = api.run(on_event=self._put, **self._options)
         except BaseException as error:
             self._error = error
-        with _ignored():
+        with contextlib.suppress(_Left):
             self._put(None)
 
     def _put(self, event: Event | None) -> None:
@@ -106,12 +107,6 @@ class Stream:
     def _raise(self) -> None:
         if self._error is not None and not isinstance(self._error, _Left):
             raise self._error
-
-
-def _ignored() -> Any:
-    import contextlib
-
-    return contextlib.suppress(_Left)
 
 
 def stream(prompt: Any = "", **options: Any) -> Stream:
