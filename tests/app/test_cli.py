@@ -417,3 +417,11 @@ def test_help_names_commands_in_the_order_of_use_and_cuts_no_sentence(capsys: py
     assert names[:3] == ["run", "resume", "replay"]
     assert names[-2:] == ["doctor", "serve"], "a command with commands of its own comes last"
     assert "..." not in said
+
+
+def test_the_readme_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out.partition("Commands:")[2]
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    names = [line.split()[0] for line in said.splitlines() if line.strip()]
+    assert [name for name in names if f"`fairlead {name}" not in text and f"`{name}`" not in text] == []
