@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 
 from fairlead.core.errors import FairleadError, unknown
 
@@ -75,13 +75,13 @@ class Cost:
 
     def limits(self) -> dict[str, float]:
         """The finite entries of a budget."""
-        return {k: v for k, v in asdict(self).items() if math.isfinite(v)}
+        return {k: v for k, v in vars(self).items() if math.isfinite(v)}
 
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; whole ones as int so that they read as counts."""
         return {
             k: int(v) if k not in ("seconds", "dollars") and float(v).is_integer() else v
-            for k, v in asdict(self).items()
+            for k, v in vars(self).items()
         }
 
     @staticmethod
