@@ -202,6 +202,13 @@ def test_a_curve_knows_only_what_was_spent(whole: ComparisonResults) -> None:
     assert d.at(24, "nfe", REWARD) == max(c.reward for c in d.view.candidates)
 
 
+def test_a_line_has_the_largest_memory_of_its_cells(whole: ComparisonResults) -> None:
+    for line in whole.lines:
+        rows = [whole.done[line.method, *key] for key in whole.shared] if line.cells else []
+        peaks = [cell.peak_mb for cell in rows if cell.peak_mb]
+        assert line.peak_mb == max(peaks) if peaks else math.isnan(line.peak_mb)
+
+
 def test_intervals() -> None:
     hits = 0
     for i in range(100):

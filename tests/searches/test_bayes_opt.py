@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from itertools import pairwise
 
 import pytest
 import torch
@@ -158,3 +159,17 @@ def test_equal_rewards_say_nothing_and_the_batch_is_random() -> None:
     for i, proposal in enumerate(asked):
         assert torch.equal(proposal.x, mix(search._random(key.fold(i)), search._seeds))
     assert len(asked) == 2
+
+
+@needs_botorch
+def test_lengths_are_learnt_once_and_again_when_the_data_doubled() -> None:
+    search, learnt = BayesOpt(Plain(20), ROOT, seeds=4, batch=4), []
+    for _ in range(6):
+        asked = search.ask(99)
+        search.tell([Feedback(p, float(p.x.sum()), {}) for p in asked])
+        learnt.append(search._fitted[0])
+    assert learnt[0] == 0
+    first = learnt[1]
+    assert first > 0
+    assert learnt[-1] >= 2 * first
+    assert all(after in (before, 0) or before == 0 or after >= 2 * before for before, after in pairwise(learnt))

@@ -80,8 +80,7 @@ class Cost:
     def as_dict(self) -> dict[str, float]:
         """Plain numbers; whole ones as int so that they read as counts."""
         return {
-            k: int(v) if k not in ("seconds", "dollars") and float(v).is_integer() else v
-            for k, v in vars(self).items()
+            k: int(v) if k not in ("seconds", "dollars") and float(v).is_integer() else v for k, v in vars(self).items()
         }
 
     @staticmethod
