@@ -143,9 +143,11 @@ def studio(open_studio: Callable[..., Studio]) -> Studio:
     return open_studio()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A browser; tests that need one are skipped where there is none."""
+    """A browser; tests that need one are skipped where there is none. Its event loop runs in this thread until it is
+    closed, and no other may begin meanwhile: so it ends with the file.
+    """
     if not Path(CHROMIUM).exists():
         pytest.skip("no Chromium here: install it with 'apt-get install chromium'")
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")

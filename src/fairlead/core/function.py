@@ -145,10 +145,10 @@ class _Caller:
             "function, or annotate its first parameter with what it reads."
         )
 
-    def _found(self, images: Tensor, prompts: Sequence[str]) -> _Found | list[Exception]:
+    def _found(self, images: Tensor, prompts: Sequence[str]) -> _Found | list[BaseException]:
         """The form that fits, or why none does. Two that give different numbers for a picture are refused."""
         fitting: dict[Form, dict[str, Tensor]] = {}
-        failures = []
+        failures: list[BaseException] = []
         with warnings.catch_warnings(), torch.enable_grad():
             warnings.simplefilter("ignore")
             for form in self._forms:
@@ -181,13 +181,13 @@ class _Caller:
                     "numpy.ndarray, or write fairlead.Function(..., takes='pil')."
                 )
 
-    def _answer(self, form: Form, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor] | Exception:
+    def _answer(self, form: Form, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor] | BaseException:
         """The terms in a form, or why there are none."""
         try:
             answer = form.call(self._function, images, prompts)
         except (torch.OutOfMemoryError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a file that exits is told like one that raises
             return error
         try:
             return picture_forms.terms(answer, len(images))

@@ -32,14 +32,13 @@ from fairlead.app.serve.quotas import Quotas, Reservation
 from fairlead.app.serve.run_events import Listened
 from fairlead.app.serve.run_view import described, picture
 from fairlead.app.serve.runs import LINGER, Listener, Runs, SharedRun
-from fairlead.app.web.body import read_json
+from fairlead.app.web.body import read_json, throw_away
 from fairlead.app.web.events import stream, streamed
 from fairlead.core.cost import Cost
 from fairlead.core.errors import FairleadError
 from fairlead.run.follow import is_held
 
 ID = re.compile(r"[0-9a-f]{32}")
-DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
 GRACE = 30
 """Seconds that open requests have after the first signal."""
 
@@ -247,16 +246,8 @@ class Application:
                 self.quotas.settle(one, spent if place == 0 else Cost())
 
     async def no_edits(self, request: Request) -> Response:
-        """Pictures as input. The body is thrown away as it comes, up to `DISCARDED` bytes: a connection that is closed
-        while a client still sends loses the answer.
-        """
-        seen = 0
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_SECONDS):
-                async for part in request.stream():
-                    seen += len(part)
-                    if seen > DISCARDED:
-                        break
+        """Pictures as input."""
+        await throw_away(request)
         message = f"{request.url.path!r} is not offered: the served models make pictures from text alone."
         raise Refused(404, "edits_unsupported", message, headers={"connection": "close"})
 

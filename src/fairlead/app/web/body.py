@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ BODY = 1 << 20
 """Bytes of a request's body."""
 SECONDS = 30.0
 """How long a body may take to arrive."""
+DISCARDED, DISCARD_SECONDS = 1 << 26, 5.0
+"""Bytes of an unwanted body that are read, and how long that may take."""
 DEPTH = 32
 """Levels of a request's JSON."""
 
@@ -31,6 +34,7 @@ async def read_json(request: Request, most: int = BODY) -> dict[str, Any]:
     check_kind(request.headers.get("content-type"), "content-encoding" in request.headers)
     declared = request.headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared[:20]) > most:
+        await throw_away(request)
         raise _too_large(most)
     data = await read_bytes(request, most)
     try:
@@ -61,6 +65,19 @@ async def read_bytes(request: Request, most: int) -> bytes:
     except TimeoutError:
         raise BadBody(408, "too_slow", f"The body did not arrive within {SECONDS:.0f} seconds.") from None
     return bytes(data)
+
+
+async def throw_away(request: Request) -> None:
+    """Read a body that is not wanted, within limits: a client that still sends when the connection closes never sees
+    the answer.
+    """
+    seen = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_SECONDS):
+            async for part in request.stream():
+                seen += len(part)
+                if seen > DISCARDED:
+                    break
 
 
 def _too_large(most: int) -> BadBody:
