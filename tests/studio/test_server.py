@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from fairlead.app.cli import main
+from fairlead.app.studio import page_files
 from fairlead.core.errors import FairleadError
 from fairlead.run import marks
 from fairlead.run.rows import picture_name
@@ -350,3 +352,12 @@ def test_an_address_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
         with pytest.raises(FairleadError, match="Choose another"):
             listen(host, port)
     taken.close()
+
+
+def test_the_page_names_every_module_and_nothing_else(studio: Any) -> None:
+    """A module that only another module names would be found one journey later."""
+    page = studio.ask("/").data.decode()
+    named = set(re.findall(r'href="/static/([^"]+\.js)"', page)) | {"main.js"}
+    folder = Path(page_files.__file__).parent / "static"
+    assert named == {path.relative_to(folder).as_posix() for path in folder.rglob("*.js")}
+    assert page.index("modulepreload") < page.index("<script")

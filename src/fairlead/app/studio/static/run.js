@@ -6,6 +6,7 @@ import { Compare } from "./compare.js";
 import { Forming } from "./forming.js";
 import { Gallery } from "./gallery.js";
 import { From, VERB_KEYS, draw as descend } from "./offspring.js";
+import { Later } from "./later.js";
 import { Lineage } from "./lineage.js";
 import { Record } from "./record.js";
 import { Requeue } from "./requeue.js";
@@ -203,8 +204,7 @@ export function Run({ id, say, fail }) {
         <div class="charts"><div><h2>Best so far <small>the line is the best reward yet, a dot one candidate</small></h2>
           <figure class="card" tabindex="0"><${Chart} record=${record} axis="seconds" onPick=${setOpen} /></figure></div></div>
       </section>
-      <${Scatter} record=${record} onPick=${setOpen} />
-      <${Lineage} record=${record} onPick=${setOpen} />`}
+      <${Later}>${() => html`<${Scatter} record=${record} onPick=${setOpen} /><${Lineage} record=${record} onPick=${setOpen} />`}<//>`}
     ${data.commands?.length > 0 && html`<h2>What next <small>each is a command</small></h2>
       <section class="card cmd">${[...(data.next_steps ?? []), ...data.commands].map(([what, line]) => html`<div><span>${what}</span><code>${line}</code></div>`)}</section>`}
     ${data.settings && html`<details><summary>Settings and versions</summary><div class="two">
