@@ -73,7 +73,9 @@ def test_a_listener_that_drops_after_each_event_hears_the_run_once(server: Any) 
     assert heard[-1]["kind"] == "end"
     assert heard[-1]["status"] == "finished"
     counts = [one["candidates"] for one in heard[:-1]]
-    assert counts == sorted(set(counts)), "nothing is sent twice"
+    assert counts == sorted(counts)
+    assert len({one["id"] for one in heard}) == len(heard), "no position is told twice"
+    assert len(counts) - len(set(counts)) <= 1, "the last count may be told again: the run has ended meanwhile"
     assert heard[-1]["candidates"] == len(view.candidates) == 2000
     assert view.best is not None
     assert heard[-1]["best"]["candidate"] == view.best.index
