@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -72,6 +74,16 @@ class Follower:
         self._version = version
         return is_new
 
+    @contextmanager
+    def one_moment(self) -> Iterator[None]:
+        """What is read inside belongs to one state of the record, whatever is written meanwhile."""
+        with sqlite_errors(self.folder):
+            self._db.execute("begin")
+        try:
+            yield
+        finally:
+            self._db.rollback()
+
     def position(self) -> Position:
         """Where the record ends now."""
         with sqlite_errors(self.folder):
@@ -122,8 +134,13 @@ class Follower:
 
 def is_held(folder: Path) -> bool:
     """True while a process holds the run for writing."""
+    return is_locked(Path(folder) / LOCK, os.O_RDWR)
+
+
+def is_locked(path: Path, flags: int = os.O_RDONLY) -> bool:
+    """True while another process holds the lock of a file, which is opened with `flags`."""
     try:
-        handle = os.open(Path(folder) / LOCK, os.O_RDWR)
+        handle = os.open(path, flags)
     except OSError:
         return False
     try:

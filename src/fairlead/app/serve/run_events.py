@@ -49,15 +49,17 @@ class Listened(RunEvents):
 
     def recorded(self, follower: Follower) -> Iterator[str]:
         """One event for all that is new."""
-        end = follower.position()
-        again = self.rewards_changed(follower)
-        if end.task <= self.at.task and not again:
-            return
-        before = self.at.task
-        self.at = replace(end, mark=0)
-        best = follower.store.best()
+        with follower.one_moment():  # or a count would be ahead of its position, and be told again
+            end = follower.position()
+            again = self.rewards_changed(follower)
+            if end.task <= self.at.task and not again:
+                return
+            before = self.at.task
+            self.at = replace(end, mark=0)
+            best = follower.store.best()
+            told = self._told(follower)
         is_better = best is not None and (again or best.task > before)
-        yield event("best" if is_better else "progress", self._told(follower), self._id())
+        yield event("best" if is_better else "progress", told, self._id())
 
     def beside(self) -> Iterator[str]:
         """The end, once nobody computes the run."""

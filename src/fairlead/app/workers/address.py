@@ -18,6 +18,7 @@ from typing import Any
 
 from fairlead.app.workers.jobs import HOME
 from fairlead.core.errors import FairleadError
+from fairlead.run.follow import is_locked
 
 WORKER = "worker"
 """The name of the worker where there is one; with several, each has that of its device."""
@@ -82,17 +83,7 @@ def lock_path(root: Path, worker: str = WORKER) -> Path:
 
 def is_alive(root: Path, worker: str) -> bool:
     """True while a process of this name serves the runs folder."""
-    try:
-        handle = os.open(lock_path(root, worker), os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return is_locked(lock_path(root, worker))
 
 
 def living(root: Path) -> list[str]:
